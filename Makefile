@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check lint types imports test coverage clean
+SHELL := bash
+BIN := .venv/bin
+PYTHON ?= python3
+DEMO := .demo
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+setup: .venv/ready ## Create .venv with lineage and all it needs
+
+demo: setup ## Grow a patriarch and two students on digits, and draw their tree
+	@mkdir -p $(DEMO)
+	cd $(DEMO) && ../$(BIN)/lineage grow digits
+	cd $(DEMO) && ../$(BIN)/lineage tree digits
+
+check: lint types imports ## Style, types and who imports whom
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+test: setup ## Run the whole suite and print its coverage
+	$(BIN)/pytest --cov --cov-report=term
+
+evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
+	$(BIN)/python tests/evidence.py
+
+clean: ## Delete caches and the demo, but neither .venv nor any registry
+	rm -rf $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* dist build

@@ -1,0 +1,48 @@
+"""Finds builders by name: ours in a dict, others' through entry points.
+
+An installed package offers a builder under one of the groups ``lineage.networks``, ``lineage.datasets``,
+``lineage.objectives`` and ``lineage.schedules``; a recipe names it ``package:name``. A recipe never holds an
+import
+path: reading a configuration file must not run code that nobody installed.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from lineage.errors import RecipeError, suggestion
+
+Builder = Callable[..., Any]
+
+
+def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
+    """The builder that ``name`` stands for.
+
+    Args:
+        kind: What is built, in the singular: ``network``, ``dataset``, ``objective`` or ``schedule``. Its
+            entry-point group is ``lineage.<kind>s``.
+        name: A key of ``builtin``, or ``package:name`` for an entry point of an installed package.
+        builtin: The builders that ``lineage`` ships.
+
+    Raises:
+        RecipeError: If nothing of that name is shipped or installed.
+    """
+    if name in builtin:
+        return builtin[name]
+    installed = {f"{_package(point)}:{point.name}": point for point in entry_points(group=f"lineage.{kind}s")}
+    if name in installed:
+        builder: Builder = installed[name].load()
+        return builder
+    known = [*builtin, *installed]
+    raise RecipeError(f"Unknown {kind} '{name}'; known are {', '.join(known)}.{suggestion(name, known)}")
+
+
+def named_settings(builder: Builder, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``settings`` that the signature of ``builder`` names: what its product depends on."""
+    return {name: settings[name] for name in inspect.signature(builder).parameters if name in settings}
+
+
+def _package(point: EntryPoint) -> str:
+    """Top-level package that an entry point's code lives in."""
+    return point.module.partition(".")[0]
