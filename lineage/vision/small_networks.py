@@ -1,0 +1,250 @@
+"""The field's networks for small images: CIFAR ResNet, wide ResNet and DenseNet-BC.
+
+All three run in three stages and halve the resolution between them, so that 32×32 images end as 8×8 maps.
+They take any number of channels and any height and width from 8 pixels. They are initialised as their
+authors' code does: convolutions after He et al. (ICCV 2015, arXiv 1502.01852) in the fan-out form, and a
+classifier without initial bias.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+from lineage.errors import RecipeError
+
+MIN_SIZE = 8
+
+
+class SmallImageNetwork(nn.Module):
+    """A convolutional trunk, global average pooling and a linear classifier.
+
+    Args:
+        trunk: Maps images (B, channels, H, W) to feature maps (B, D, H', W').
+        num_features: D.
+        num_classes: C.
+    """
+
+    def __init__(self, trunk: nn.Module, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.classifier = nn.Linear(num_features, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.classifier.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Spatial mean of the last feature maps, shape (B, D): what the classifier sees."""
+        maps: Tensor = self.trunk(x)
+        return maps.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, shape (B, C), of images of shape (B, channels, H, W)."""
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
+
+
+def resnet(
+    depth: int, num_classes: int, input_shape: tuple[int, int, int], *, width: int = 16
+) -> SmallImageNetwork:
+    """ResNet for CIFAR, with shortcuts that have no parameters.
+
+    Three stages of n blocks with ``width``, 2 × ``width`` and 4 × ``width`` channels; where these grow, the
+    shortcut is subsampled and padded with zeros: option A of He et al. (CVPR 2016, arXiv 1512.03385).
+
+    Args:
+        depth: Number of weighted layers, 6n + 2.
+        num_classes: C.
+        input_shape: Channels, height and width of an image.
+        width: Channels of the first stage, 1 or more; 16 in the paper.
+
+    Raises:
+        RecipeError: If ``width`` is not a whole number above 0, or the images are smaller than 8×8.
+        ValueError: If ``depth`` is not 6n + 2.
+    """
+    _require_size(f"resnet{depth}", input_shape)
+    if type(width) is not int or width < 1:
+        raise RecipeError(
+            f"Option width of network 'resnet{depth}' must be a whole number above 0, but got {width!r}."
+        )
+    num_blocks = _blocks_per_stage(depth, 2)
+    layers: list[nn.Module] = [_conv3x3(input_shape[0], width), *_norm_relu(width)]
+    in_channels = width
+    for channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+        for block in range(num_blocks):
+            layers.append(ResidualBlock(in_channels, channels, stride if block == 0 else 1))
+            in_channels = channels
+    return SmallImageNetwork(nn.Sequential(*layers), in_channels, num_classes)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut without parameters.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output, at least ``in_channels``.
+        stride: Of the first convolution, and of the shortcut's subsampling.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.new_channels = channels - in_channels
+        self.residual = nn.Sequential(
+            _conv3x3(in_channels, channels, stride),
+            *_norm_relu(channels),
+            _conv3x3(channels, channels),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps (B, ``channels``, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        residual: Tensor = self.residual(x)
+        if self.stride > 1 or self.new_channels:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+        return F.relu(residual + x, inplace=True)
+
+
+def wide_resnet(
+    depth: int, widening: int, num_classes: int, input_shape: tuple[int, int, int], *, dropout: float = 0.0
+) -> SmallImageNetwork:
+    """Wide ResNet, WRN-``depth``-``widening`` of Zagoruyko and Komodakis (BMVC 2016, arXiv 1605.07146).
+
+    Args:
+        depth: Number of convolutions, 6n + 4.
+        widening: k: the stages have 16k, 32k and 64k channels.
+        num_classes: C.
+        input_shape: Channels, height and width of an image.
+        dropout: Probability, in [0, 1), of dropping a value between the convolutions of a block; the paper
+            has 0 or 0.3.
+
+    Raises:
+        RecipeError: If ``dropout`` is out of range, or the images are smaller than 8×8.
+        ValueError: If ``depth`` is not 6n + 4.
+    """
+    name = f"wrn-{depth}-{widening}"
+    _require_size(name, input_shape)
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise RecipeError(
+            f"Option dropout of network '{name}' must be at least 0 and below 1, but got {dropout!r}."
+        )
+    num_blocks = _blocks_per_stage(depth, 4)
+    in_channels = 16
+    layers: list[nn.Module] = [_conv3x3(input_shape[0], in_channels)]
+    for channels, stride in ((16 * widening, 1), (32 * widening, 2), (64 * widening, 2)):
+        for block in range(num_blocks):
+            layers.append(WideBlock(in_channels, channels, stride if block == 0 else 1, dropout))
+            in_channels = channels
+    layers += _norm_relu(in_channels)
+    return SmallImageNetwork(nn.Sequential(*layers), in_channels, num_classes)
+
+
+class WideBlock(nn.Module):
+    """Two 3×3 convolutions, each after normalisation and activation, beside a shortcut.
+
+    Where channels or resolution change, the shortcut is a 1×1 convolution of the activated input.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+        stride: Of the first convolution and of the shortcut.
+        dropout: Probability of dropping a value between the convolutions.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.activation = nn.Sequential(*_norm_relu(in_channels))
+        self.residual = nn.Sequential(
+            _conv3x3(in_channels, channels, stride),
+            *_norm_relu(channels),
+            nn.Dropout(dropout) if dropout else nn.Identity(),
+            _conv3x3(channels, channels),
+        )
+        changes = stride > 1 or channels != in_channels
+        self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps (B, ``channels``, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        activated = self.activation(x)
+        residual: Tensor = self.residual(activated)
+        return residual + (x if self.shortcut is None else self.shortcut(activated))
+
+
+def densenet_bc(
+    depth: int, growth: int, num_classes: int, input_shape: tuple[int, int, int]
+) -> SmallImageNetwork:
+    """DenseNet-BC-``depth``-``growth`` of Huang et al. (CVPR 2017, arXiv 1608.06993).
+
+    B: a 1×1 convolution to 4 × ``growth`` channels before each 3×3. C: transitions that halve the channels.
+
+    Args:
+        depth: Number of weighted layers, 6n + 4.
+        growth: Channels that each layer adds.
+        num_classes: C.
+        input_shape: Channels, height and width of an image.
+
+    Raises:
+        RecipeError: If the images are smaller than 8×8.
+        ValueError: If ``depth`` is not 6n + 4.
+    """
+    _require_size(f"densenet-bc-{depth}-{growth}", input_shape)
+    num_layers = _blocks_per_stage(depth, 4)
+    channels = 2 * growth
+    layers: list[nn.Module] = [_conv3x3(input_shape[0], channels)]
+    for stage in range(3):
+        if stage > 0:
+            compression = nn.Conv2d(channels, channels // 2, 1, bias=False)
+            layers += [*_norm_relu(channels), compression, nn.AvgPool2d(2)]
+            channels //= 2
+        for _ in range(num_layers):
+            layers.append(DenseLayer(channels, growth))
+            channels += growth
+    layers += _norm_relu(channels)
+    return SmallImageNetwork(nn.Sequential(*layers), channels, num_classes)
+
+
+class DenseLayer(nn.Module):
+    """A bottleneck and a 3×3 convolution whose output is appended to their input.
+
+    Args:
+        in_channels: Channels of the input.
+        growth: Channels to append.
+    """
+
+    def __init__(self, in_channels: int, growth: int) -> None:
+        super().__init__()
+        self.new = nn.Sequential(
+            *_norm_relu(in_channels),
+            nn.Conv2d(in_channels, 4 * growth, 1, bias=False),
+            *_norm_relu(4 * growth),
+            _conv3x3(4 * growth, growth),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps (B, ``in_channels + growth``, H, W)."""
+        return torch.cat([x, self.new(x)], 1)
+
+
+def _conv3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+
+
+def _norm_relu(channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+
+
+def _blocks_per_stage(depth: int, outside: int) -> int:
+    """Number n in ``depth`` = 6n + ``outside``, the latter being the layers outside the three stages."""
+    num_blocks, rest = divmod(depth - outside, 6)
+    if rest or num_blocks < 1:
+        raise ValueError(f"depth must be 6n + {outside} with n of at least 1, but got {depth}.")
+    return num_blocks
+
+
+def _require_size(name: str, input_shape: tuple[int, int, int]) -> None:
+    _, height, width = input_shape
+    if min(height, width) < MIN_SIZE:
+        raise RecipeError(
+            f"Network '{name}' needs images of at least {MIN_SIZE}×{MIN_SIZE} pixels, but got "
+            f"{height}×{width}; enlarge them."
+        )

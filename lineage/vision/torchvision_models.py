@@ -1,0 +1,238 @@
+"""torchvision's classification models as networks of ours, with features and errors in a sentence.
+
+Every one of them ends in a linear layer, which is taken out of the model and kept as the classifier; only
+SqueezeNet ends in a convolution.
+"""
+
+import inspect
+import typing
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+from torchvision import models
+
+from lineage.errors import NotFoundError, RecipeError, suggestion
+
+PREFIX = "torchvision:"
+
+_SET_HERE = {"num_classes", "aux_logits", "dropout_aux", "init_weights"}
+# By model class: what its builders fix, and what they take beyond the scalar defaults of its constructor.
+_FIXED = {
+    "DenseNet": {"growth_rate", "num_init_features"},
+    "SqueezeNet": {"version"},
+    "SwinTransformer": {"stochastic_depth_prob"},
+}
+_ALSO_TAKEN = {
+    "EfficientNet": {"dropout"},
+    "MobileNetV3": {"width_mult", "reduced_tail", "dilated"},
+    "VisionTransformer": {"representation_size"},
+}
+
+
+class LinearHeadNetwork(nn.Module):
+    """A model parted before its last linear layer.
+
+    Args:
+        model: A classification model; its last linear layer is replaced.
+        num_classes: C. A classifier of another size gives way to a fresh one.
+    """
+
+    def __init__(self, model: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        *_, (name, classifier) = [
+            (name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)
+        ]
+        model.set_submodule(name, nn.Identity())
+        self.backbone = model
+        if classifier.out_features != num_classes:
+            classifier = nn.Linear(classifier.in_features, num_classes)
+        self.classifier = classifier
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the classifier sees, shape (B, D)."""
+        features: Tensor = self.backbone(x)
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, shape (B, C), of images of shape (B, 3, H, W)."""
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
+
+
+class ConvolutionalHeadNetwork(nn.Module):
+    """SqueezeNet, which classifies every position by a 1×1 convolution and pools the classes' maps.
+
+    Args:
+        model: A SqueezeNet.
+        num_classes: C. A classifier of another size gives way to a fresh one.
+    """
+
+    def __init__(self, model: models.SqueezeNet, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = model.features
+        self.classifier = model.classifier
+        convolution = self.classifier[1]
+        if convolution.out_channels != num_classes:
+            self.classifier[1] = nn.Conv2d(convolution.in_channels, num_classes, kernel_size=1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Spatial mean of the last feature maps, shape (B, D)."""
+        return F.adaptive_avg_pool2d(self.backbone(x), 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, shape (B, C), of images of shape (B, 3, H, W)."""
+        logits: Tensor = self.classifier(self.backbone(x))
+        return logits.flatten(1)
+
+
+def torchvision_names() -> list[str]:
+    """Every classification model of the installed torchvision, as ``torchvision:NAME``."""
+    return [PREFIX + name for name in models.list_models(module=models)]
+
+
+def torchvision_options(name: str) -> list[str]:
+    """Options that a model takes: ``weights`` and the plain numbers and switches of its class.
+
+    Args:
+        name: One of ``torchvision_names()``.
+
+    Raises:
+        RecipeError: If torchvision has no such classification model.
+    """
+    model_class = _model_class(name)
+    parameters = inspect.signature(model_class).parameters.values()
+    scalars = {p.name for p in parameters if isinstance(p.default, bool | int | float | str)}
+    taken = scalars - _SET_HERE - _FIXED.get(model_class.__name__, set())
+    return ["weights", *sorted(taken | _ALSO_TAKEN.get(model_class.__name__, set()))]
+
+
+def build_torchvision(
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    *,
+    weights: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A torchvision classification model, freshly initialised or with torchvision's weights.
+
+    Models with auxiliary classifiers are built without them. ViT and MaxViT see one size alone:
+    that of ``input_shape``.
+
+    Args:
+        name: One of ``torchvision_names()``.
+        num_classes: C.
+        input_shape: Channels (3), height and width of an image.
+        weights: Name of weights that torchvision lists for the model, such as ``IMAGENET1K_V1``; fetched
+            unless they lie in torch's cache. Their classifier stays if it has ``num_classes`` classes.
+        **options: Of ``torchvision_options(name)``.
+
+    Raises:
+        NotFoundError: If the weights cannot be fetched.
+        RecipeError: If the model, the weights, an option's value or the images' shape cannot be.
+    """
+    model_class = _model_class(name)
+    if input_shape[0] != 3:
+        raise RecipeError(
+            f"Network '{name}' needs images of 3 channels, but got {input_shape[0]}; take one that is not "
+            "torchvision's, such as 'resnet20'."
+        )
+    settings = {**_size_settings(name, model_class, input_shape), **options}
+    if weights is None:
+        settings["num_classes"] = num_classes
+        if "aux_logits" in inspect.signature(model_class).parameters:
+            settings |= {"aux_logits": False, "init_weights": True}
+    else:
+        settings["weights"] = _known_weights(name, weights)
+    model = _construct(name, settings, input_shape)
+    head = ConvolutionalHeadNetwork if isinstance(model, models.SqueezeNet) else LinearHeadNetwork
+    network: nn.Module = head(model, num_classes)
+    _require_fit(name, network, input_shape)
+    return network
+
+
+def _model_class(name: str) -> type[nn.Module]:
+    known = torchvision_names()
+    if name not in known:
+        raise RecipeError(
+            f"Network '{name}' must be one of the {len(known)} classification models of torchvision."
+            f"{suggestion(name, known)}"
+        )
+    builder = models.get_model_builder(name.removeprefix(PREFIX))
+    model_class: type[nn.Module] = typing.get_type_hints(builder)["return"]
+    return model_class
+
+
+def _size_settings(
+    name: str, model_class: type[nn.Module], input_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """What models that are built for one image size are told of it."""
+    _, height, width = input_shape
+    if issubclass(model_class, models.MaxVit):
+        return {"input_size": (height, width)}
+    if issubclass(model_class, models.VisionTransformer):
+        if height != width:
+            raise RecipeError(f"Network '{name}' needs square images, but got {height}×{width}; crop them.")
+        return {"image_size": height}
+    return {}
+
+
+def _known_weights(name: str, weights: str) -> models.WeightsEnum:
+    """The entry of torchvision's table; one without classes is left out, for its last layers hold NaN."""
+    members = models.get_model_weights(name.removeprefix(PREFIX)).__members__
+    known = {key: member for key, member in members.items() if member.meta["categories"]}
+    if weights not in list(known):
+        raise RecipeError(
+            f"Option weights of network '{name}' must be one of {', '.join(known)}, but got {weights!r}."
+            f"{suggestion(str(weights), known)}"
+        )
+    return known[weights]
+
+
+def _construct(name: str, settings: Mapping[str, Any], input_shape: tuple[int, int, int]) -> nn.Module:
+    try:
+        model: nn.Module = models.get_model(name.removeprefix(PREFIX), **settings)
+    except OSError as error:
+        weights = settings["weights"]
+        raise NotFoundError(
+            f"Weights {weights.name} of '{name}' must be in torch's cache or within reach, but fetching "
+            f"failed ({error}); put {weights.url} into {torch.hub.get_dir()}/checkpoints."
+        ) from error
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+        raise RecipeError(
+            f"Network '{name}' cannot be built for {_pixels(input_shape)} with {given}: {_first_line(error)}"
+        ) from error
+    if getattr(model, "aux_logits", False):  # the weights of Inception v3 bring its auxiliary classifier
+        vars(model).update(aux_logits=False)
+        model.register_module("AuxLogits", None)
+    return model
+
+
+def _require_fit(name: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    """Pass the mere shape of one image through the network, so that images too small are refused here."""
+    tensors = chain(network.named_parameters(), network.named_buffers())
+    shapes = {key: tensor.detach().to("meta") for key, tensor in tensors}
+    network.eval()  # batch normalisation would refuse a batch of one
+    try:
+        functional_call(network, shapes, torch.empty(1, *input_shape, device="meta"))
+    except RuntimeError as error:
+        raise RecipeError(
+            f"Network '{name}' cannot take images of {_pixels(input_shape)}; enlarge them "
+            f"({_first_line(error)})."
+        ) from error
+    finally:
+        network.train()
+
+
+def _pixels(input_shape: tuple[int, int, int]) -> str:
+    return f"{input_shape[1]}×{input_shape[2]} pixels"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
