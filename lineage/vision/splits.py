@@ -1,0 +1,103 @@
+"""Cuts a validation part, or a smaller training part, with the same share of every class."""
+
+import math
+
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from lineage.errors import UsageError
+
+
+def split_indices(
+    labels: Tensor, num_classes: int, validation: float, seed: int, train_samples: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Divide the training part of a data set into what trains and what validates.
+
+    The validation images depend on ``validation`` and ``seed`` alone, not on ``train_samples``.
+
+    Args:
+        labels: int64, shape (N,).
+        num_classes: How many classes there are, C.
+        validation: Share of each class that validates, in [0, 1); 0 leaves none.
+        seed: Taken modulo 2³².
+        train_samples: How many images train, of what validation leaves; None takes all.
+
+    Returns:
+        Rows that train and rows that validate, each int64 and sorted.
+
+    Raises:
+        UsageError: If an argument is out of range, or a class would miss from either part.
+    """
+    if not 0 <= validation < 1:
+        raise UsageError(
+            f"data.validation must be at least 0 and below 1, but got {validation}; set it to 0.1."
+        )
+    counts = torch.bincount(labels, minlength=num_classes)
+    smallest = int(counts.min())
+    needed = 2 if validation else 1
+    if smallest < needed:
+        raise UsageError(
+            f"Each of the {num_classes} classes must have {needed} training images or more, but "
+            f"{int((counts < needed).sum())} have fewer, class {int(counts.argmin())} only {smallest}; "
+            + ("set data.validation to 0 or add images." if smallest else "remove the class or add images.")
+        )
+    train, held_out = torch.arange(len(labels)), torch.empty(0, dtype=torch.int64)
+    if validation:
+        train, held_out = _divide(train, labels, num_classes, validation, seed)
+    if train_samples is not None and train_samples != len(train):
+        train = _subset(train, labels, num_classes, train_samples, seed)
+    return train, held_out
+
+
+def _divide(
+    rows: Tensor, labels: Tensor, num_classes: int, validation: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Cut the validation part."""
+    num_images = len(rows)
+    num_validation = math.ceil(validation * num_images)
+    must = f"Each of the {num_classes} classes must have an image in training and in validation, but "
+    if not num_classes <= num_validation <= num_images - num_classes:
+        raise UsageError(
+            f"{must}data.validation={validation} cuts {num_validation} of {num_images} images; "
+            f"{'lower' if validation > 0.5 else 'raise'} it, or set it to 0 for no validation."
+        )
+    train, held_out = _stratified(rows, labels, seed, test_size=num_validation)
+    for part, title, change in ((train, "training", "lower"), (held_out, "validation", "raise")):
+        if absent := _count_absent(labels[part], num_classes):
+            raise UsageError(
+                f"{must}data.validation={validation} leaves {absent} without one in {title}; "
+                f"{change} it, or set it to 0 for no validation."
+            )
+    return train, held_out
+
+
+def _subset(rows: Tensor, labels: Tensor, num_classes: int, train_samples: int, seed: int) -> Tensor:
+    """Take some of the rows that train."""
+    available = len(rows)
+    if not num_classes <= train_samples <= available - num_classes:
+        raise UsageError(
+            f"data.train_samples must be from {num_classes}, the number of classes, to "
+            f"{available - num_classes}, or all {available} images that validation leaves, but got "
+            f"{train_samples}; change it or leave it out."
+        )
+    taken, _ = _stratified(rows, labels, seed, train_size=train_samples)
+    if absent := _count_absent(labels[taken], num_classes):
+        raise UsageError(
+            f"Each of the {num_classes} classes must have a training image, but "
+            f"data.train_samples={train_samples} leaves {absent} without one; raise it."
+        )
+    return taken
+
+
+def _count_absent(labels: Tensor, num_classes: int) -> int:
+    """How many classes have no label here."""
+    return int((torch.bincount(labels, minlength=num_classes) == 0).sum())
+
+
+def _stratified(rows: Tensor, labels: Tensor, seed: int, **size: int) -> tuple[Tensor, Tensor]:
+    """scikit-learn's stratified split, each part sorted."""
+    first, second = train_test_split(
+        rows.numpy(), stratify=labels[rows].numpy(), random_state=seed % 2**32, **size
+    )
+    return torch.from_numpy(first).sort().values, torch.from_numpy(second).sort().values
