@@ -1,0 +1,1 @@
+"""How one generation is trained."""
