@@ -1,0 +1,107 @@
+"""The resume state of the one generation that is being trained."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+_COMPLETE = "epoch-"
+_PARTIAL = "partial"
+
+
+def state_home() -> Path:
+    """Folder of all resume states: ``$LINEAGE_HOME``, or ``.lineage`` in the working directory."""
+    return Path(os.environ.get("LINEAGE_HOME", ".lineage"))
+
+
+class History:
+    """What has happened in a generation so far; saved and restored with its weights.
+
+    Attributes:
+        epochs: One record of metrics an epoch.
+        seconds: Time spent in training and evaluation, over all sessions.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self.seconds = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history as plain values."""
+        return {"epochs": self.epochs, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
+        self.epochs = list(state["epochs"])
+        self.seconds = float(state["seconds"])
+
+
+class Checkpoint:
+    """One generation's state on the local disk, complete or absent.
+
+    A state is written to a partial folder, forced to the disk and then renamed: a process killed at any
+    moment leaves either the former epoch's state or this one's. Accelerate writes weights as safetensors and
+    the random states as pickle, so the folder is private (mode 0700) and never leaves the machine.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch whose state is complete; 0 when there is none."""
+        return max((int(path.name.removeprefix(_COMPLETE)) for path in self._complete()), default=0)
+
+    def save(self, accelerator: Accelerator, epoch: int) -> None:
+        """Keep the state after ``epoch`` and forget earlier ones; all ranks must call it."""
+        partial = self.folder / _PARTIAL
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            self._make_folder()
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            earlier = self._complete()
+            _force_to_disk(partial)
+            partial.rename(self.folder / f"{_COMPLETE}{epoch}")
+            for path in earlier:
+                shutil.rmtree(path)
+        accelerator.wait_for_everyone()
+
+    def load(self, accelerator: Accelerator) -> None:
+        """Restore the last complete state into everything that ``accelerator`` prepared or registered."""
+        accelerator.load_state(str(self.folder / f"{_COMPLETE}{self.epoch}"))
+
+    def note(self, name: str, text: str) -> None:
+        """Keep a line beside the state, for whoever resumes."""
+        self._make_folder()
+        (self.folder / name).write_text(text)
+
+    def noted(self, name: str) -> str | None:
+        """What ``note`` kept, or None."""
+        path = self.folder / name
+        return path.read_text() if path.is_file() else None
+
+    def discard(self) -> None:
+        """Forget the generation's state."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make_folder(self) -> None:
+        for folder in (self.folder.parent, self.folder):  # `parents=True` would leave the mode out
+            folder.mkdir(exist_ok=True, mode=0o700)
+
+    def _complete(self) -> list[Path]:
+        return list(self.folder.glob(f"{_COMPLETE}*"))
+
+
+def _force_to_disk(folder: Path) -> None:
+    """Flush a folder and its files from the page cache, so that a power cut cannot tear them."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,112 @@
+"""Where training runs: devices, processes and precision, through Accelerate alone.
+
+Accelerate owns the process group, the device, sharding, precision and accumulation; Ignite's distributed
+module only follows the group that Accelerate opened. All code that differs between devices is here.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import ignite.distributed as idist
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast, broadcast_object_list
+from torch import nn
+
+from lineage.errors import LineageError, TrainingError, UsageError
+
+T = TypeVar("T")
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_ACCELERATE_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def make_accelerator(precision: Precision = "fp32", accumulation: int = 1) -> Accelerator:
+    """A fresh Accelerator for one generation, on the processes that the launcher started.
+
+    Batches are split between processes, so the global batch is the same for any number of them; random states
+    are ours (every epoch is seeded), so Accelerate synchronises none.
+
+    Args:
+        precision: Type of the forward pass under autocast; weights stay in float32.
+        accumulation: Batches that make one optimizer step.
+
+    Raises:
+        UsageError: If the hardware does not have ``precision``.
+        TrainingError: If Ignite and Accelerate do not see the same processes.
+    """
+    AcceleratorState._reset_state()  # the precision may differ from the last one's; the process group stays
+    try:
+        accelerator = Accelerator(
+            mixed_precision=_ACCELERATE_NAMES[precision],
+            gradient_accumulation_steps=accumulation,
+            dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=True),
+            rng_types=[],
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"training.precision must be one that the hardware has, but '{precision}' was refused: {error}"
+            " Use 'fp32'."
+        ) from error
+    idist.sync()
+    if idist.get_world_size() != accelerator.num_processes:
+        raise TrainingError(
+            f"Ignite and Accelerate must see the same processes, but see {idist.get_world_size()} and"
+            f" {accelerator.num_processes}; start with 'accelerate launch' or torchrun."
+        )
+    return accelerator
+
+
+def is_main_process() -> bool:
+    """Whether this process is rank 0, known before any process group is open."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def on_main_process(action: Callable[[], T]) -> T:
+    """Run ``action`` on rank 0 and give its result, or its error, to every rank.
+
+    All ranks must call it. The result must be picklable where there are several processes; tensors in it
+    should be on the CPU.
+
+    Raises:
+        LineageError: What ``action`` raised on rank 0, on every rank.
+    """
+    if idist.get_world_size() == 1:
+        return action()
+    outcome: list[Any] = [None]
+    if is_main_process():
+        try:
+            outcome = [action()]
+        except LineageError as error:
+            outcome = [error]
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], LineageError):
+        raise outcome[0]
+    result: T = outcome[0]
+    return result
+
+
+def share_weights(network: nn.Module) -> None:
+    """Give every rank the parameters and buffers of rank 0, in place."""
+    if idist.get_world_size() > 1:
+        broadcast([*network.parameters(), *network.buffers()])
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed in [0, 2⁶³) that is a hash of ``parts``, so that neighbouring seeds share no streams."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def describe_hardware() -> dict[str, str]:
+    """What the weights and speed of a run depend on besides its recipe."""
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "processes": str(idist.get_world_size()),
+        "threads": str(torch.get_num_threads()),
+        "torch": str(torch.__version__),
+    }

@@ -1,0 +1,302 @@
+"""Trains one generation: joins engines, handlers and checkpoint, and measures what came out."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lineage.training.checkpoints import Checkpoint, History
+from lineage.training.devices import share_weights
+from lineage.training.engines import Loss, collect_rows, freeze, make_evaluator, make_trainer
+from lineage.training.handlers import (
+    LossGuard,
+    Schedule,
+    attach_epoch_order,
+    attach_learning_rate,
+    attach_weight_average,
+)
+from lineage.training.metrics import classification_metrics
+from lineage.vision.batches import TrainingBatches, evaluation_batches
+from lineage.vision.datasets import Description, Images
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples to measure on: some rows of a data set's training or test part.
+
+    Attributes:
+        images: The whole part that ``indices`` points into.
+        indices: Rows to look at, shape (N,), in order.
+        description: Of the data set.
+        batch_size: Over all processes.
+        workers: Loader processes.
+    """
+
+    images: Images
+    indices: Tensor
+    description: Description
+    batch_size: int
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One pass of a network over a part.
+
+    Attributes:
+        metrics: By name, see ``classification_metrics``.
+        probabilities: Of every row of the part's images, shape (rows, C), on the CPU; of shape (0,) unless
+            asked for. Rows that are not in the part are zero.
+    """
+
+    metrics: dict[str, float]
+    probabilities: Tensor
+
+
+def measure(
+    accelerator: Accelerator,
+    network: nn.Module,
+    part: Part,
+    top_k: int,
+    teacher_predictions: Tensor | None = None,
+    keep_probabilities: bool = False,
+) -> Measurement:
+    """Pass ``network`` over ``part`` once, in float32, on all processes; each sample counts once.
+
+    Args:
+        accelerator: The processes to use.
+        network: Evaluated as it is; its weights must be equal on all ranks.
+        part: What to look at.
+        top_k: K of top score difference and secondary mass.
+        teacher_predictions: Classes that the teacher predicts, by row; None leaves agreement out.
+        keep_probabilities: Whether to return the probabilities, too.
+    """
+    description = part.description
+    superclasses = None if description.superclasses is None else torch.tensor(description.superclasses)
+    metrics = classification_metrics(
+        description.num_classes, top_k, accelerator.device, superclasses, teacher_predictions is not None
+    )
+    loader = evaluation_batches(part.images, description, part.indices, part.batch_size, part.workers)
+    evaluator = make_evaluator(accelerator, network, metrics, len(part), teacher_predictions)
+    rows = torch.zeros(0)
+    if keep_probabilities:
+        rows = torch.zeros(len(part.images), description.num_classes, device=accelerator.device)
+        collect_rows(evaluator, lambda output: output["logits"].softmax(1), rows)
+    evaluator.run(accelerator.prepare_data_loader(loader))
+    values = {name: float(evaluator.state.metrics[name]) for name in metrics}
+    if not keep_probabilities:
+        return Measurement(values, rows)
+    return Measurement(values, accelerator.reduce(rows, reduction="sum").cpu())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one generation's training gives.
+
+    Attributes:
+        network: With the registered weights (their average where one is kept), on the CPU.
+        history: One record an epoch: ``train_loss``, ``lr``, ``images_per_second`` and, where there is a
+            validation part, ``validation_…``. Without epochs, one record of the initial weights.
+        test: Of the last epoch, read once, with the probabilities of every test sample.
+        seconds: Spent training and evaluating.
+    """
+
+    network: nn.Module
+    history: list[dict[str, float]]
+    test: Measurement
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one generation is trained, apart from what it learns from.
+
+    Attributes:
+        epochs: To train; 0 registers the initial weights.
+        lr: Base learning rate.
+        schedule: Its factor by epoch.
+        seed: Of order, dropout and all else that is drawn in training.
+        top_k: K of the metrics.
+        clip_norm: Largest norm of the gradient, or None.
+        average_decay: Decay of the weights' moving average, or None.
+        accumulation: Batches a step.
+    """
+
+    epochs: int
+    lr: float
+    schedule: Schedule
+    seed: int
+    top_k: int
+    clip_norm: float | None = None
+    average_decay: float | None = None
+    accumulation: int = 1
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one generation sees.
+
+    Attributes:
+        batches: Of the training part.
+        validation: Looked at after every epoch; may be empty.
+        test: Looked at once, after the last epoch.
+    """
+
+    batches: TrainingBatches
+    validation: Part
+    test: Part
+
+
+class GenerationTraining:
+    """One generation's training: an Ignite trainer with its handlers, prepared for the device.
+
+    Args:
+        accelerator: Fresh: what it prepares is what a checkpoint holds.
+        network: With initial weights.
+        optimizer: Of the network's parameters.
+        loss: What is minimised.
+        teacher: Giver of soft targets, or None for a patriarch; it is frozen here.
+        samples: To train on and to measure on.
+        course: The rest.
+        checkpoint: Where the state after every epoch goes.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        network: nn.Module,
+        optimizer: Optimizer,
+        loss: Loss,
+        teacher: nn.Module | None,
+        samples: Samples,
+        course: Course,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.accelerator = accelerator
+        self.teacher = None if teacher is None else freeze(teacher, accelerator.device)
+        self.samples = samples
+        self.course = course
+        self.checkpoint = checkpoint
+        self.history = History()
+        network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.evaluated = copy.deepcopy(network)  # before `prepare` wraps the forward pass in autocast
+        self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        self.guard = LossGuard(accelerator)
+        self.trainer = make_trainer(
+            accelerator, self.network, self.optimizer, loss, self.teacher, course.clip_norm
+        )
+        self.average = self._attach_training()
+        accelerator.register_for_checkpointing(self.history)
+
+    def run(self, attach: Callable[[Engine], None] = lambda _: None) -> Trained:
+        """Train from the last checkpoint, or from the start, and measure.
+
+        Args:
+            attach: Adds handlers to the trainer; at ``Events.EPOCH_COMPLETED`` they find the epoch's record
+                in ``engine.state.metrics``, before the checkpoint is written.
+
+        Raises:
+            TrainingError: If the loss is not finite.
+        """
+        self._attach_evaluation(self._predictions_of_teacher(self.samples.validation))
+        attach(self.trainer)
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        if self._resume() < self.course.epochs:  # Ignite starts a finished engine from zero
+            self.trainer.run(max_epochs=self.course.epochs, epoch_length=len(self.samples.batches.loader))
+        return self._finish()
+
+    def _attach_training(self) -> nn.Module | None:
+        """Attach all that moves weights; the network that holds their average, if one is kept."""
+        course = self.course
+        loader = self.accelerator.prepare_data_loader(self.samples.batches.loader)
+        attach_epoch_order(
+            self.trainer, self.samples.batches, loader, course.seed, self.accelerator.process_index
+        )
+        attach_learning_rate(self.trainer, self.optimizer, course.lr, course.schedule, course.accumulation)
+        self.guard.attach(self.trainer)
+        if course.average_decay is None:
+            return None
+        average = attach_weight_average(self.trainer, self.network, course.average_decay, course.accumulation)
+        self.accelerator.register_for_checkpointing(average)
+        return average
+
+    def _attach_evaluation(self, teacher_predictions: Tensor | None) -> None:
+        started = 0.0
+
+        @self.trainer.on(Events.EPOCH_STARTED)
+        def _start(_: Engine) -> None:
+            nonlocal started
+            started = time.perf_counter()
+
+        @self.trainer.on(Events.EPOCH_COMPLETED)
+        def _evaluate(engine: Engine) -> None:
+            record = {"train_loss": self.guard.mean(), "lr": self.optimizer.param_groups[0]["lr"]}
+            passed = time.perf_counter() - started  # the mean waited for the device
+            record["images_per_second"] = len(self.samples.batches.order) / passed
+            record |= self._measure_validation(teacher_predictions)
+            self.history.epochs.append(record)
+            self.history.seconds += time.perf_counter() - started
+            engine.state.metrics = record
+
+    def _measure_validation(self, teacher_predictions: Tensor | None) -> dict[str, float]:
+        if len(self.samples.validation) == 0:
+            return {}
+        self._take_weights()
+        measured = measure(
+            self.accelerator, self.evaluated, self.samples.validation, self.course.top_k, teacher_predictions
+        )
+        return {f"validation_{name}": value for name, value in measured.metrics.items()}
+
+    def _take_weights(self) -> None:
+        """Bring the weights, or their average, into the network that is evaluated and registered."""
+        if self.average is not None:
+            weights = self.average.state_dict()
+        else:
+            weights = self.accelerator.get_state_dict(self.network)
+        if self.accelerator.is_main_process:
+            self.evaluated.load_state_dict(weights)
+        share_weights(self.evaluated)
+
+    def _predictions_of_teacher(self, part: Part) -> Tensor | None:
+        """The teacher's classes by row: it sees evaluation images once a generation, not once an epoch."""
+        if self.teacher is None or len(part) == 0:
+            return None
+        seen = measure(self.accelerator, self.teacher, part, self.course.top_k, keep_probabilities=True)
+        return seen.probabilities.argmax(1).to(self.accelerator.device)
+
+    def _save(self, engine: Engine) -> None:
+        self.checkpoint.save(self.accelerator, engine.state.epoch)
+
+    def _resume(self) -> int:
+        """Take over the last checkpoint; the epochs that are done."""
+        done = self.checkpoint.epoch
+        if done:
+            self.checkpoint.load(self.accelerator)
+            length = len(self.samples.batches.loader)
+            self.trainer.load_state_dict(
+                {"epoch": done, "epoch_length": length, "max_epochs": self.course.epochs}
+            )
+        return done
+
+    def _finish(self) -> Trained:
+        started = time.perf_counter()
+        if not self.history.epochs:
+            predictions = self._predictions_of_teacher(self.samples.validation)
+            self.history.epochs.append(self._measure_validation(predictions))
+        self._take_weights()
+        predictions = self._predictions_of_teacher(self.samples.test)
+        test = measure(
+            self.accelerator, self.evaluated, self.samples.test, self.course.top_k, predictions, True
+        )
+        seconds = self.history.seconds + time.perf_counter() - started
+        return Trained(self.evaluated.cpu(), self.history.epochs, test, seconds)

@@ -1,0 +1,175 @@
+"""What happens around the steps of a trainer, each part an event handler.
+
+Handlers run in the order in which they were attached; ``generation.py`` attaches them as evaluate, report,
+checkpoint.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from lineage.errors import TrainingError
+from lineage.extensions import named_settings, resolve
+from lineage.training.devices import derive_seed
+from lineage.vision.batches import TrainingBatches
+
+Schedule = Callable[[float], float]
+"""From epochs passed, a fraction counted from 0, to a factor of the base learning rate."""
+
+_STEPS_BETWEEN_CHECKS = 200
+
+
+def constant() -> Schedule:
+    """The base learning rate throughout."""
+    return lambda _epoch: 1.0
+
+
+def cosine(epochs: int) -> Schedule:
+    """Half a cosine from 1 to 0 (Loshchilov and Hutter, ICLR 2017, without restarts)."""
+    return lambda epoch: 0.5 * (1.0 + math.cos(math.pi * min(epoch / epochs, 1.0)))
+
+
+def step(milestones: Sequence[int], gamma: float) -> Schedule:
+    """A factor ``gamma`` at each of ``milestones``, in epochs."""
+    return lambda epoch: gamma ** sum(epoch >= milestone for milestone in milestones)
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {"constant": constant, "cosine": cosine, "step": step}
+
+
+def build_schedule(name: str, warmup_epochs: float, settings: Mapping[str, Any]) -> Schedule:
+    """The schedule called ``name``, behind a linear warm-up from 0.
+
+    Args:
+        name: A key of ``SCHEDULES``, or ``package:name``.
+        warmup_epochs: Length of the warm-up; the schedule itself counts from the start of training.
+        settings: Those that the builder names are given to it.
+
+    Raises:
+        RecipeError: If no schedule has that name.
+    """
+    builder = resolve("schedule", name, SCHEDULES)
+    schedule: Schedule = builder(**named_settings(builder, settings))
+    if warmup_epochs == 0:
+        return schedule
+    return lambda epoch: schedule(epoch) * min(1.0, epoch / warmup_epochs)
+
+
+def build_optimizer(
+    name: str, network: nn.Module, *, decay_norm_and_bias: bool, **settings: Any
+) -> Optimizer:
+    """An SGD or AdamW of the network's parameters.
+
+    Args:
+        name: ``sgd`` or ``adamw``.
+        network: Whose parameters are optimised.
+        decay_norm_and_bias: Whether weight decay also applies to parameters of one dimension.
+        settings: ``lr``, ``weight_decay``, and for SGD ``momentum`` and ``nesterov``.
+    """
+    parameters = list(network.parameters())
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if not decay_norm_and_bias:
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    if name == "adamw":
+        return AdamW(groups, lr=settings["lr"], weight_decay=settings["weight_decay"])
+    return SGD(groups, **settings)
+
+
+def attach_learning_rate(
+    trainer: Engine, optimizer: Optimizer, lr: float, schedule: Schedule, accumulation: int
+) -> None:
+    """Set the learning rate before every step: a function of the iteration, so resuming needs no state."""
+
+    @trainer.on(Events.ITERATION_STARTED)
+    def _set_learning_rate(engine: Engine) -> None:
+        iterations = (engine.state.iteration - 1) // accumulation * accumulation
+        rate = lr * schedule(iterations / (engine.state.epoch_length or 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def attach_epoch_order(trainer: Engine, batches: TrainingBatches, loader: Any, seed: int, rank: int) -> None:
+    """Start every epoch from its own seed and a fresh pass over the data.
+
+    What happens in an epoch then depends on its number and not on what ran before it in this process: a
+    killed run continues bit by bit.
+
+    Args:
+        trainer: The engine that trains.
+        batches: Where order and augmentation are chosen by epoch.
+        loader: The prepared loader over ``batches``.
+        seed: Of the generation.
+        rank: Of this process: dropout differs between processes.
+    """
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def _start(engine: Engine) -> None:
+        torch.manual_seed(derive_seed("epoch", seed, engine.state.epoch, rank))
+        batches.select_epoch(engine.state.epoch)
+        engine.set_data(loader)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _leave(_: Engine) -> None:
+        loader.end()  # Ignite stops one `next` before Accelerate would notice
+
+
+class LossGuard:
+    """Ends training on every rank soon after the loss of any rank stops being finite.
+
+    The sum of losses stays on the device and is read now and then, so no step waits for the host.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self._sum = torch.zeros((), device=accelerator.device, dtype=torch.float64)
+        self._count = 0
+
+    def attach(self, trainer: Engine) -> None:
+        """Watch the losses that ``trainer`` outputs."""
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._reset)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=_STEPS_BETWEEN_CHECKS), self._check)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._check)
+
+    def mean(self) -> float:
+        """Mean loss of the epoch so far, over all ranks."""
+        total: Tensor = self.accelerator.reduce(self._sum.clone(), reduction="mean")
+        return total.item() / max(self._count, 1)
+
+    def _reset(self, _: Engine) -> None:
+        self._sum.zero_()
+        self._count = 0
+
+    def _add(self, engine: Engine) -> None:
+        self._sum += cast(Tensor, engine.state.output)
+        self._count += 1
+
+    def _check(self, engine: Engine) -> None:
+        if not torch.isfinite(self._sum):
+            self.accelerator.set_trigger()
+        if self.accelerator.check_trigger():
+            raise TrainingError(
+                f"The training loss must be finite, but is not in epoch {engine.state.epoch}; try a lower"
+                " training.lr, a warm-up (training.warmup_epochs) or training.clip_norm."
+            )
+
+
+def attach_weight_average(trainer: Engine, network: nn.Module, decay: float, accumulation: int) -> nn.Module:
+    """Keep an exponential moving average of the weights and running statistics, one update a step.
+
+    Returns:
+        The network that holds the average.
+    """
+    handler = EMAHandler(network, momentum=1.0 - decay, handle_buffers="update")
+    handler.attach(trainer, event=Events.ITERATION_COMPLETED(every=accumulation))
+    return handler.ema_model
