@@ -1,0 +1,1 @@
+"""What MLflow remembers: model versions, their ancestry, their runs."""

@@ -1,0 +1,169 @@
+"""The family tree, read from the tags of model versions with one search; imports no torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+
+TAG = "lineage."
+
+
+@dataclass(frozen=True)
+class Version:
+    """One model version of a family: a generation, as its tags describe it.
+
+    Attributes:
+        name: Of the registered model.
+        version: MLflow's number; says nothing about the generation.
+        kind: ``generation``, ``ensemble`` or ``adopted``.
+        generation: Index from 0; a patriarch has 0.
+        teacher: ``name/version`` of the teacher, or None for a patriarch.
+        root: ``name/version`` of the patriarch at the end of the teachers; its own for a patriarch.
+        objective: Of a patriarch's loss, or ``student``.
+        seed: Of the succession.
+        recipe_digest: Of the settings it was grown from, the same for every seed.
+        key: Digest of everything the weights depend on.
+        metrics: Final numbers: ``test_…``, ``validation_…``, ``seconds`` and others.
+        weights_sha256: Of the weights file.
+        model_id: MLflow's ``m-…`` id of the logged model.
+        run_id: Of the run that trained it.
+        created: Milliseconds since the epoch.
+        aliases: That point here.
+    """
+
+    name: str
+    version: int
+    kind: str
+    generation: int
+    teacher: str | None
+    root: str
+    objective: str
+    seed: int
+    recipe_digest: str
+    key: str
+    metrics: dict[str, float]
+    weights_sha256: str
+    model_id: str
+    run_id: str
+    created: int
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """``name/version``, as edges name it."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def uri(self) -> str:
+        """``models:/name/version``."""
+        return f"models:/{self.id}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return {
+            "uri": self.uri,
+            "version": self.version,
+            "kind": self.kind,
+            "generation": self.generation,
+            "teacher": self.teacher,
+            "root": self.root,
+            "objective": self.objective,
+            "seed": self.seed,
+            "aliases": list(self.aliases),
+            "metrics": self.metrics,
+            "recipe_digest": self.recipe_digest,
+            "key": self.key,
+            "weights_sha256": self.weights_sha256,
+            "model_id": self.model_id,
+            "run_id": self.run_id,
+        }
+
+
+def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> Version | None:
+    """What the tags of ``entity`` say, or None where ``lineage`` did not make it."""
+    tags = entity.tags
+    if TAG + "schema" not in tags:
+        return None
+    own = f"{entity.name}/{entity.version}"
+    return Version(
+        name=entity.name,
+        version=int(entity.version),
+        kind=tags[TAG + "kind"],
+        generation=int(tags[TAG + "generation"]),
+        teacher=tags.get(TAG + "teacher"),
+        root=tags.get(TAG + "root", own),
+        objective=tags.get(TAG + "objective", ""),
+        seed=int(tags.get(TAG + "seed", 0)),
+        recipe_digest=tags.get(TAG + "recipe_digest", ""),
+        key=tags.get(TAG + "key", ""),
+        metrics=json.loads(tags.get(TAG + "metrics", "{}")),
+        weights_sha256=tags.get(TAG + "weights_sha256", ""),
+        model_id=(entity.source or "").removeprefix("models:/"),
+        run_id=entity.run_id or "",
+        created=int(entity.creation_timestamp or 0),
+        aliases=aliases,
+    )
+
+
+@dataclass(frozen=True)
+class Family:
+    """One registered model: a forest of generations.
+
+    Attributes:
+        name: Of the registered model.
+        versions: In the order of their numbers.
+    """
+
+    name: str
+    versions: tuple[Version, ...] = field(default=())
+
+    def __iter__(self) -> Iterator[Version]:
+        return iter(self.versions)
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Version]:
+        return {version.id: version for version in self.versions}
+
+    @cached_property
+    def _students(self) -> dict[str, list[Version]]:
+        students: dict[str, list[Version]] = {}
+        for version in self.versions:
+            if version.teacher is not None:
+                students.setdefault(version.teacher, []).append(version)
+        return students
+
+    @cached_property
+    def _by_key(self) -> dict[str, Version]:
+        return {version.key: version for version in reversed(self.versions) if version.key}
+
+    @property
+    def roots(self) -> tuple[Version, ...]:
+        """Versions whose teacher, if any, is not in this family."""
+        return tuple(version for version in self.versions if version.teacher not in self._by_id)
+
+    def students(self, version: Version) -> tuple[Version, ...]:
+        """Whom ``version`` taught in this family, oldest first."""
+        return tuple(self._students.get(version.id, ()))
+
+    def teacher(self, version: Version) -> Version | None:
+        """The teacher, where it is in this family."""
+        return None if version.teacher is None else self._by_id.get(version.teacher)
+
+    def ancestors(self, version: Version) -> tuple[Version, ...]:
+        """Teachers of ``version``, nearest first; ends where an edge leaves the family or closes a circle."""
+        found: dict[str, Version] = {}
+        teacher = self.teacher(version)
+        while teacher is not None and teacher.id not in found and teacher.id != version.id:
+            found[teacher.id] = teacher
+            teacher = self.teacher(teacher)
+        return tuple(found.values())
+
+    def with_key(self, key: str) -> Version | None:
+        """The oldest version of that key: what need not be trained again."""
+        return self._by_key.get(key)

@@ -1,0 +1,228 @@
+"""How a network lies in MLflow: safetensors and JSON, no pickle and no code.
+
+The layout of one logged model::
+
+    MLmodel               flavors ``lineage`` and ``python_function``, signature
+    weights.safetensors   parameters and buffers
+    lineage.json          how to build the network; the data set's classes and normalisation
+    recipe.json           the resolved recipe it was grown from, as it was given
+    requirements.txt …    what MLflow wants beside it
+
+The module is an MLflow flavor (``save_model``, ``log_model``, ``load_model``, ``_load_pyfunc``), so
+``mlflow.pyfunc.load_model("models:/digits/3")`` and ``mlflow models serve`` work wherever ``lineage`` is
+installed.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+from mlflow import pyfunc
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.types import Schema, TensorSpec
+from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from lineage.errors import IntegrityError, NotFoundError
+from lineage.vision.datasets import Description
+from lineage.vision.networks import build_network, options_without_weights
+
+FLAVOR_NAME = "lineage"
+SCHEMA = 1
+WEIGHTS_FILE = "weights.safetensors"
+STRUCTURE_FILE = "lineage.json"
+RECIPE_FILE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network together with what is needed to use it.
+
+    Attributes:
+        network: In evaluation mode; takes normalised images (B, C, H, W), has ``features`` and gives logits.
+        network_name: As in a recipe.
+        network_options: Of its builder.
+        description: Class names, normalisation and digest of the data it was trained on.
+        recipe: The resolved recipe as JSON, or "" for a network that no recipe made.
+    """
+
+    network: nn.Module
+    network_name: str
+    network_options: Mapping[str, Any]
+    description: Description
+    recipe: str = ""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.description.class_names
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel's pixel values in [0, 1]: subtracted before the network."""
+        return self.description.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel's pixel values in [0, 1]: divided by before the network."""
+        return self.description.std
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits (B, classes) for pixel values in [0, 1]: float32 (B, C, H, W), on the network's device."""
+        mean, std = (torch.tensor(v, device=pixels.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        with torch.inference_mode():
+            logits: Tensor = self.network((pixels - mean) / std)
+        return logits
+
+
+def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None) -> None:
+    """Write ``model`` to the empty folder ``path`` in the layout above.
+
+    Raises:
+        ValueError: If weights share memory, which safetensors cannot hold.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS_FILE).write_bytes(_serialized(model.network))
+    structure = {
+        "schema": SCHEMA,
+        "network": {
+            "name": model.network_name,
+            "options": options_without_weights(model.network_name, model.network_options),
+        },
+        "data": model.description.to_json(),
+    }
+    (folder / STRUCTURE_FILE).write_text(json.dumps(structure, indent=1))
+    if model.recipe:
+        (folder / RECIPE_FILE).write_text(model.recipe)
+    requirements = _write_environment(folder)
+    mlflow_model = mlflow_model or Model()
+    mlflow_model.signature = signature(model.description)
+    mlflow_model.add_flavor(FLAVOR_NAME, schema=SCHEMA, weights=WEIGHTS_FILE, structure=STRUCTURE_FILE)
+    pyfunc.add_to_model(
+        mlflow_model,
+        loader_module=__name__,
+        conda_env={"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
+        requirements=requirements,
+    )
+    mlflow_model.save(str(folder / "MLmodel"))
+
+
+def log_model(model: LoadedModel, name: str, run_id: str) -> ModelInfo:
+    """Log ``model`` as an output of the run, shown as ``name``."""
+    info: ModelInfo = Model.log(
+        artifact_path=None,
+        name=name,
+        flavor=sys.modules[__name__],
+        model=model,
+        run_id=run_id,
+    )
+    return info
+
+
+def load_model(model_uri: str) -> LoadedModel:
+    """The network behind an MLflow model URI, on the CPU and in evaluation mode."""
+    folder = mlflow.artifacts.download_artifacts(artifact_uri=model_uri)
+    return read_model(Path(folder))
+
+
+def read_model(folder: Path) -> LoadedModel:
+    """The network in a folder that ``save_model`` wrote.
+
+    Raises:
+        NotFoundError: If a file is missing.
+        IntegrityError: If a later version of the tool wrote it, or weights and structure differ.
+    """
+    for name in (STRUCTURE_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise NotFoundError(
+                f"A model of lineage must hold {name}, but this one does not; was it logged by lineage?"
+            )
+    structure = json.loads((folder / STRUCTURE_FILE).read_text())
+    if structure["schema"] > SCHEMA:
+        raise IntegrityError(
+            f"The model's schema must be at most {SCHEMA}, but is {structure['schema']}; update lineage."
+        )
+    description = Description.from_json(structure["data"])
+    spec = structure["network"]
+    network = build_network(spec["name"], description.num_classes, description.input_shape, spec["options"])
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except RuntimeError as error:
+        raise IntegrityError(f"The weights must fit network '{spec['name']}', but do not: {error}") from error
+    network.to(memory_format=torch.channels_last).eval()
+    recipe = folder / RECIPE_FILE
+    text = recipe.read_text() if recipe.is_file() else ""
+    return LoadedModel(network, spec["name"], spec["options"], description, text)
+
+
+def weights_digest(weights: nn.Module | Path) -> str:
+    """SHA-256, in hex, of a network's weights, or of those in a folder that ``save_model`` wrote."""
+    if isinstance(weights, nn.Module):
+        return hashlib.sha256(_serialized(weights)).hexdigest()
+    with (weights / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def signature(description: Description) -> ModelSignature:
+    """Pixel values in [0, 1], float32 of shape (any, C, H, W), to logits of shape (any, classes)."""
+    single = np.dtype(np.float32)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(single, (-1, *description.input_shape))]),
+        outputs=Schema([TensorSpec(single, (-1, description.num_classes))]),
+    )
+
+
+class _PyfuncModel:
+    """What ``mlflow.pyfunc`` calls."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+
+    def predict(
+        self, pixels: npt.NDArray[np.float32], params: Mapping[str, Any] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Logits (B, classes) of pixel values in [0, 1], shape (B, C, H, W)."""
+        del params  # none are defined; MLflow passes the argument all the same
+        logits: npt.NDArray[np.float32] = self.model.logits(
+            torch.from_numpy(np.ascontiguousarray(pixels))
+        ).numpy()
+        return logits
+
+
+def _load_pyfunc(path: str) -> _PyfuncModel:
+    """Called by MLflow with the model's folder."""
+    return _PyfuncModel(read_model(Path(path)))
+
+
+def _serialized(network: nn.Module) -> bytes:
+    """The weights file: safetensors sorts by type and name, so equal weights give equal bytes."""
+    return save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()})
+
+
+def _write_environment(folder: Path) -> str:
+    """Write what MLflow's environment managers read; the name of the requirements file.
+
+    ``lineage`` itself is not listed: install it beside, or serve with ``--env-manager local``.
+    """
+    packages = {
+        "mlflow": mlflow.__version__,
+        "numpy": np.__version__,
+        "torch": torch.__version__.split("+")[0],
+    }
+    requirements = [f"{name}=={version}" for name, version in packages.items()]
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
+    (folder / "conda.yaml").write_text(yaml.safe_dump(_mlflow_conda_env(additional_pip_deps=requirements)))
+    _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+    return "requirements.txt"

@@ -1,0 +1,120 @@
+"""MLflow runs: one a generation, nested under its teacher's, resumable."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    Metric,
+    Param,
+    RunStatus,
+    RunTag,
+)
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+
+from lineage.registry.ancestry import TAG, Version
+from lineage.registry.flavor import RECIPE_FILE, LoadedModel, log_model
+from lineage.registry.store import translated_errors
+from lineage.vision.datasets import Description
+
+_LONGEST_DIGEST = 36  # MLflow's limit for a data set's
+
+
+@dataclass(frozen=True)
+class GenerationRun:
+    """The run of one generation, open until its version is registered.
+
+    Attributes:
+        run_id: MLflow's.
+    """
+
+    run_id: str
+
+    @translated_errors()
+    def log_epoch(self, record: Mapping[str, float], epoch: int) -> None:
+        """Log one epoch's numbers and say how far the run is, in one call."""
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, epoch) for name, value in record.items()]
+        MlflowClient().log_batch(self.run_id, metrics, tags=[RunTag(TAG + "epoch", str(epoch))])
+
+    @translated_errors()
+    def log_model(self, model: LoadedModel, name: str, metrics: Mapping[str, float], epoch: int) -> str:
+        """Log the network as the run's output, with its final numbers on it; the ``m-…`` id it got."""
+        info = log_model(model, name, self.run_id)
+        now = int(time.time() * 1000)
+        MlflowClient().log_batch(
+            self.run_id,
+            [Metric(key, value, now, epoch, model_id=info.model_id) for key, value in metrics.items()],
+        )
+        return str(info.model_id)
+
+    @translated_errors()
+    def finish(self, version: Version) -> None:
+        """Close the run and point it to the version it gave."""
+        note = f"Gave [{version.id}](#/models/{version.name}/versions/{version.version})."
+        tags = [RunTag(TAG + "version", version.id), RunTag(MLFLOW_RUN_NOTE, note)]
+        MlflowClient().log_batch(self.run_id, tags=tags)
+        MlflowClient().set_terminated(self.run_id, RunStatus.to_string(RunStatus.FINISHED))
+
+    @translated_errors()
+    def stop(self, status: str) -> None:
+        """Close the run as ``FAILED`` or ``KILLED``; running again opens it anew."""
+        MlflowClient().set_terminated(self.run_id, status)
+
+
+@translated_errors()
+def start_run(
+    experiment_id: str,
+    name: str,
+    teacher: Version | None,
+    tags: Mapping[str, str],
+    recipe: str,
+    parameters: Mapping[str, Any],
+    data: Description,
+) -> GenerationRun:
+    """Open a run under the teacher's, with the teacher as model input and the data set as dataset input.
+
+    Args:
+        experiment_id: Where the family's runs lie.
+        name: Shown in the runs table.
+        teacher: None for a patriarch.
+        tags: Without the ``lineage.`` prefix.
+        recipe: The resolved recipe as JSON.
+        parameters: The recipe again, flat, for the UI's comparisons.
+        data: The data set trained on.
+    """
+    client = MlflowClient()
+    all_tags = resolve_tags({TAG + key: value for key, value in tags.items()})
+    if teacher is not None:
+        all_tags[MLFLOW_PARENT_RUN_ID] = teacher.run_id
+    run = client.create_run(experiment_id, tags=all_tags, run_name=name)
+    run_id = str(run.info.run_id)
+    dataset = Dataset(
+        data.name, data.digest[:_LONGEST_DIGEST], source_type="lineage", source=f'{{"name": "{data.name}"}}'
+    )
+    client.log_inputs(
+        run_id,
+        datasets=[DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])],
+        models=[] if teacher is None else [LoggedModelInput(teacher.model_id)],
+    )
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+    client.log_text(run_id, recipe, RECIPE_FILE)
+    return GenerationRun(run_id)
+
+
+@translated_errors()
+def resume_run(run_id: str) -> GenerationRun:
+    """Open again a run that a killed or interrupted process left.
+
+    Raises:
+        NotFoundError: If the store no longer holds it.
+    """
+    MlflowClient().update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    return GenerationRun(run_id)
