@@ -1,0 +1,1 @@
+"""Ancestors at work: ensembles of generations and comparisons of families."""

@@ -1,0 +1,77 @@
+"""How numbers and names are written, wherever a family is shown."""
+
+from dataclasses import dataclass
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """How a metric is written: times ``scale``, with a format's ``digits``, before ``sign``."""
+
+    scale: float
+    digits: str
+    sign: str = ""
+    of_changes: str = ""
+
+
+_PERCENT = _Unit(100, ".2f", " %", "percentage points")
+_PLAIN = _Unit(1, ".4g")
+_UNITS = {
+    "accuracy": _PERCENT,
+    "agreement": _PERCENT,
+    "calibration_error": _PERCENT,
+    "secondary_mass": _PERCENT,
+    "superclass_share": _PERCENT,
+    "top_probability": _PERCENT,
+    "top_score_difference": _PERCENT,
+    "entropy": _Unit(1, ".4f", of_changes="nats"),
+    "seconds": _Unit(1, ".1f", " s", "seconds"),
+    "images_per_second": _Unit(1, ".0f", " images/s", "images/s"),
+}
+"""By the end of a metric's name: ``test_accuracy`` is an accuracy, ``cross_entropy`` an entropy."""
+
+
+def quantity(metric: str, value: float | None) -> str:
+    """A value of ``metric`` in its unit: shares in percent, ``97.50 %``; entropies in nats, unmarked."""
+    if value is None:
+        return MISSING
+    unit = _unit(metric)
+    return f"{unit.scale * value:{unit.digits}}{unit.sign}"
+
+
+def change(metric: str, difference: float | None) -> str:
+    """A difference of two values of ``metric`` with its sign, ``+0.28``: of shares, in percentage points."""
+    if difference is None:
+        return MISSING
+    unit = _unit(metric)
+    return f"{unit.scale * difference:+z{unit.digits}}"
+
+
+def spread(metric: str, mean: float, deviation: float | None) -> str:
+    """A mean of ``metric`` with its standard deviation where there is one, ``97.50 ± 0.21 %``."""
+    if deviation is None:
+        return quantity(metric, mean)
+    unit = _unit(metric)
+    return f"{unit.scale * mean:{unit.digits}} ± {unit.scale * deviation:{unit.digits}}{unit.sign}"
+
+
+def unit_of_changes(metric: str) -> str:
+    """What ``change`` counts in: ``percentage points``; empty where unknown."""
+    return _unit(metric).of_changes
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def printable(text: str) -> str:
+    """``text`` on one line and without control characters: tags are written by anybody."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def _unit(metric: str) -> _Unit:
+    return next((unit for name, unit in _UNITS.items() if metric.endswith(name)), _PLAIN)

@@ -1,0 +1,162 @@
+"""A family drawn: as a tree on a terminal, for Graphviz, for Mermaid and as plain values.
+
+Walks are loops, not recursion, so that chains of any length draw. A circle, which only edited tags can hold,
+is drawn once.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from rich.text import Text
+from rich.tree import Tree
+
+from lineage.registry.ancestry import Family, Version
+from lineage.report.formats import change, counted, printable, quantity
+
+_DEPTH = 10
+"""Levels that leave a line 50 of a terminal's 80 columns; below them a branch goes on at the left."""
+
+_GUIDES = ("   ", "│  ", "├─ ", "└─ ")
+_ASCII_GUIDES = ("   ", "|  ", "+- ", "`- ")
+
+_ENTITIES = str.maketrans({character: f"#{ord(character)};" for character in "#\"&'<>`{\\"})
+"""Mermaid's own escapes of what its labels take for HTML, entities, Markdown or directives."""
+
+Words = list[tuple[str, str]]  # text, style
+
+
+def rich_tree(family: Family) -> Tree:
+    """One line a version, below its teacher's; text alone, so that nothing in a name is taken as markup.
+
+    A version at the left that has a teacher names it: one of another family, one that is missing, or one
+    further up, where the branch has passed ``_DEPTH`` levels.
+    """
+    tree = Tree(_line([(family.name, "bold"), (counted(len(family), "version"), "dim")]))
+    tree.ASCII_GUIDES, tree.TREE_GUIDES = _ASCII_GUIDES, [_GUIDES] * len(tree.TREE_GUIDES)
+    drawn: set[str] = set()
+    for top in _tops(family):
+        pending = [(top, tree, 0)]
+        while pending:
+            version, above, depth = pending.pop()
+            if version.id in drawn:
+                continue
+            drawn.add(version.id)
+            folded = depth == _DEPTH
+            words = list(chain(*_rows(family, version)))
+            if folded or depth == 0:
+                words += _teacher_words(family, version)
+            branch = (tree if folded else above).add(_line(words))
+            below = 1 if folded else depth + 1
+            pending += [(student, branch, below) for student in reversed(family.students(version))]
+    return tree
+
+
+def dot(family: Family) -> str:
+    """The family for Graphviz, generations in ranks from left to right; teachers of elsewhere are dashed."""
+    lines = [f"digraph {_quoted(family.name)} {{", "  rankdir=LR;", "  node [shape=box];"]
+    lines += [f"  {_quoted(version.id)} [label={_quoted(*_box(family, version))}];" for version in family]
+    lines += [f"  {_quoted(teacher)} [style=dashed];" for teacher in _outside(family)]
+    ranks: dict[int, list[str]] = {}
+    for version in family:
+        ranks.setdefault(version.generation, []).append(_quoted(version.id))
+    lines += [f"  {{ rank=same; {'; '.join(ranks[generation])}; }}" for generation in sorted(ranks)]
+    lines += [f"  {_quoted(teacher)} -> {_quoted(student)};" for teacher, student in _edges(family)]
+    return "\n".join([*lines, "}", ""])
+
+
+def mermaid(family: Family) -> str:
+    """The family as a Mermaid flowchart from left to right; teachers of elsewhere are dashed."""
+    nodes = {version.id: f"v{version.version}" for version in family}
+    outside = _outside(family)
+    nodes |= {teacher: f"outside{index}" for index, teacher in enumerate(outside, 1)}
+    title = json.dumps(printable(family.name), ensure_ascii=False)  # a JSON string is a YAML one
+    lines = ["---", f"title: {title}", "---", "flowchart LR"]
+    lines += [
+        f'    {nodes[version.id]}["{"<br/>".join(map(_entities, _box(family, version)))}"]'
+        for version in family
+    ]
+    lines += [f'    {nodes[teacher]}["{_entities(teacher)}"]:::outside' for teacher in outside]
+    lines += [f"    {nodes[teacher]} --> {nodes[student]}" for teacher, student in _edges(family)]
+    if outside:
+        lines.append("    classDef outside stroke-dasharray: 4")
+    return "\n".join([*lines, ""])
+
+
+def tree_json(family: Family) -> dict[str, Any]:
+    """Plain values: name, versions, and edges as pairs of teacher and student, each ``name/version``."""
+    return {
+        "name": family.name,
+        "versions": [version.to_json() for version in family],
+        "edges": [list(edge) for edge in _edges(family)],
+    }
+
+
+def _tops(family: Family) -> Iterator[Version]:
+    """Roots, then all: versions that no root leads to stand in a circle, which its first one opens."""
+    yield from family.roots
+    yield from family
+
+
+def _edges(family: Family) -> list[tuple[str, str]]:
+    return [(version.teacher, version.id) for version in family if version.teacher is not None]
+
+
+def _outside(family: Family) -> list[str]:
+    """Teachers that this family does not hold, each once."""
+    held = {version.id for version in family}
+    return list(dict.fromkeys(teacher for teacher, _ in _edges(family) if teacher not in held))
+
+
+def _rows(family: Family, version: Version) -> list[Words]:
+    """What there is to say of a version: who it is, how good, its aliases, where it comes from."""
+    metrics = version.metrics
+    accuracy = metrics.get("test_accuracy")
+    teacher = family.teacher(version)
+    merits: Words = []
+    if accuracy is not None:
+        merits.append((quantity("accuracy", accuracy), "bold cyan"))
+        if teacher is not None and "test_accuracy" in teacher.metrics:
+            gain = change("accuracy", accuracy - teacher.metrics["test_accuracy"])
+            merits.append((gain, "red" if gain.startswith("-") else "green"))
+    if "ensemble_accuracy" in metrics:
+        merits.append((f"ensemble {quantity('accuracy', metrics['ensemble_accuracy'])}", "cyan"))
+    role = version.objective if version.kind == "generation" else version.kind
+    return [
+        [(f"v{version.version}", "bold"), (f"generation {version.generation}", "")],
+        merits,
+        [(f"@{alias}", "magenta") for alias in version.aliases],
+        [(role, ""), (f"seed {version.seed}", "dim")],
+    ]
+
+
+def _teacher_words(family: Family, version: Version) -> Words:
+    if version.teacher is None:
+        return []
+    teacher = family.teacher(version)
+    if teacher is not None:
+        return [(f"teacher v{teacher.version}", "yellow")]
+    missing = version.teacher.rpartition("/")[0] == family.name
+    return [(f"teacher {version.teacher}" + (" (missing)" if missing else ""), "yellow")]
+
+
+def _line(words: Words) -> Text:
+    return Text("  ").join(Text(printable(text), style=style) for text, style in words if text)
+
+
+def _box(family: Family, version: Version) -> list[str]:
+    """The rows of a box's label."""
+    rows = (" · ".join(text for text, _ in row if text) for row in _rows(family, version))
+    return [row for row in rows if row]
+
+
+def _quoted(*rows: str) -> str:
+    """A Graphviz string of ``rows``: quotes and backslashes escaped."""
+    escaped = (printable(row).replace("\\", "\\\\").replace('"', '\\"') for row in rows)
+    return '"' + "\\n".join(escaped) + '"'
+
+
+def _entities(text: str) -> str:
+    """``text`` inside a Mermaid label."""
+    return printable(text).translate(_ENTITIES)
