@@ -47,10 +47,9 @@ def make_accelerator(precision: Precision = "fp32", accumulation: int = 1) -> Ac
             rng_types=[],
         )
     except ValueError as error:
-        raise UsageError(
-            f"training.precision must be one that the hardware has, but '{precision}' was refused: {error}"
-            " Use 'fp32'."
-        ) from error
+        raise UsageError(_refused(precision, str(error))) from error
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise UsageError(_refused(precision, "it needs a GPU."))
     idist.sync()
     if idist.get_world_size() != accelerator.num_processes:
         raise TrainingError(
@@ -58,6 +57,13 @@ def make_accelerator(precision: Precision = "fp32", accumulation: int = 1) -> Ac
             f" {accelerator.num_processes}; start with 'accelerate launch' or torchrun."
         )
     return accelerator
+
+
+def _refused(precision: Precision, reason: str) -> str:
+    return (
+        f"training.precision must be one that the hardware has, but '{precision}' was refused: {reason}"
+        " Use 'fp32'."
+    )
 
 
 def is_main_process() -> bool:

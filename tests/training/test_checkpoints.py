@@ -1,0 +1,92 @@
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lineage.training.checkpoints import Checkpoint, History, state_home
+from lineage.training.devices import make_accelerator
+
+
+def test_state_home_is_in_the_working_directory_unless_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LINEAGE_HOME", raising=False)
+    assert state_home() == Path(".lineage")
+    monkeypatch.setenv("LINEAGE_HOME", "/elsewhere")
+    assert state_home() == Path("/elsewhere")
+
+
+def test_checkpoint_restores_weights_optimizer_and_history(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "home" / "key")
+    assert checkpoint.epoch == 0
+    accelerator, network, optimizer, history = _prepared()
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    history.epochs.append({"train_loss": 1.5})
+    history.seconds = 2.5
+    checkpoint.save(accelerator, 3)
+    assert checkpoint.epoch == 3
+    other_accelerator, other, other_optimizer, other_history = _prepared()
+    checkpoint.load(other_accelerator)
+    assert torch.equal(other.weight, network.weight)
+    momentum = next(iter(optimizer.state_dict()["state"].values()))["momentum_buffer"]
+    assert torch.equal(
+        next(iter(other_optimizer.state_dict()["state"].values()))["momentum_buffer"], momentum
+    )
+    assert other_history.state_dict() == {"epochs": [{"train_loss": 1.5}], "seconds": 2.5}
+
+
+def test_checkpoint_keeps_the_newest_state_alone(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "key")
+    accelerator = _prepared()[0]
+    checkpoint.save(accelerator, 1)
+    checkpoint.save(accelerator, 2)
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["epoch-2"]
+
+
+def test_checkpoint_torn_while_written_leaves_the_former_one(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "key")
+    accelerator = _prepared()[0]
+    checkpoint.save(accelerator, 1)
+    torn = checkpoint.folder / "partial"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    assert checkpoint.epoch == 1
+    checkpoint.load(accelerator)
+    checkpoint.save(accelerator, 2)
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["epoch-2"]
+
+
+def test_checkpoint_of_a_later_epoch_wins_where_a_crash_left_two(tmp_path: Path) -> None:
+    for epoch in (9, 10):
+        (tmp_path / f"epoch-{epoch}").mkdir()
+    assert Checkpoint(tmp_path).epoch == 10
+
+
+def test_checkpoint_folder_is_private(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "home" / "key")
+    checkpoint.note("run_id", "abc")
+    for folder in (checkpoint.folder, checkpoint.folder.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_checkpoint_keeps_notes_until_it_is_discarded(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "key")
+    assert checkpoint.noted("run_id") is None
+    checkpoint.note("run_id", "abc")
+    checkpoint.save(_prepared()[0], 1)
+    assert checkpoint.noted("run_id") == "abc"
+    checkpoint.discard()
+    assert checkpoint.noted("run_id") is None
+    assert checkpoint.epoch == 0
+
+
+def _prepared() -> tuple:
+    accelerator = make_accelerator()
+    network = nn.Linear(2, 2)
+    network, optimizer = accelerator.prepare(
+        network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    )
+    history = History()
+    accelerator.register_for_checkpointing(history)
+    return accelerator, network, optimizer, history

@@ -1,0 +1,328 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+from lineage.errors import TrainingError
+from lineage.training.checkpoints import Checkpoint
+from lineage.training.devices import make_accelerator
+from lineage.training.generation import Course, GenerationTraining, Part, Samples, Trained, measure
+from lineage.training.handlers import build_optimizer, constant, cosine
+from lineage.training.losses import distillation_loss, strict_loss
+from lineage.vision.batches import Augmentation, training_batches
+from lineage.vision.images import DataSet, MemoryImages, memory_dataset
+from lineage.vision.networks import build_network
+
+NUM_CLASSES = 6
+
+
+@pytest.fixture(scope="module")
+def dataset() -> DataSet:
+    """Six classes of small grey images that a network can tell apart, with superclasses."""
+    generator = torch.Generator().manual_seed(1)
+    patterns = torch.randint(0, 200, (NUM_CLASSES, 8, 8, 1), generator=generator)
+
+    def part(size: int) -> MemoryImages:
+        labels = torch.arange(size) % NUM_CLASSES
+        noise = torch.randint(0, 55, (size, 8, 8, 1), generator=generator)
+        return MemoryImages((patterns[labels] + noise).to(torch.uint8), labels)
+
+    return memory_dataset("patterns", part(130), part(45), "abcdef", [0, 0, 1, 1, 2, 2])
+
+
+Build = Callable[..., GenerationTraining]
+
+
+@pytest.fixture
+def build(dataset: DataSet, tmp_path: Path) -> Build:
+    """Makes a training of two epochs on ``dataset``; arguments change it."""
+
+    def make(
+        teacher: nn.Module | None = None,
+        seed: int = 0,
+        folder: str = "state",
+        lr: float = 0.05,
+        batch_size: int = 32,
+        network: nn.Module | None = None,
+        precision: Any = "fp32",
+        **course: Any,
+    ) -> GenerationTraining:
+        accumulation = course.get("accumulation", 1)
+        accelerator = make_accelerator(precision, accumulation)
+        if network is None:
+            torch.manual_seed(seed)
+            network = small_network()
+        description = dataset.description
+        rows = torch.arange(130)
+        settings = {"lr": lr, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+        batches = training_batches(
+            dataset.train,
+            description,
+            rows[:100],
+            batch_size,
+            Augmentation(1, "zeros", True),
+            data_seed=0,
+            order_seed=seed,
+            accumulation=accumulation,
+        )
+        return GenerationTraining(
+            accelerator=accelerator,
+            network=network,
+            optimizer=build_optimizer("sgd", network, decay_norm_and_bias=True, **settings),
+            loss=student_loss if teacher is not None else patriarch_loss,
+            teacher=teacher,
+            samples=Samples(
+                batches,
+                Part(dataset.train, rows[100:], description, batch_size),
+                Part(dataset.test, torch.arange(45), description, batch_size),
+            ),
+            course=Course(
+                **{"epochs": 2, "lr": lr, "schedule": cosine(2), "seed": seed, "top_k": 3} | course
+            ),
+            checkpoint=Checkpoint(tmp_path / folder),
+        )
+
+    return make
+
+
+def small_network() -> nn.Module:
+    return build_network("resnet8", NUM_CLASSES, (1, 8, 8), {"width": 4})
+
+
+def patriarch_loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
+    assert teacher_logits is None
+    return strict_loss(logits, labels)
+
+
+def student_loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
+    assert teacher_logits is not None
+    return distillation_loss(logits, teacher_logits, labels, 0.5, 2.0)
+
+
+def weights(trained: Trained) -> dict[str, Tensor]:
+    return trained.network.state_dict()
+
+
+def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_training_gives_the_same_bits_twice(build: Build) -> None:
+    first, second = build(folder="a").run(), build(folder="b").run()
+    assert_equal(weights(first), weights(second))
+    assert first.test.metrics == second.test.metrics
+    assert torch.equal(first.test.probabilities, second.test.probabilities)
+
+
+def test_training_depends_on_the_seed_of_order_alone(build: Build) -> None:
+    torch.manual_seed(5)
+    start = small_network().state_dict()
+
+    def run(seed: int) -> Trained:
+        network = small_network()
+        network.load_state_dict(start)
+        return build(seed=seed, network=network, folder=str(seed)).run()
+
+    one, other = run(0), run(1)
+    assert any(not torch.equal(v, weights(other)[k]) for k, v in weights(one).items())
+
+
+class StoppedError(Exception):
+    """Stands for a crash."""
+
+
+@pytest.mark.parametrize("average_decay", [None, 0.9])
+@pytest.mark.parametrize("moment", [Events.ITERATION_COMPLETED(once=5), Events.EPOCH_COMPLETED(once=2)])
+def test_training_resumes_to_the_same_bits(build: Build, moment: Any, average_decay: float | None) -> None:
+    whole = build(folder="whole", epochs=3, average_decay=average_decay, schedule=cosine(3)).run()
+
+    def crash(trainer: Engine) -> None:
+        trainer.add_event_handler(moment, stop)
+
+    def stop(_: Engine) -> None:
+        raise StoppedError
+
+    torn = build(folder="torn", epochs=3, average_decay=average_decay, schedule=cosine(3))
+    with pytest.raises(StoppedError):
+        torn.run(crash)
+    torch.manual_seed(99)
+    resumed = build(folder="torn", epochs=3, average_decay=average_decay, schedule=cosine(3), seed=0)
+    assert resumed.checkpoint.epoch == 1
+    trained = resumed.run()
+    assert_equal(weights(whole), weights(trained))
+    assert [record["train_loss"] for record in trained.history] == [
+        record["train_loss"] for record in whole.history
+    ]
+
+
+def test_training_that_is_done_measures_without_training(build: Build) -> None:
+    first = build().run()
+    steps: list[int] = []
+    again = build()
+    again.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: steps.append(e.state.iteration))
+    second = again.run()
+    assert steps == []
+    assert_equal(weights(first), weights(second))
+    assert len(second.history) == 2
+
+
+def test_training_of_no_epochs_registers_the_first_weights(build: Build) -> None:
+    network = small_network()
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    trained = build(network=network, epochs=0).run()
+    assert_equal(weights(trained), start)
+    assert set(trained.history[0]) >= {"validation_accuracy"}
+
+
+def test_student_never_moves_its_teacher(build: Build) -> None:
+    torch.manual_seed(3)
+    teacher = small_network()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    modes: list[bool] = []
+    training = build(teacher=teacher)
+    training.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda _: modes.append(any(m.training for m in teacher.modules()))
+    )
+    training.run()
+    assert_equal(teacher.state_dict(), before)
+    assert modes
+    assert not any(modes)
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_student_and_teacher_see_the_same_view(build: Build) -> None:
+    seen: dict[str, list[Tensor]] = {"teacher": [], "student": []}
+    torch.manual_seed(3)
+    teacher, student = small_network(), small_network()
+
+    def record(who: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[who].append(inputs[0].clone())
+
+    training = build(teacher=teacher, network=student, epochs=1)
+    for who, network in (("teacher", teacher), ("student", student)):
+        network.register_forward_pre_hook(partial(record, who))
+    training.trainer.run(max_epochs=1, epoch_length=3)
+    assert len(seen["student"]) == 3
+    for ours, theirs in zip(seen["student"], seen["teacher"], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_accumulation_takes_the_steps_of_whole_batches(build: Build) -> None:
+    torch.manual_seed(4)
+    start = nn.Sequential(nn.Flatten(), nn.Linear(64, NUM_CLASSES))  # no BatchNorm: parts add up exactly
+
+    def run(accumulation: int) -> dict[str, Tensor]:
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, NUM_CLASSES))
+        network.load_state_dict(start.state_dict())
+        trained = build(network=network, accumulation=accumulation, folder=str(accumulation), clip_norm=0.5)
+        return weights(trained.run())
+
+    whole, parts = run(1), run(4)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_average_of_weights_is_what_is_evaluated(build: Build) -> None:
+    torch.manual_seed(0)
+    plain = build(folder="plain").run()
+    averaged = build(folder="averaged", average_decay=0.99).run()
+    name = next(iter(weights(plain)))
+    assert not torch.equal(weights(plain)[name], weights(averaged)[name])
+    assert plain.history[-1]["train_loss"] == averaged.history[-1]["train_loss"]
+    assert plain.history[-1]["validation_cross_entropy"] != averaged.history[-1]["validation_cross_entropy"]
+
+
+def test_average_of_weights_follows_its_formula(build: Build) -> None:
+    decay = 0.8
+    training = build(average_decay=decay, epochs=1, schedule=constant())
+    expected = {name: value.clone() for name, value in training.network.named_parameters()}
+
+    @training.trainer.on(Events.ITERATION_COMPLETED)
+    def _follow(_: Engine) -> None:
+        for name, value in training.network.named_parameters():
+            expected[name].mul_(decay).add_(value.detach(), alpha=1 - decay)
+
+    trained = training.run()
+    for name, value in trained.network.named_parameters():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_loss_that_is_not_finite_ends_training(build: Build) -> None:
+    with pytest.raises(TrainingError, match=r"must be finite, but is not in epoch 1; try a lower training\.lr"):
+        build(lr=1e30, schedule=constant()).run()
+
+
+def test_checkpoint_holds_no_epoch_whose_loss_is_not_finite(build: Build) -> None:
+    training = build(lr=1e30, schedule=constant())
+    with pytest.raises(TrainingError):
+        training.run()
+    assert training.checkpoint.epoch == 0
+
+
+def test_record_of_an_epoch_holds_loss_rate_speed_and_validation(build: Build) -> None:
+    record = build(teacher=small_network()).run().history[0]
+    measured = {
+        "accuracy",
+        "top5_accuracy",
+        "cross_entropy",
+        "calibration_error",
+        "top_probability",
+        "entropy",
+        "top_score_difference",
+        "secondary_mass",
+        "superclass_share",
+        "agreement",
+    }
+    names = {f"validation_{name}" for name in measured}
+    assert set(record) == {"train_loss", "lr", "images_per_second"} | names
+    assert record["images_per_second"] > 0
+
+
+def test_measurement_counts_every_sample_once(build: Build, dataset: DataSet) -> None:
+    training = build()
+    network = small_network().eval()
+    part = Part(dataset.test, torch.arange(45), dataset.description, 32)
+    seen = measure(training.accelerator, network, part, 3, keep_probabilities=True)
+    mean, std = dataset.description.mean[0], dataset.description.std[0]
+    images = (dataset.test.pixels.permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.no_grad():
+        logits = network(images)
+    torch.testing.assert_close(seen.probabilities, logits.softmax(1))
+    accuracy = (logits.argmax(1) == dataset.test.labels).double().mean().item()
+    assert seen.metrics["accuracy"] == accuracy
+    expected = nn.functional.cross_entropy(logits.double(), dataset.test.labels).item()
+    assert seen.metrics["cross_entropy"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_bfloat16_trains_but_measures_in_float32(build: Build) -> None:
+    training = build(precision="bf16", epochs=1)
+    kinds: list[torch.dtype] = []
+    first = next(module for module in training.network.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_hook(lambda _module, _inputs, output: kinds.append(output.dtype))
+    trained = training.run()
+    assert set(kinds) == {torch.bfloat16}
+    assert trained.test.probabilities.dtype == torch.float32
+    assert {value.dtype for value in weights(trained).values()} <= {torch.float32, torch.int64}
+    again = measure(
+        training.accelerator, trained.network, training.samples.test, 3, keep_probabilities=True
+    )
+    assert torch.equal(again.probabilities, trained.test.probabilities)
+
+
+def test_test_set_is_read_once_and_last(build: Build, dataset: DataSet) -> None:
+    reads: list[int] = []
+    training = build()
+
+    sizes: list[int] = []
+    training.evaluated.register_forward_hook(lambda _m, inputs, _o: sizes.append(len(inputs[0])))
+    training.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: reads.append(sum(sizes)))
+    training.run()
+    assert reads == [0, 30]  # the validation part, 30 images, once an epoch, after this handler
+    assert sum(sizes) == 2 * 30 + 45
