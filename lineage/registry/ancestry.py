@@ -5,10 +5,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 from mlflow.entities.model_registry import ModelVersion
 
+from lineage.errors import IntegrityError
+
 TAG = "lineage."
+SCHEMA = 1
+
+
+def version_link(version_id: str) -> str:
+    """Markdown that links ``name/version`` in the stock MLflow UI."""
+    name, _, number = version_id.partition("/")
+    return f"[{version_id}](#/models/{quote(name, safe='')}/versions/{number})"
 
 
 @dataclass(frozen=True)
@@ -83,10 +93,30 @@ class Version:
 
 
 def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> Version | None:
-    """What the tags of ``entity`` say, or None where ``lineage`` did not make it."""
-    tags = entity.tags
-    if TAG + "schema" not in tags:
+    """What the tags of ``entity`` say, or None where ``lineage`` did not make it.
+
+    Raises:
+        IntegrityError: If a later version of the tool made it, or a tag that is needed is missing or altered.
+    """
+    schema = entity.tags.get(TAG + "schema")
+    if schema is None:
         return None
+    uri = f"models:/{entity.name}/{entity.version}"
+    if schema.isdecimal() and int(schema) > SCHEMA:
+        raise IntegrityError(
+            f"The schema of {uri} must be at most {SCHEMA}, but is {schema}; update lineage."
+        )
+    try:
+        return _read_tags(entity, aliases)
+    except (KeyError, ValueError) as error:
+        raise IntegrityError(
+            f"The tags of {uri} must be those that lineage gave it, but one is missing or altered: {error};"
+            " put it right in MLflow, or delete the version."
+        ) from error
+
+
+def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
+    tags = entity.tags
     own = f"{entity.name}/{entity.version}"
     return Version(
         name=entity.name,

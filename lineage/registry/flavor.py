@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
-from mlflow import pyfunc
+from mlflow import MlflowClient, pyfunc
 from mlflow.models import Model, ModelSignature
-from mlflow.models.model import ModelInfo
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -87,11 +87,7 @@ class LoadedModel:
 
 
 def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None) -> None:
-    """Write ``model`` to the empty folder ``path`` in the layout above.
-
-    Raises:
-        ValueError: If weights share memory, which safetensors cannot hold.
-    """
+    """Write ``model`` to the empty folder ``path`` in the layout above."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS_FILE).write_bytes(_serialized(model.network))
@@ -119,16 +115,27 @@ def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None)
     mlflow_model.save(str(folder / "MLmodel"))
 
 
-def log_model(model: LoadedModel, name: str, run_id: str) -> ModelInfo:
-    """Log ``model`` as an output of the run, shown as ``name``."""
-    info: ModelInfo = Model.log(
+def log_model(model: LoadedModel, name: str, run_id: str, step: int = 0) -> str:
+    """Log ``model`` as an output of the run, shown as ``name``, with the run's metrics of ``step`` on it.
+
+    Returns:
+        The ``m-…`` id it got.
+    """
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    # MLflow would put it into the active experiment, wherever its run lies
+    logged = client.create_logged_model(
+        run.info.experiment_id, name, run_id, params=run.data.params, model_type=FLAVOR_NAME
+    )
+    Model.log(
         artifact_path=None,
-        name=name,
         flavor=sys.modules[__name__],
         model=model,
+        model_id=logged.model_id,
         run_id=run_id,
+        step=step,
     )
-    return info
+    return str(logged.model_id)
 
 
 def load_model(model_uri: str) -> LoadedModel:
@@ -142,25 +149,21 @@ def read_model(folder: Path) -> LoadedModel:
 
     Raises:
         NotFoundError: If a file is missing.
-        IntegrityError: If a later version of the tool wrote it, or weights and structure differ.
+        IntegrityError: If a later version of the tool wrote it, a file is damaged, or weights and structure
+            differ.
     """
-    for name in (STRUCTURE_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise NotFoundError(
-                f"A model of lineage must hold {name}, but this one does not; was it logged by lineage?"
-            )
-    structure = json.loads((folder / STRUCTURE_FILE).read_text())
-    if structure["schema"] > SCHEMA:
-        raise IntegrityError(
-            f"The model's schema must be at most {SCHEMA}, but is {structure['schema']}; update lineage."
-        )
+    weights_file = _file(folder, WEIGHTS_FILE)
+    structure = _read_structure(_file(folder, STRUCTURE_FILE))
     description = Description.from_json(structure["data"])
     spec = structure["network"]
     network = build_network(spec["name"], description.num_classes, description.input_shape, spec["options"])
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except RuntimeError as error:
-        raise IntegrityError(f"The weights must fit network '{spec['name']}', but do not: {error}") from error
+        network.load_state_dict(load_file(weights_file))
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise IntegrityError(
+            f"The weights must fit network '{spec['name']}', but do not; restore the model's files ({reason})."
+        ) from error
     network.to(memory_format=torch.channels_last).eval()
     recipe = folder / RECIPE_FILE
     text = recipe.read_text() if recipe.is_file() else ""
@@ -168,10 +171,14 @@ def read_model(folder: Path) -> LoadedModel:
 
 
 def weights_digest(weights: nn.Module | Path) -> str:
-    """SHA-256, in hex, of a network's weights, or of those in a folder that ``save_model`` wrote."""
+    """SHA-256, in hex, of a network's weights, or of those in a folder that ``save_model`` wrote.
+
+    Raises:
+        NotFoundError: If the folder holds no weights.
+    """
     if isinstance(weights, nn.Module):
         return hashlib.sha256(_serialized(weights)).hexdigest()
-    with (weights / WEIGHTS_FILE).open("rb") as file:
+    with _file(weights, WEIGHTS_FILE).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -206,9 +213,38 @@ def _load_pyfunc(path: str) -> _PyfuncModel:
     return _PyfuncModel(read_model(Path(path)))
 
 
+def _file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise NotFoundError(
+            f"A model of lineage must hold {name}, but this one does not; was it logged by lineage?"
+        )
+    return path
+
+
+def _read_structure(file: Path) -> dict[str, Any]:
+    """What ``lineage.json`` holds, of a schema that this version reads."""
+    try:
+        structure: dict[str, Any] = json.loads(file.read_text())
+        schema = int(structure["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"{STRUCTURE_FILE} must be what lineage wrote, but is damaged ({error}); restore the model's files."
+        ) from error
+    if schema > SCHEMA:
+        raise IntegrityError(
+            f"The model's schema must be at most {SCHEMA}, but is {schema}; update lineage."
+        )
+    return structure
+
+
 def _serialized(network: nn.Module) -> bytes:
-    """The weights file: safetensors sorts by type and name, so equal weights give equal bytes."""
-    return save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()})
+    """The weights file: safetensors sorts by type and name, so equal weights give equal bytes.
+
+    Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    """
+    values = network.state_dict().items()
+    return save({name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in values})
 
 
 def _write_environment(folder: Path) -> str:

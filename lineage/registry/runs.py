@@ -46,14 +46,22 @@ class GenerationRun:
 
     @translated_errors()
     def log_model(self, model: LoadedModel, name: str, metrics: Mapping[str, float], epoch: int) -> str:
-        """Log the network as the run's output, with its final numbers on it; the ``m-…`` id it got."""
-        info = log_model(model, name, self.run_id)
+        """Log the network as the run's output, with the numbers of ``epoch`` and its final ones on it.
+
+        Returns:
+            The ``m-…`` id it got.
+        """
+        model_id = log_model(model, name, self.run_id, epoch)
+        client = MlflowClient()
+        logged = client.get_run(self.run_id).data.metrics
         now = int(time.time() * 1000)
-        MlflowClient().log_batch(
-            self.run_id,
-            [Metric(key, value, now, epoch, model_id=info.model_id) for key, value in metrics.items()],
-        )
-        return str(info.model_id)
+        final = [
+            Metric(key, value, now, epoch, model_id=model_id)
+            for key, value in metrics.items()
+            if key not in logged
+        ]
+        client.log_batch(self.run_id, final)
+        return model_id
 
     @translated_errors()
     def finish(self, version: Version) -> None:

@@ -1,22 +1,24 @@
 """The MLflow store in use: where it is, whether it answers, and its errors in our words."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import mlflow
 import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from sqlalchemy.engine import make_url
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import LineageError, NotFoundError, RegistryError
 
 _SQLITE = "sqlite:///"
-_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
 
 
 @contextmanager
@@ -43,27 +45,32 @@ def translated_errors() -> Iterator[None]:
 
 def safe_uri() -> str:
     """The tracking URI without a password."""
-    uri = mlflow.get_tracking_uri()
-    return make_url(uri).render_as_string() if "://" in uri and "@" in uri else uri
+    return _without_passwords(mlflow.get_tracking_uri())
 
 
 @translated_errors()
 def connect() -> MlflowClient:
     """A client of the store that ``MLFLOW_TRACKING_URI`` names; by default ``mlflow.db`` in this folder.
 
-    A store over HTTP is asked once, with few retries: MLflow's own default waits four minutes for a dead
-    server. Later calls keep MLflow's patience, so that a server may restart while a generation trains.
+    A store over HTTP is asked once in a process, with little patience: MLflow's own default waits four minutes
+    for a dead server. Later calls keep MLflow's patience, so that a server may restart while a generation
+    trains.
 
     Raises:
         RegistryError: If the store cannot be reached or written.
     """
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
-        with _few_retries():
-            MlflowClient().search_experiments(max_results=1)
-    elif uri.startswith(_SQLITE):
-        _check_writable(Path(uri.removeprefix(_SQLITE)))
-    return MlflowClient()
+        _reach(uri)
+    database = _database()
+    if database is not None:
+        _check_writable(database)
+    try:
+        return MlflowClient()
+    except ModuleNotFoundError as error:
+        raise RegistryError(
+            f"The store {safe_uri()} needs a driver that is not installed: {error}; install the driver."
+        ) from error
 
 
 @translated_errors()
@@ -79,36 +86,65 @@ def ensure_experiment(name: str) -> str:
         if existing.lifecycle_stage == "deleted":
             client.restore_experiment(existing.experiment_id)
         return str(existing.experiment_id)
+    database = _database()
+    location = None if database is None else (database.parent / "mlruns" / name).as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+        return ensure_experiment(name)  # another process was faster
+
+
+@cache
+def _reach(uri: str) -> None:
+    """Ask the store for anything; only an answer is remembered."""
+    with _short_patience():
+        MlflowClient(uri).search_experiments(max_results=1)
+
+
+def _database() -> Path | None:
+    """The file of an sqlite store, absolute; None for another store."""
     uri = mlflow.get_tracking_uri()
-    location = None
-    if uri.startswith(_SQLITE):
-        location = (Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlruns" / name).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    if not uri.startswith(_SQLITE):
+        return None
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
 
 
 def _check_writable(database: Path) -> None:
     """MLflow retries an sqlite file that cannot be opened for minutes; ask the file system first."""
-    place = database if database.exists() else database.parent
-    if not place.exists() or not os.access(place, os.W_OK):
-        found = "is not" if place.exists() else "does not exist"
-        raise RegistryError(
-            f"The store {safe_uri()} must be writable, but {place} {found};"
-            " set MLFLOW_TRACKING_URI to one that is."
-        )
+    folder = database.parent
+    locked = [place for place in (folder, database) if place.exists() and not os.access(place, os.W_OK)]
+    if not folder.exists():
+        found = f"{folder} does not exist"
+    elif not folder.is_dir():
+        found = f"{folder} is not a folder"
+    elif database.is_dir():
+        found = f"{database} is a folder"
+    elif locked:
+        found = f"{locked[0]} is not"
+    else:
+        return
+    raise RegistryError(
+        f"The store {safe_uri()} must be writable, but {found}; set MLFLOW_TRACKING_URI to one that is."
+    )
 
 
 @contextmanager
-def _few_retries() -> Iterator[None]:
-    """MLflow's number of retries, set to one for a while unless the user chose it."""
-    if _RETRIES in os.environ:
-        yield
-        return
-    os.environ[_RETRIES] = "1"
+def _short_patience() -> Iterator[None]:
+    """MLflow's retries and timeout of HTTP requests, cut short for a while where the user set none."""
+    ours = _SHORT_PATIENCE.keys() - os.environ.keys()
+    os.environ.update({name: _SHORT_PATIENCE[name] for name in ours})
     try:
         yield
     finally:
-        del os.environ[_RETRIES]
+        for name in ours:
+            os.environ.pop(name, None)  # another thread may have been here
+
+
+def _without_passwords(text: str) -> str:
+    return _PASSWORD.sub(r"\1\2***", text)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+    return _without_passwords(str(error).strip().partition("\n")[0].rstrip("."))

@@ -1,0 +1,84 @@
+"""A generation pulled from the registry, with all that the registry knows of how it came about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lineage.errors import IntegrityError
+from lineage.recipe import Recipe, change_recipe
+from lineage.registry.ancestry import Version
+from lineage.registry.flavor import LoadedModel
+from lineage.registry.versions import find_version, load_version
+from lineage.training.devices import make_accelerator, on_main_process
+from lineage.training.generation import Part, measure
+from lineage.vision.datasets import load_dataset
+
+
+def load(uri: str) -> LoadedModel:
+    """The network behind ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, ready for use.
+
+    Raises:
+        UsageError: If ``uri`` has another form.
+        NotFoundError: If the store does not hold it.
+        IntegrityError: If its weights are not those that were registered.
+    """
+    return load_version(find_version(uri))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A version measured again on its test set.
+
+    Attributes:
+        version: What was measured.
+        metrics: As measured now, by name.
+        recorded: As they were when it was registered; the same names.
+    """
+
+    version: Version
+    metrics: dict[str, float]
+    recorded: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return {"uri": self.version.uri, "metrics": self.metrics, "recorded": self.recorded}
+
+
+def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
+    """Measure a version again on the test set of the recipe that is stored with it.
+
+    Args:
+        uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+        overrides: ``section.key=value``, as after ``--set``: where the images lie on this machine, say.
+
+    Raises:
+        IntegrityError: If the images are not those that the version was measured on.
+        NotFoundError: If the version or the images are not there.
+    """
+    accelerator = make_accelerator()
+    version = on_main_process(lambda: find_version(uri))
+    model = on_main_process(lambda: load_version(version))
+    recipe = change_recipe(Recipe.from_json(model.recipe), overrides)
+    part = _read_test_part(recipe)
+    found = part.description.digest
+    if found != model.description.digest:
+        raise IntegrityError(
+            f"{uri} was measured on data with the digest {model.description.digest[:12]}…, but those of"
+            f" '{recipe.data.name}' here have {found[:12]}…; give the right ones with --set data.root=FOLDER."
+        )
+    network = model.network.to(accelerator.device)
+    measured = measure(accelerator, network, part, recipe.patriarch.top_k)
+    metrics = {f"test_{name}": value for name, value in measured.metrics.items()}
+    return Evaluation(
+        version, metrics, {name: version.metrics[name] for name in metrics if name in version.metrics}
+    )
+
+
+def _read_test_part(recipe: Recipe) -> Part:
+    """The whole test part of the recipe's data, in the batches that it was measured in."""
+    data = recipe.data
+    dataset = load_dataset(data.name, data.root, data.download, data.image_size)
+    rows = torch.arange(len(dataset.test))
+    return Part(dataset.test, rows, dataset.description, recipe.training.batch_size, data.workers)

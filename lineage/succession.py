@@ -1,0 +1,296 @@
+"""The succession: a patriarch, then each student, as an Ignite engine whose epochs are generations."""
+
+import contextlib
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ignite.engine import Engine, Events
+from ignite.engine.events import EventEnum
+from torch import nn
+
+from lineage.errors import NotFoundError, RegistryError
+from lineage.evaluation.ensemble import RunningEnsemble
+from lineage.plan import Material, Plan, read_material
+from lineage.recipe import Recipe, change_recipe, load_recipe
+from lineage.registry.ancestry import Version
+from lineage.registry.flavor import LoadedModel, weights_digest
+from lineage.registry.runs import GenerationRun, resume_run, start_run
+from lineage.registry.store import connect, ensure_experiment
+from lineage.registry.versions import Birth, load_version, read_family, register, settle
+from lineage.report.progress import Reporter, Silent
+from lineage.training.devices import describe_hardware, is_main_process, make_accelerator, on_main_process
+from lineage.training.generation import GenerationTraining, Trained, measure
+
+_RUN_FILE = "run_id"
+
+
+class GenerationEvents(EventEnum):
+    """What a succession's engine fires beside Ignite's own events, once a generation.
+
+    A generation is either pulled, or started and then completed. The engine's output, at Ignite's
+    ``ITERATION_COMPLETED``, is the generation's model version.
+    """
+
+    GENERATION_PULLED = "generation_pulled"
+    GENERATION_STARTED = "generation_started"
+    GENERATION_COMPLETED = "generation_completed"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What one succession gives.
+
+    Attributes:
+        name: Of the registered model.
+        seed: Of the succession.
+        versions: One a generation, patriarch first.
+        num_trained: How many of them were trained now; the others were in the registry.
+    """
+
+    name: str
+    seed: int
+    versions: tuple[Version, ...]
+    num_trained: int
+
+
+class Succession:
+    """Grows one lineage; run again it continues, and does nothing when all is there.
+
+    Each teacher is pulled from the registry, not kept in memory: what educates a student is what was
+    registered. Rank 0 alone speaks to the registry.
+
+    Args:
+        recipe: Resolved.
+        material: Its data.
+        reporter: Is told what happens, on rank 0.
+        fresh: Whether to drop unfinished local state.
+    """
+
+    def __init__(self, recipe: Recipe, material: Material, reporter: Reporter, fresh: bool = False) -> None:
+        self.recipe = recipe
+        self.material = material
+        self.reporter = reporter
+        self.fresh = fresh
+        self.name = recipe.model.name
+        self.versions: list[Version] = []
+        self.num_trained = 0
+        self.ensemble = RunningEnsemble(material.dataset.test.labels)
+        self.engine = Engine(self._grow_one)
+        self.engine.register_events(*GenerationEvents)
+        if is_main_process():
+            self.engine.add_event_handler(GenerationEvents.GENERATION_PULLED, self._report_pulled)
+            self.engine.add_event_handler(GenerationEvents.GENERATION_COMPLETED, self._report_completed)
+
+    def run(self) -> Lineage:
+        """Grow all generations of the recipe.
+
+        Raises:
+            TrainingError: If a loss is not finite.
+            RegistryError: If the store cannot be reached or written.
+        """
+        self.engine.run(max_epochs=self.recipe.succession.generations + 1, epoch_length=1)
+        return Lineage(self.name, self.recipe.succession.seed, tuple(self.versions), self.num_trained)
+
+    def _grow_one(self, engine: Engine, _batch: Any) -> Version:
+        """One epoch of the engine: pull the generation if its key is registered, train it otherwise."""
+        teacher = self.versions[-1] if self.versions else None
+        plan = Plan(self.recipe, self.material, len(self.versions), teacher.key if teacher else None)
+        version = on_main_process(lambda: self._find(plan))
+        event = GenerationEvents.GENERATION_PULLED
+        if version is None:
+            engine.fire_event(GenerationEvents.GENERATION_STARTED)
+            version = self._train(plan, teacher)
+            self.num_trained += 1
+            event = GenerationEvents.GENERATION_COMPLETED
+        self.versions.append(version)
+        engine.fire_event(event)
+        return version
+
+    def _find(self, plan: Plan) -> Version | None:
+        """The version that holds the plan's key; what a crash left undone after it is done now."""
+        version = read_family(self.name, missing_ok=True).with_key(plan.key)
+        if version is not None:
+            settle(self.name)
+            left = self._left_run(plan)
+            if left is not None:
+                left.finish(version)
+            plan.checkpoint.discard()
+        return version
+
+    def _train(self, plan: Plan, teacher: Version | None) -> Version:
+        pulled = None if teacher is None else on_main_process(lambda: load_version(teacher))
+        run = on_main_process(lambda: self._open_run(plan, teacher))
+        try:
+            training = plan.make_training(None if pulled is None else pulled.network)
+            trained = training.run(partial(self._attach, plan, run))
+            metrics = self._final_metrics(training, trained)
+            return on_main_process(lambda: self._register(plan, teacher, trained.network, metrics, run))
+        except BaseException as error:
+            if is_main_process():
+                with contextlib.suppress(RegistryError):  # the first error is the one to tell
+                    run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+
+    def _open_run(self, plan: Plan, teacher: Version | None) -> GenerationRun:
+        """The generation's run: the one that a killed process left, or a new one."""
+        left = self._left_run(plan)
+        if self.fresh:
+            if left is not None:
+                left.stop("KILLED")
+            plan.checkpoint.discard()
+        elif left is not None:
+            return left
+        recipe = self.recipe
+        run = start_run(
+            ensure_experiment(self.name),
+            f"{self.name} generation {plan.generation}, seed {recipe.succession.seed}",
+            teacher,
+            {"key": plan.key, "generation": str(plan.generation), "epochs": str(recipe.training.epochs)}
+            | {"seed": str(recipe.succession.seed), "recipe_digest": recipe.digest}
+            | describe_hardware(),
+            recipe.to_json(),
+            _flatten(recipe.model_dump(mode="json")),
+            self.material.dataset.description,
+        )
+        plan.checkpoint.note(_RUN_FILE, run.run_id)
+        return run
+
+    def _left_run(self, plan: Plan) -> GenerationRun | None:
+        """The run noted beside the checkpoint, opened again, if the store in use holds it."""
+        run_id = plan.checkpoint.noted(_RUN_FILE)
+        if run_id is None:
+            return None
+        try:
+            return resume_run(run_id)
+        except NotFoundError:
+            return None
+
+    def _attach(self, plan: Plan, run: GenerationRun, trainer: Engine) -> None:
+        """Write every epoch to the registry, and show it."""
+
+        @trainer.on(Events.EPOCH_COMPLETED)
+        def _log(engine: Engine) -> None:
+            on_main_process(lambda: run.log_epoch(engine.state.metrics, engine.state.epoch))
+
+        if is_main_process():
+            self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
+
+    def _final_metrics(self, training: GenerationTraining, trained: Trained) -> dict[str, float]:
+        """The numbers that stay with the version, with the accuracy of the ensemble of all so far."""
+        for version in self.versions[self.ensemble.size :]:
+            member = on_main_process(partial(load_version, version))
+            member.network.to(training.accelerator.device)
+            seen = measure(
+                training.accelerator,
+                member.network,
+                training.samples.test,
+                training.course.top_k,
+                keep_probabilities=True,
+            )
+            self.ensemble.add(seen.probabilities)
+        self.ensemble.add(trained.test.probabilities)
+        speeds = [record["images_per_second"] for record in trained.history if "images_per_second" in record]
+        return (
+            {f"test_{name}": value for name, value in trained.test.metrics.items()}
+            | {name: value for name, value in trained.history[-1].items() if name.startswith("validation_")}
+            | {"ensemble_accuracy": self.ensemble.accuracy, "seconds": trained.seconds}
+            | ({"images_per_second": statistics.mean(speeds)} if speeds else {})
+        )
+
+    def _register(
+        self,
+        plan: Plan,
+        teacher: Version | None,
+        network: nn.Module,
+        metrics: dict[str, float],
+        run: GenerationRun,
+    ) -> Version:
+        """Log the network, make it a version, close its run and forget its local state."""
+        recipe = self.recipe
+        model = LoadedModel(
+            network,
+            recipe.network.name,
+            plan.network_options,
+            self.material.dataset.description,
+            recipe.to_json(),
+        )
+        model_id = run.log_model(
+            model, f"{self.name}-generation-{plan.generation}", metrics, recipe.training.epochs
+        )
+        birth = Birth(
+            generation=plan.generation,
+            teacher=teacher,
+            objective=plan.objective,
+            seed=recipe.succession.seed,
+            recipe_digest=recipe.digest,
+            key=plan.key,
+            metrics=metrics,
+            weights_sha256=weights_digest(network),
+        )
+        version = register(self.name, birth, model_id, run.run_id)
+        run.finish(version)
+        plan.checkpoint.discard()
+        return version
+
+    def _report_pulled(self) -> None:
+        self.reporter.pulled(self.versions[-1])
+
+    def _report_completed(self) -> None:
+        self.reporter.completed(self.versions[-1])
+
+
+def grow(
+    recipe: str,
+    *,
+    name: str | None = None,
+    generations: int | None = None,
+    seeds: Iterable[int] | None = None,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+) -> list[Lineage]:
+    """Grow a family from a recipe, or continue it: what the registry holds is not trained again.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a TOML file.
+        name: Of the registered model, in place of the recipe's.
+        generations: Number of students, in place of the recipe's.
+        seeds: One succession each, all in one registered model, in place of the recipe's one seed.
+        overrides: ``section.key=value``, as after ``--set``.
+        fresh: Whether to drop unfinished local state first.
+        reporter: Is told of the progress; nobody is by default.
+
+    Returns:
+        One lineage a seed.
+
+    Raises:
+        UsageError: If the recipe cannot hold; nothing is created then.
+        NotFoundError: If the recipe or its data are not there.
+        RegistryError: If the store cannot be reached or written.
+        TrainingError: If training fails; run again, it continues from the last epoch.
+    """
+    changes = list(overrides)
+    if name is not None:
+        changes.append(f"model.name={json.dumps(name)}")
+    if generations is not None:
+        changes.append(f"succession.generations={generations}")
+    base = load_recipe(recipe, changes)
+    recipes = (
+        [base] if seeds is None else [change_recipe(base, [f"succession.seed={seed}"]) for seed in seeds]
+    )
+    make_accelerator(base.training.precision)  # opens the process group
+    on_main_process(lambda: connect() and None)
+    material = read_material(base)
+    return [Succession(one, material, reporter or Silent(), fresh).run() for one in recipes]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
