@@ -1,0 +1,5 @@
+"""``python -m lineage``: what ``accelerate launch -m lineage …`` runs."""
+
+from lineage.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""The command line: parse, call one function, print.
+
+Data go to standard output, progress and errors to standard error. Heavy libraries are imported inside the
+commands that need them, so that ``lineage --help`` answers at once.
+"""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from types import FrameType
+
+import typer
+
+from lineage.cli.family import compare, show, tree
+from lineage.cli.growing import evaluate, grow
+from lineage.cli.output import is_first_process
+from lineage.cli.recipes import app as recipes
+from lineage.errors import LineageError
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Train neural networks in generations and remember the family in the MLflow registry.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(recipes, name="recipes")
+for command in (grow, tree, show, evaluate, compare):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; a ``LineageError`` becomes one line and its exit code."""
+    _quieten_libraries()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except LineageError as error:
+        _complain(f"Error: {error}")
+        sys.exit(error.exit_code)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # what Typer makes of a KeyboardInterrupt, without a word
+            _complain("Interrupted; the same command continues from the last complete epoch.")
+        raise
+
+
+def _complain(line: str) -> None:
+    """One line on standard error, from rank 0 alone: all ranks know of an error, one tells it."""
+    if is_first_process():
+        typer.echo(line, err=True)
+
+
+def _quieten_libraries() -> None:
+    """Keep other libraries' notices out of ours; their errors reach the user as exceptions."""
+    for name in ("ignite", "accelerate", "torch"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # read when MLflow is imported
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """A cluster's SIGTERM ends a run as Ctrl-C does: marked as killed, and resumable."""
+    raise KeyboardInterrupt

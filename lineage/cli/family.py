@@ -1,0 +1,63 @@
+"""``lineage tree``, ``show`` and ``compare``: families as the registry knows them."""
+
+from typing import Annotated
+
+import typer
+
+from lineage.cli.output import AsJson, VersionUri, print_json, print_rich, print_text
+from lineage.errors import UsageError
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registered model.")]
+
+
+def tree(
+    model: Model,
+    as_json: AsJson = False,
+    dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
+) -> None:
+    """Draw a family: patriarchs, and under each teacher its students."""
+    if as_json + dot + mermaid > 1:
+        raise UsageError("At most one of --json, --dot and --mermaid may be given, but got several.")
+    from lineage.registry.versions import read_family
+    from lineage.report import tree as drawing
+
+    family = read_family(model)
+    if as_json:
+        print_json(drawing.tree_json(family))
+    elif dot:
+        print_text(drawing.dot(family))
+    elif mermaid:
+        print_text(drawing.mermaid(family))
+    else:
+        print_rich(drawing.rich_tree(family))
+
+
+def show(uri: VersionUri, as_json: AsJson = False) -> None:
+    """Show one version: its place in the family, its numbers, its digests."""
+    from lineage.registry.versions import find_version
+    from lineage.report.tables import version_table
+
+    version = find_version(uri)
+    if as_json:
+        print_json(version.to_json())
+    else:
+        print_rich(version_table(version))
+
+
+def compare(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Names of registered models.")],
+    metric: Annotated[str, typer.Option(help="Metric of the versions to compare.")] = "test_accuracy",
+    as_json: AsJson = False,
+) -> None:
+    """Set families side by side by generation: mean ± spread over seeds, and differences to the first."""
+    from lineage.evaluation.compare import compare as compare_lines
+    from lineage.evaluation.compare import group_lines
+    from lineage.registry.versions import read_family
+    from lineage.report.tables import comparison_table
+
+    comparison = compare_lines(group_lines([read_family(name) for name in models]), metric)
+    if as_json:
+        print_json(comparison.to_json())
+    else:
+        print_rich(comparison_table(comparison))

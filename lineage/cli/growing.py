@@ -1,0 +1,93 @@
+"""``lineage grow`` and ``lineage evaluate``: what needs the images."""
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lineage.cli.output import AsJson, Overrides, VersionUri, print_json, print_rich, print_text
+from lineage.errors import UsageError
+
+if TYPE_CHECKING:
+    from lineage.succession import Lineage
+
+
+def grow(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Registered model, in place of the recipe's.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Number of students after the patriarch.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the succession.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="A..B", help="One succession for each seed from A to B, both included."),
+    ] = None,
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Drop the local state of unfinished generations.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Grow a patriarch and its students; run again, it continues, and never trains a generation twice."""
+    if seed is not None and seeds is not None:
+        raise UsageError("Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.")
+    chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
+    from rich.console import Console
+
+    from lineage.report.progress import ConsoleReporter
+    from lineage.succession import grow as grow_lineages
+
+    with ConsoleReporter(Console(stderr=True)) as reporter:
+        lineages = grow_lineages(
+            recipe,
+            name=name,
+            generations=generations,
+            seeds=chosen,
+            overrides=overrides or (),
+            fresh=fresh,
+            reporter=reporter,
+        )
+    if as_json:
+        print_json([_as_json(lineage) for lineage in lineages])
+    else:
+        _print_lineages(lineages)
+
+
+def evaluate(uri: VersionUri, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Measure a version again on its test set, beside the numbers it was registered with."""
+    from lineage.ancestor import evaluate as evaluate_version
+    from lineage.report.tables import evaluation_table
+
+    evaluation = evaluate_version(uri, overrides or ())
+    if as_json:
+        print_json(evaluation.to_json())
+    else:
+        print_rich(evaluation_table(evaluation.metrics, evaluation.recorded))
+
+
+def _parse_seeds(text: str) -> list[int]:
+    match = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if match is None or int(match[2]) < int(match[1]):
+        raise UsageError(f"--seeds must read A..B with A not above B, as in 0..4, but got '{text}'.")
+    return list(range(int(match[1]), int(match[2]) + 1))
+
+
+def _as_json(lineage: "Lineage") -> dict[str, object]:
+    return {
+        "name": lineage.name,
+        "seed": lineage.seed,
+        "trained": lineage.num_trained,
+        "versions": [version.to_json() for version in lineage.versions],
+    }
+
+
+def _print_lineages(lineages: "list[Lineage]") -> None:
+    from lineage.report.tables import generations_table, seeds_table
+
+    for lineage in lineages:
+        print_rich(generations_table(lineage.versions, {version.id: version for version in lineage.versions}))
+    if len(lineages) > 1:
+        print_rich(seeds_table([lineage.versions for lineage in lineages]))
+    if not any(lineage.num_trained for lineage in lineages):
+        print_text("All generations were registered already; nothing was trained.")

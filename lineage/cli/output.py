@@ -1,0 +1,41 @@
+"""What all commands share: options by name, and where things are printed."""
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; may be repeated."),
+]
+VersionUri = Annotated[str, typer.Argument(metavar="URI", help="models:/NAME/VERSION or models:/NAME@ALIAS.")]
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that prints, known without torch."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def print_json(value: Any) -> None:
+    """Data for other programs, on standard output."""
+    if is_first_process():
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_text(text: str) -> None:
+    """Text for other programs or people, on standard output."""
+    if is_first_process():
+        typer.echo(text)
+
+
+def print_rich(*renderables: Any) -> None:
+    """Tables and trees, on standard output."""
+    from rich.console import Console
+
+    if is_first_process():
+        console = Console()
+        for renderable in renderables:
+            console.print(renderable)

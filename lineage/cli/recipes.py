@@ -1,0 +1,108 @@
+"""``lineage recipes``: what families can be grown from."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lineage.cli.output import AsJson, Overrides, print_json
+from lineage.errors import IntegrityError, NotFoundError, UsageError
+
+app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")]
+
+
+@app.command("ls")
+def list_recipes(as_json: AsJson = False) -> None:
+    """List the recipes that come with lineage."""
+    from lineage.recipe import recipe_names, recipe_path
+
+    rows = [{"name": name, "summary": _summary(recipe_path(name))} for name in recipe_names()]
+    if as_json:
+        print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        typer.echo(f"{row['name']:{width}}  {row['summary']}")
+
+
+@app.command()
+def show(recipe: Recipe, as_json: AsJson = False) -> None:
+    """Print a recipe as it is written, or, with --json, all its settings with their defaults."""
+    from lineage.recipe import find_recipe, load_recipe
+
+    if as_json:
+        typer.echo(load_recipe(recipe).to_json())
+    else:
+        typer.echo(_text(find_recipe(recipe)), nl=False)
+
+
+@app.command()
+def cp(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File or folder to copy it to.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a recipe that comes with lineage, to change it."""
+    from lineage.recipe import recipe_path
+
+    source = recipe_path(name)
+    target = file / source.name if file.is_dir() else file
+    _write(target, _text(source), force)
+    if as_json:
+        print_json({"name": name, "path": str(target)})
+    else:
+        typer.echo(f"Copied {name} to {target}.")
+
+
+@app.command()
+def validate(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check every key and value of a recipe, and print its digest."""
+    from lineage.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides or ())
+    if as_json:
+        print_json({"recipe": recipe, "digest": resolved.digest, "settings": json.loads(resolved.to_json())})
+    else:
+        typer.echo(f"{recipe} is valid: digest {resolved.digest}.")
+
+
+@app.command()
+def schema(
+    as_json: Annotated[bool, typer.Option("--json", help="As everywhere; a schema is JSON anyway.")] = False,
+) -> None:
+    """Print the JSON Schema of recipes, with which an editor completes and checks them.
+
+    Save it as recipe.schema.json and begin a recipe beside it with the line '#:schema ./recipe.schema.json'.
+    """
+    from lineage.recipe import recipe_schema
+
+    print_json(recipe_schema())
+
+
+def _summary(path: Path) -> str:
+    """First line of a recipe, which is a comment that says what it is."""
+    return _text(path).partition("\n")[0].removeprefix("#").strip()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFoundError(f"A recipe must be readable text, but '{path}' is not: {error}.") from None
+
+
+def _write(path: Path, text: str, force: bool) -> None:
+    """Write a file, and only with ``force`` over another."""
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise IntegrityError(f"'{path}' is there already; pass --force to overwrite it.") from None
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no folder '{path.parent}' to copy to; create it first.") from None
+    except OSError as error:
+        raise UsageError(f"A copy must be writable, but '{path}' is not: {error.strerror}.") from None
