@@ -1,0 +1,1 @@
+"""Plugins that make MLflow know about generations: one module per entry point."""
