@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint types imports test coverage clean
+.PHONY: help setup demo check lint types imports test evidence clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -37,7 +37,7 @@ test: setup ## Run the whole suite and print its coverage
 	$(BIN)/pytest --cov --cov-report=term
 
 evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
-	$(BIN)/python tests/evidence.py
+	$(BIN)/pytest -m evidence -s tests/evidence
 
 clean: ## Delete caches and the demo, but neither .venv nor any registry
 	rm -rf $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* dist build

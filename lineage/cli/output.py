@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+_WIDTH_WITHOUT_TERMINAL = 120
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Overrides = Annotated[
     list[str] | None,
@@ -37,5 +39,7 @@ def print_rich(*renderables: Any) -> None:
 
     if is_first_process():
         console = Console()
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console = Console(width=_WIDTH_WITHOUT_TERMINAL)
         for renderable in renderables:
             console.print(renderable)

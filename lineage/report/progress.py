@@ -105,7 +105,7 @@ class ConsoleReporter:
         @trainer.on(Events.EPOCH_COMPLETED)
         def _tell(engine: Engine) -> None:
             numbers = epoch_line(engine.state.metrics)
-            self._progress.update(task, completed=engine.state.epoch, numbers=numbers)
+            self._progress.update(task, completed=engine.state.epoch, numbers=numbers, refresh=True)
             if not self.console.is_terminal:
                 self._print(f"generation {generation}: epoch {engine.state.epoch}/{epochs}, {numbers}")
 

@@ -23,6 +23,7 @@ def generations_table(versions: Sequence[Version], teachers: Mapping[str, Versio
     """
     names = sorted({version.name for version in versions})
     of_one_model = len(names) == 1
+    seeds = sorted({version.seed for version in versions})
     table = _table(
         *_numeric(
             "generation",
@@ -34,7 +35,7 @@ def generations_table(versions: Sequence[Version], teachers: Mapping[str, Versio
             "ensemble\nso far",
             "version",
         ),
-        title=names[0] if of_one_model else "",
+        title=f"{names[0]}, seed {', '.join(map(str, seeds))}" if of_one_model else "",
     )
     for version in versions:
         teacher = teachers.get(version.teacher or "")

@@ -1,0 +1,142 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lineage.errors import RecipeError, UsageError
+from lineage.plan import Material, Plan, read_material
+from lineage.recipe import Recipe, load_recipe
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    return read_material(load_recipe("digits"))
+
+
+Key = Callable[..., str]
+
+
+@pytest.fixture
+def key(material: Material) -> Key:
+    """The key of a generation of ``digits`` with further settings."""
+
+    def make(*settings: str, generation: int = 0, teacher_key: str | None = None) -> str:
+        return Plan(load_recipe("digits", settings), material, generation, teacher_key).key
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "succession.seed=1",
+        "data.seed=1",
+        "data.validation=0.2",
+        "data.train_samples=500",
+        "data.crop_padding=2",
+        "network.width=8",
+        "patriarch.objective=strict",
+        "patriarch.strictness=0.9",
+        "patriarch.top_k=4",
+        "training.epochs=3",
+        "training.lr=0.2",
+        "training.precision=bf16",
+    ],
+)
+def test_key_of_a_patriarch_changes_with(key: Key, setting: str) -> None:
+    assert key(setting) != key()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "model.name=other",
+        "data.root=elsewhere",
+        "data.workers=3",
+        "succession.generations=7",
+        "student.temperature=4",
+        "student.label_weight=0.9",
+        "patriarch.smoothing=0.3",
+    ],
+)
+def test_key_of_a_patriarch_ignores(key: Key, setting: str) -> None:
+    assert key(setting) == key()
+
+
+def test_key_of_a_student_holds_its_own_settings_and_its_teacher(key: Key) -> None:
+    student = key(generation=1, teacher_key="a")
+    assert key("student.temperature=4", generation=1, teacher_key="a") != student
+    assert key(generation=1, teacher_key="b") != student
+    assert key(generation=2, teacher_key="a") != student
+    assert key("patriarch.strictness=0.5", generation=1, teacher_key="a") == student
+
+
+def test_key_of_a_student_holds_only_its_own_label_weight(key: Key) -> None:
+    fading = "student.label_weight=[0.3, 0.6]"
+    assert key(fading, generation=1, teacher_key="a") == key(
+        "student.label_weight=0.3", generation=1, teacher_key="a"
+    )
+    assert key(fading, generation=2, teacher_key="a") == key(
+        "student.label_weight=0.6", generation=2, teacher_key="a"
+    )
+
+
+def test_key_depends_on_contents_and_not_on_their_name(material: Material) -> None:
+    recipe = load_recipe("digits")
+    description = material.dataset.description
+
+    def keyed(**changes: object) -> str:
+        dataset = replace(material.dataset, description=replace(description, **changes))
+        return Plan(recipe, replace(material, dataset=dataset), 0, None).key
+
+    assert keyed() == keyed(name="other")
+    assert keyed() != keyed(digest="other")
+
+
+def test_seeds_of_generations_and_successions_never_meet(material: Material) -> None:
+    seeds = {
+        Plan(load_recipe("digits", [f"succession.seed={seed}"]), material, generation, None).seed
+        for seed in range(6)
+        for generation in range(6)
+    }
+    assert len(seeds) == 36
+
+
+def test_first_weights_depend_on_the_seed_alone(material: Material) -> None:
+    def first(*settings: str) -> dict[str, torch.Tensor]:
+        plan = Plan(load_recipe("digits", ["network.width=4", *settings]), material, 0, None)
+        torch.manual_seed(torch.seed() % 2**31)
+        return {k: v.clone() for k, v in plan.make_training(None).network.state_dict().items()}
+
+    weights, same, other = first(), first("training.lr=0.5"), first("succession.seed=1")
+    assert all(torch.equal(value, same[name]) for name, value in weights.items())
+    assert any(not torch.equal(value, other[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "text"),
+    [
+        ("patriarch.top_k=11", RecipeError, "between 2 and the number of classes, 10, but got 11"),
+        ("training.batch_size=5000", UsageError, "at most the number of training images, 1293, but got 5000"),
+        ("network.name=torchvision:resnet18", UsageError, "3 channels"),
+        ("network.options.depth=3", RecipeError, "'depth'"),
+        ("data.crop_padding=8", UsageError, "crop_padding must be"),
+        ("training.schedule=nobody:nothing", RecipeError, "Unknown schedule 'nobody:nothing'"),
+        ("patriarch.objective=nobody:nothing", RecipeError, "Unknown objective 'nobody:nothing'"),
+    ],
+)
+def test_material_refuses_what_does_not_fit_the_data(setting: str, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        read_material(load_recipe("digits", [setting]))
+
+
+def test_validation_is_apart_from_training_and_the_same_for_every_seed() -> None:
+    def split(recipe: Recipe) -> tuple[list[int], list[int]]:
+        material = read_material(recipe)
+        return material.train.tolist(), material.validation.tolist()
+
+    train, validation = split(load_recipe("digits"))
+    assert not set(train) & set(validation)
+    assert split(load_recipe("digits", ["succession.seed=7"])) == (train, validation)
+    assert split(load_recipe("digits", ["data.seed=7"])) != (train, validation)
