@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from urllib.parse import quote
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -13,12 +12,6 @@ from lineage.errors import IntegrityError
 
 TAG = "lineage."
 SCHEMA = 1
-
-
-def version_link(version_id: str) -> str:
-    """Markdown that links ``name/version`` in the stock MLflow UI."""
-    name, _, number = version_id.partition("/")
-    return f"[{version_id}](#/models/{quote(name, safe='')}/versions/{number})"
 
 
 @dataclass(frozen=True)
@@ -46,19 +39,19 @@ class Version:
 
     name: str
     version: int
-    kind: str
-    generation: int
-    teacher: str | None
-    root: str
-    objective: str
-    seed: int
-    recipe_digest: str
-    key: str
-    metrics: dict[str, float]
-    weights_sha256: str
-    model_id: str
-    run_id: str
-    created: int
+    kind: str = "generation"
+    generation: int = 0
+    teacher: str | None = None
+    root: str = ""
+    objective: str = ""
+    seed: int = 0
+    recipe_digest: str = ""
+    key: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    weights_sha256: str = ""
+    model_id: str = ""
+    run_id: str = ""
+    created: int = 0
     aliases: tuple[str, ...] = ()
 
     @property

@@ -15,7 +15,9 @@ installed.
 
 import hashlib
 import json
+import re
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lineage.errors import IntegrityError, NotFoundError
+from lineage.registry.ancestry import Version
+from lineage.registry.store import safe_uri, translated_errors
 from lineage.vision.datasets import Description
 from lineage.vision.networks import build_network, options_without_weights
 
@@ -43,6 +47,8 @@ SCHEMA = 1
 WEIGHTS_FILE = "weights.safetensors"
 STRUCTURE_FILE = "lineage.json"
 RECIPE_FILE = "recipe.json"
+
+_NOT_IN_A_MODEL_NAME = re.compile(r"[/:.%\"']")  # MLflow refuses them in a logged model, not a registered one
 
 
 @dataclass(frozen=True)
@@ -118,14 +124,17 @@ def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None)
 def log_model(model: LoadedModel, name: str, run_id: str, step: int = 0) -> str:
     """Log ``model`` as an output of the run, shown as ``name``, with the run's metrics of ``step`` on it.
 
+    In ``name`` an underscore takes the place of what MLflow refuses there.
+
     Returns:
         The ``m-…`` id it got.
     """
     client = MlflowClient()
     run = client.get_run(run_id)
+    shown = _NOT_IN_A_MODEL_NAME.sub("_", name)
     # MLflow would put it into the active experiment, wherever its run lies
     logged = client.create_logged_model(
-        run.info.experiment_id, name, run_id, params=run.data.params, model_type=FLAVOR_NAME
+        run.info.experiment_id, shown, run_id, params=run.data.params, model_type=FLAVOR_NAME
     )
     Model.log(
         artifact_path=None,
@@ -153,21 +162,46 @@ def read_model(folder: Path) -> LoadedModel:
             differ.
     """
     weights_file = _file(folder, WEIGHTS_FILE)
-    structure = _read_structure(_file(folder, STRUCTURE_FILE))
-    description = Description.from_json(structure["data"])
-    spec = structure["network"]
-    network = build_network(spec["name"], description.num_classes, description.input_shape, spec["options"])
+    name, options, data = _read_structure(_file(folder, STRUCTURE_FILE))
+    description = Description.from_json(data)
+    network = build_network(name, description.num_classes, description.input_shape, options)
     try:
         network.load_state_dict(load_file(weights_file))
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise IntegrityError(
-            f"The weights must fit network '{spec['name']}', but do not; restore the model's files ({reason})."
+            f"The weights must fit network '{name}', but do not ({reason}); restore its files."
         ) from error
     network.to(memory_format=torch.channels_last).eval()
     recipe = folder / RECIPE_FILE
     text = recipe.read_text() if recipe.is_file() else ""
-    return LoadedModel(network, spec["name"], spec["options"], description, text)
+    return LoadedModel(network, name, options, description, text)
+
+
+@translated_errors()
+def load_version(version: Version) -> LoadedModel:
+    """The network of ``version``, pulled from the registry and verified.
+
+    Raises:
+        IntegrityError: If the weights are not those that were registered.
+        NotFoundError: If the store no longer holds them.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.model_id}", dst_path=place))
+        try:
+            found = weights_digest(folder)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"The weights of {version.uri} must lie in {safe_uri()}, but do not; restore the artifacts of"
+                f" {version.model_id}."
+            ) from error
+        if found != version.weights_sha256:
+            raise IntegrityError(
+                f"The weights of {version.uri} must have the SHA-256 {version.weights_sha256[:12]}… they were"
+                f" registered with, but have {found[:12]}…; do not use them, restore the artifacts of"
+                f" {version.model_id}."
+            )
+        return read_model(folder)
 
 
 def weights_digest(weights: nn.Module | Path) -> str:
@@ -222,20 +256,21 @@ def _file(folder: Path, name: str) -> Path:
     return path
 
 
-def _read_structure(file: Path) -> dict[str, Any]:
-    """What ``lineage.json`` holds, of a schema that this version reads."""
+def _read_structure(file: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The network's name and options and the description of its data, as ``lineage.json`` holds them."""
     try:
-        structure: dict[str, Any] = json.loads(file.read_text())
+        structure = json.loads(file.read_text())
         schema = int(structure["schema"])
+        if schema > SCHEMA:
+            raise IntegrityError(
+                f"The model's schema must be at most {SCHEMA}, but is {schema}; update lineage."
+            )
+        network = structure["network"]
+        return network["name"], network["options"], structure["data"]
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
-            f"{STRUCTURE_FILE} must be what lineage wrote, but is damaged ({error}); restore the model's files."
+            f"{STRUCTURE_FILE} must be what lineage wrote, but is not ({error}); restore it."
         ) from error
-    if schema > SCHEMA:
-        raise IntegrityError(
-            f"The model's schema must be at most {SCHEMA}, but is {schema}; update lineage."
-        )
-    return structure
 
 
 def _serialized(network: nn.Module) -> bytes:

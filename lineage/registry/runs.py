@@ -1,5 +1,6 @@
 """MLflow runs: one a generation, nested under its teacher's, resumable."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LifecycleStage,
     LoggedModelInput,
     Metric,
     Param,
@@ -19,7 +21,9 @@ from mlflow.entities import (
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
+from lineage.errors import NotFoundError
 from lineage.registry.ancestry import TAG, Version
+from lineage.registry.cards import version_link
 from lineage.registry.flavor import RECIPE_FILE, LoadedModel, log_model
 from lineage.registry.store import translated_errors
 from lineage.vision.datasets import Description
@@ -66,7 +70,7 @@ class GenerationRun:
     @translated_errors()
     def finish(self, version: Version) -> None:
         """Close the run and point it to the version it gave."""
-        note = f"Gave [{version.id}](#/models/{version.name}/versions/{version.version})."
+        note = f"Gave {version_link(version.id)}."
         tags = [RunTag(TAG + "version", version.id), RunTag(MLFLOW_RUN_NOTE, note)]
         MlflowClient().log_batch(self.run_id, tags=tags)
         MlflowClient().set_terminated(self.run_id, RunStatus.to_string(RunStatus.FINISHED))
@@ -105,7 +109,10 @@ def start_run(
     run = client.create_run(experiment_id, tags=all_tags, run_name=name)
     run_id = str(run.info.run_id)
     dataset = Dataset(
-        data.name, data.digest[:_LONGEST_DIGEST], source_type="lineage", source=f'{{"name": "{data.name}"}}'
+        data.name,
+        data.digest[:_LONGEST_DIGEST],
+        source_type="lineage",
+        source=json.dumps({"name": data.name}),
     )
     client.log_inputs(
         run_id,
@@ -122,7 +129,12 @@ def resume_run(run_id: str) -> GenerationRun:
     """Open again a run that a killed or interrupted process left.
 
     Raises:
-        NotFoundError: If the store no longer holds it.
+        NotFoundError: If the store no longer holds it, or somebody deleted it.
     """
-    MlflowClient().update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    client = MlflowClient()
+    if client.get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED:
+        raise NotFoundError(
+            f"Run {run_id} must be active to be resumed, but was deleted; restore it in MLflow."
+        )
+    client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
     return GenerationRun(run_id)

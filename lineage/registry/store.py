@@ -52,7 +52,7 @@ def safe_uri() -> str:
 def connect() -> MlflowClient:
     """A client of the store that ``MLFLOW_TRACKING_URI`` names; by default ``mlflow.db`` in this folder.
 
-    A store over HTTP is asked once in a process, with little patience: MLflow's own default waits four minutes
+    A store over HTTP is asked once a process, with little patience: MLflow's own default waits four minutes
     for a dead server. Later calls keep MLflow's patience, so that a server may restart while a generation
     trains.
 

@@ -1,29 +1,32 @@
-"""Model versions as generations: found, loaded, registered, with aliases and cards."""
+"""Model versions as generations: found, registered, with aliases and cards; imports no torch."""
 
 import json
 import re
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError, suggestion
-from lineage.registry.ancestry import TAG, Family, Version, from_model_version
-from lineage.registry.flavor import LoadedModel, read_model, weights_digest
+from lineage.registry.ancestry import SCHEMA, TAG, Family, Version, from_model_version
+from lineage.registry.cards import card, students_line
 from lineage.registry.store import connect, safe_uri, translated_errors
 
-SCHEMA = 1
 BEST = "best"
 LATEST_GENERATION = "latest-generation"
 
-_URI = re.compile(r"models:/(?P<name>[^/@:]+)(/(?P<version>\d+)|@(?P<alias>[\w-]+))")
+_URI = re.compile(r"models:/(?P<name>[^/:]+)(/(?P<version>\d+)|@(?P<alias>[\w-]+))")
 _PAGE = 10_000
-_STUDENTS_ON_CARD = 20
+_NUMBERS_IN_MESSAGE = 10
 
 
 @dataclass(frozen=True)
@@ -83,37 +86,13 @@ def read_family(name: str, missing_ok: bool = False) -> Family:
 
     Raises:
         NotFoundError: If the store holds no such model.
+        UsageError: If no model can have that name.
         RegistryError: If the store does not answer.
     """
-    client = connect()
-    try:
-        aliases_by_version: dict[str, list[str]] = {}
-        for alias, number in client.get_registered_model(name).aliases.items():
-            aliases_by_version.setdefault(str(number), []).append(alias)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        if missing_ok:
-            return Family(name)
-        known = [model.name for model in client.search_registered_models(max_results=1000)]
-        raise NotFoundError(
-            f"The store {safe_uri()} holds no registered model '{name}'.{suggestion(name, known)}"
-        ) from error
-    entities: list[ModelVersion] = []
-    token: str | None = None
-    while True:
-        quoted = name.replace("'", "''")
-        page = client.search_model_versions(f"name = '{quoted}'", max_results=_PAGE, page_token=token)
-        entities += page
-        token = page.token
-        if not token:
-            break
-    versions = (
-        from_model_version(e, tuple(sorted(aliases_by_version.get(str(e.version), ())))) for e in entities
-    )
-    return Family(name, tuple(sorted((v for v in versions if v is not None), key=lambda v: v.version)))
+    return _family(name, _model_versions(name, missing_ok))
 
 
+@translated_errors()
 def find_version(uri: str) -> Version:
     """The version behind ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
 
@@ -127,39 +106,23 @@ def find_version(uri: str) -> Version:
         raise UsageError(
             f"A model URI must read models:/NAME/VERSION or models:/NAME@ALIAS, but got '{uri}'."
         )
-    family = read_family(match["name"])
-    if match["alias"]:
-        found = [version for version in family if match["alias"] in version.aliases]
-    else:
-        found = [version for version in family if version.version == int(match["version"])]
-    if found:
-        return found[0]
-    aliases = sorted(alias for version in family for alias in version.aliases)
-    numbers = f"{family.versions[0].version} to {family.versions[-1].version}" if len(family) else "none"
+    found = _model_versions(match["name"])
+    for entity in found:
+        if match["alias"] in entity.aliases or match["version"] == str(entity.version):
+            version = from_model_version(entity, tuple(entity.aliases))
+            if version is None:
+                raise IntegrityError(
+                    f"{uri} must be a version that lineage registered, but has no tags of it; name another."
+                )
+            return version
+    aliases = sorted(alias for entity in found for alias in entity.aliases)
+    numbers = [str(entity.version) for entity in found]
+    shown = ", ".join(numbers[-_NUMBERS_IN_MESSAGE:]) or "none"
     raise NotFoundError(
-        f"{uri} is not a version of lineage in {safe_uri()}; its versions are {numbers},"
-        f" its aliases {', '.join(aliases) or 'none'}."
+        f"The store {safe_uri()} holds no {uri}; the versions of '{match['name']}' are"
+        f" {'…, ' if len(numbers) > _NUMBERS_IN_MESSAGE else ''}{shown}, its aliases"
+        f" {', '.join(aliases) or 'none'}.{suggestion(match['alias'] or '', aliases)}"
     )
-
-
-@translated_errors()
-def load_version(version: Version) -> LoadedModel:
-    """The network of ``version``, pulled from the registry and verified.
-
-    Raises:
-        IntegrityError: If the weights are not those that were registered.
-        NotFoundError: If the store no longer holds them.
-    """
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.model_id}", dst_path=place))
-        found = weights_digest(folder)
-        if found != version.weights_sha256:
-            raise IntegrityError(
-                f"The weights of {version.uri} must have the SHA-256 {version.weights_sha256[:12]}… they were"
-                f" registered with, but have {found[:12]}…; do not use them, restore the artifacts of"
-                f" {version.model_id}."
-            )
-        return read_model(folder)
 
 
 @translated_errors()
@@ -190,29 +153,96 @@ def register(name: str, birth: Birth, model_id: str, run_id: str) -> Version:
 
 @translated_errors()
 def settle(name: str) -> Family:
-    """Bring the aliases of ``name`` and the cards of its newest edges up to date; safe to run again.
+    """Bring the aliases of ``name`` and its teachers' links to students up to date; safe to run again.
 
     ``best`` points to the highest validation accuracy, and to nothing where no version has one;
     ``latest-generation`` to the highest generation, then the newest version.
     """
     client = connect()
-    family = read_family(name)
+    entities = _model_versions(name)
+    family = _family(name, entities)
+    held = {alias: version for version in family for alias in version.aliases}
+    wanted = _wanted_aliases(family)
+    for alias, version in wanted.items():
+        if version is None and alias in held:
+            client.delete_registered_model_alias(name, alias)
+        elif version is not None and held.get(alias) != version:
+            _point(client, alias, version)
+    descriptions = {int(entity.version): entity.description or "" for entity in entities}
+    for version in family:
+        students = family.students(version)
+        if students and students_line(students) not in descriptions[version.version].splitlines():
+            text = card(version, family.teacher(version), students)
+            client.update_model_version(name, str(version.version), description=text)
+    settled = all(held.get(alias) == version for alias, version in wanted.items())
+    return family if settled else read_family(name)
+
+
+def _wanted_aliases(family: Family) -> dict[str, Version | None]:
+    """Where the aliases should point."""
     generations = [version for version in family if version.kind == "generation"]
     validated = [version for version in generations if "validation_accuracy" in version.metrics]
-    wanted = {LATEST_GENERATION: max(generations, key=lambda v: (v.generation, v.version), default=None)}
-    wanted[BEST] = max(validated, key=lambda v: (v.metrics["validation_accuracy"], -v.version), default=None)
-    moved = False
-    for alias, version in wanted.items():
-        if version is not None and alias not in version.aliases:
-            client.set_registered_model_alias(name, alias, str(version.version))
-            moved = True
-    if generations:
-        newest = generations[-1]
-        teacher = family.teacher(newest)
-        if teacher is not None:
-            text = card(teacher, family.teacher(teacher), family.students(teacher))
-            client.update_model_version(name, str(teacher.version), description=text)
-    return read_family(name) if moved else family
+    return {
+        LATEST_GENERATION: max(generations, key=lambda v: (v.generation, v.version), default=None),
+        BEST: max(validated, key=lambda v: (v.metrics["validation_accuracy"], -v.version), default=None),
+    }
+
+
+def _point(client: MlflowClient, alias: str, version: Version) -> None:
+    """Set an alias, again where another process created it at this moment, which MLflow takes for a fault."""
+    try:
+        client.set_registered_model_alias(version.name, alias, str(version.version))
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(BAD_REQUEST):
+            raise
+        client.set_registered_model_alias(version.name, alias, str(version.version))
+
+
+def _model_versions(name: str, missing_ok: bool = False) -> list[ModelVersion]:
+    """Everything registered under ``name``, whoever made it, by number, with aliases."""
+    client = connect()
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
+            raise UsageError(
+                f"A registered model's name must be a text without '/' and ':', but got '{name}'."
+            ) from error
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        if missing_ok:
+            return []
+        known = [model.name for model in client.search_registered_models(max_results=1000)]
+        raise NotFoundError(
+            f"The store {safe_uri()} holds no registered model '{name}'.{suggestion(name, known)}"
+        ) from error
+    aliases: dict[str, list[str]] = {}
+    for alias, number in sorted(model.aliases.items()):
+        aliases.setdefault(str(number), []).append(alias)
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(_named(name), max_results=_PAGE, page_token=token)
+        found += [entity for entity in page if entity.name == name]
+        token = page.token
+        if not token:
+            break
+    for entity in found:
+        entity.aliases = aliases.get(str(entity.version), [])
+    return sorted(found, key=lambda entity: int(entity.version))
+
+
+def _named(name: str) -> str:
+    """The filter for versions of ``name``; MLflow's has no escape, so a quote is any one character."""
+    if "'" not in name:
+        return f"name = '{name}'"
+    pattern = re.sub(r"['\\]", "_", name)
+    return f"name LIKE '{pattern}'"
+
+
+def _family(name: str, entities: list[ModelVersion]) -> Family:
+    versions = (from_model_version(entity, tuple(entity.aliases)) for entity in entities)
+    return Family(name, tuple(version for version in versions if version is not None))
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:
@@ -222,29 +252,6 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-
-
-def card(version: Version, teacher: Version | None, students: tuple[Version, ...]) -> str:
-    """Markdown that the stock MLflow UI shows with a version: its numbers, and links along its edges."""
-    title = f"**Generation {version.generation}** of {version.name}"
-    lines = [f"{title} · {version.objective} · seed {version.seed}", ""]
-    accuracy = version.metrics.get("test_accuracy")
-    if accuracy is not None:
-        text = f"- test accuracy {accuracy:.2%}"
-        if teacher is not None and "test_accuracy" in teacher.metrics:
-            text += f" (teacher {teacher.metrics['test_accuracy']:.2%})"
-        lines.append(text)
-    lines.append(f"- teacher: {_link(version.teacher)}" if version.teacher else "- patriarch: no teacher")
-    if students:
-        shown = ", ".join(_link(student.id) for student in students[:_STUDENTS_ON_CARD])
-        more = len(students) - _STUDENTS_ON_CARD
-        lines.append(f"- students: {shown}" + (f" and {more} more" if more > 0 else ""))
-    return "\n".join(lines)
-
-
-def _link(version_id: str) -> str:
-    name, _, number = version_id.partition("/")
-    return f"[{version_id}](#/models/{name}/versions/{number})"
 
 
 def _as_entities(tags: dict[str, str]) -> list[mlflow.entities.model_registry.ModelVersionTag]:

@@ -8,19 +8,8 @@ from lineage.registry.ancestry import Family, Version, from_model_version
 BASE = Version(
     name="digits",
     version=1,
-    kind="generation",
-    generation=0,
-    teacher=None,
     root="digits/1",
     objective="tolerant",
-    seed=0,
-    recipe_digest="",
-    key="",
-    metrics={},
-    weights_sha256="",
-    model_id="",
-    run_id="",
-    created=0,
 )
 
 

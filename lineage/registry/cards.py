@@ -1,0 +1,38 @@
+"""Markdown that the stock MLflow UI shows with versions and runs, with links along the edges."""
+
+from urllib.parse import quote
+
+from lineage.registry.ancestry import Version
+
+_STUDENTS_ON_CARD = 20
+
+
+def card(version: Version, teacher: Version | None, students: tuple[Version, ...]) -> str:
+    """What is shown with a version: its numbers, and links along its edges."""
+    title = f"**Generation {version.generation}** of {version.name}"
+    lines = [f"{title} · {version.objective} · seed {version.seed}", ""]
+    accuracy = version.metrics.get("test_accuracy")
+    if accuracy is not None:
+        text = f"- test accuracy {accuracy:.2%}"
+        if teacher is not None and "test_accuracy" in teacher.metrics:
+            text += f" (teacher {teacher.metrics['test_accuracy']:.2%})"
+        lines.append(text)
+    lines.append(
+        f"- teacher: {version_link(version.teacher)}" if version.teacher else "- patriarch: no teacher"
+    )
+    if students:
+        lines.append(students_line(students))
+    return "\n".join(lines)
+
+
+def students_line(students: tuple[Version, ...]) -> str:
+    """The line of a card that links students, the oldest twenty of them."""
+    shown = ", ".join(version_link(student.id) for student in students[:_STUDENTS_ON_CARD])
+    more = len(students) - _STUDENTS_ON_CARD
+    return f"- students: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def version_link(version_id: str) -> str:
+    """Markdown that links ``name/version`` in the stock MLflow UI."""
+    name, _, number = version_id.partition("/")
+    return f"[{version_id}](#/models/{quote(name, safe='')}/versions/{number})"

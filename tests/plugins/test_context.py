@@ -1,0 +1,63 @@
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+import lineage.succession  # noqa: F401 - what makes this process one that grows generations
+from lineage.registry.runs import start_run
+from lineage.registry.store import ensure_experiment
+from lineage.vision.datasets import Description
+
+OUTSIDE = """
+import json, sys
+import mlflow
+with mlflow.start_run() as run:
+    pass
+print(json.dumps([mlflow.get_run(run.info.run_id).data.tags, sorted(sys.modules)]))
+"""
+
+
+@pytest.fixture
+def expected() -> dict[str, str]:
+    packages = ("lineage", "torch", "torchvision", "pytorch-ignite", "accelerate", "mlflow", "numpy")
+    return {f"lineage.version.{package}": version(package) for package in packages} | {
+        "lineage.command": shlex.join(sys.argv),
+        "lineage.host": platform.node(),
+        "lineage.python": platform.python_version(),
+    }
+
+
+def ours(tags: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if name.startswith("lineage.")}
+
+
+def test_run_of_a_generation_says_where_it_was_started(home: Path, expected: dict[str, str]) -> None:
+    data = Description("tiles", ("a", "b"), None, (0.5,), (0.5,), (1, 8, 8), "d")
+    run = start_run(ensure_experiment("tiles"), "tiles", None, {"key": "k"}, "{}", {}, data)
+    tags = MlflowClient().get_run(run.run_id).data.tags
+    assert ours(tags) == expected | {"lineage.key": "k"}
+    assert "mlflow.user" in tags
+
+
+def test_run_started_by_mlflow_itself_beside_a_succession_says_so_too(
+    home: Path, expected: dict[str, str]
+) -> None:
+    with mlflow.start_run() as run:
+        pass
+    assert ours(MlflowClient().get_run(run.info.run_id).data.tags) == expected
+
+
+def test_run_of_another_program_is_left_alone(home: Path) -> None:
+    command = [sys.executable, "-c", OUTSIDE]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    tags, modules = json.loads(ended.stdout.splitlines()[-1])
+    assert ours(tags) == {}
+    assert "lineage_mlflow.context" in modules
+    assert "torch" not in modules
