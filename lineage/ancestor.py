@@ -9,8 +9,8 @@ import torch
 from lineage.errors import IntegrityError
 from lineage.recipe import Recipe, change_recipe
 from lineage.registry.ancestry import Version
-from lineage.registry.flavor import LoadedModel
-from lineage.registry.versions import find_version, load_version
+from lineage.registry.flavor import LoadedModel, load_version
+from lineage.registry.versions import find_version
 from lineage.training.devices import make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
 from lineage.vision.datasets import load_dataset

@@ -2,8 +2,7 @@
 
 An installed package offers a builder under one of the groups ``lineage.networks``, ``lineage.datasets``,
 ``lineage.objectives`` and ``lineage.schedules``; a recipe names it ``package:name``. A recipe never holds an
-import
-path: reading a configuration file must not run code that nobody installed.
+import path: reading a configuration file must not run code that nobody installed.
 """
 
 import inspect
@@ -26,14 +25,13 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
         builtin: The builders that ``lineage`` ships.
 
     Raises:
-        RecipeError: If nothing of that name is shipped or installed.
+        RecipeError: If nothing of that name is shipped or installed, or its package cannot be imported.
     """
     if name in builtin:
         return builtin[name]
     installed = {f"{_package(point)}:{point.name}": point for point in entry_points(group=f"lineage.{kind}s")}
     if name in installed:
-        builder: Builder = installed[name].load()
-        return builder
+        return _load(kind, name, installed[name])
     known = [*builtin, *installed]
     raise RecipeError(f"Unknown {kind} '{name}'; known are {', '.join(known)}.{suggestion(name, known)}")
 
@@ -41,6 +39,17 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
 def named_settings(builder: Builder, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``settings`` that the signature of ``builder`` names: what its product depends on."""
     return {name: settings[name] for name in inspect.signature(builder).parameters if name in settings}
+
+
+def _load(kind: str, name: str, point: EntryPoint) -> Builder:
+    try:
+        builder: Builder = point.load()
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"The {kind} '{name}' must be importable from '{point.value}', but is not: {error}; repair its"
+            " package."
+        ) from error
+    return builder
 
 
 def _package(point: EntryPoint) -> str:

@@ -1,5 +1,6 @@
 """Parts that many tests use: an empty store, and a family small enough to grow in a second."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # on a busy machine, threads of tiny networks wait for each other
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,37 @@
+"""The command line in this process: importing torch and MLflow takes seconds a process."""
+
+import logging
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+
+import pytest
+
+from lineage.cli import main
+
+
+@pytest.fixture(scope="session")
+def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs ``lineage`` in this process, and puts back what it changes for the whole of a process."""
+
+    def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        stdout, stderr = StringIO(), StringIO()
+        on_termination = signal.getsignal(signal.SIGTERM)
+        levels = {name: logging.getLogger(name).level for name in ("ignite", "accelerate", "torch")}
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            patch.setattr(sys, "argv", ["lineage", *arguments])
+            patch.setenv("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+            with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
+                main()
+        signal.signal(signal.SIGTERM, on_termination)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        code = stop.value.code or 0
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+    return call

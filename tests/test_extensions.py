@@ -1,0 +1,179 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import lineage
+from lineage.errors import RecipeError
+from lineage.extensions import named_settings, resolve
+
+CODE = '''
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from lineage.vision.datasets import MemoryImages
+from lineage.vision.images import memory_dataset
+
+
+class MyNetwork(nn.Module):
+    def __init__(self, num_classes, input_shape, width):
+        super().__init__()
+        channels, height, pixels = input_shape
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * pixels, width), nn.ReLU())
+        self.classifier = nn.Linear(width, num_classes)
+
+    def features(self, x):
+        return self.body(x)
+
+    def forward(self, x):
+        return self.classifier(self.features(x))
+
+
+def my_network(num_classes, input_shape, width=8):
+    return MyNetwork(num_classes, input_shape, width)
+
+
+def my_data(root, download, image_size):
+    """Zeros and ones of scikit-learn's digits."""
+    digits = load_digits(n_class=2)
+    pixels = torch.from_numpy(digits.images * 15).to(torch.uint8).unsqueeze(-1)
+    images = MemoryImages(pixels, torch.from_numpy(digits.target).long())
+    return memory_dataset("mine", images, images, ["zero", "one"])
+
+
+def my_objective(smoothing):
+    return lambda logits, labels: nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def my_schedule(epochs):
+    return lambda epoch: 1 - epoch / epochs
+'''
+ENTRY_POINTS = """
+[lineage.networks]
+my_network = mypkg:my_network
+torn = mypkg.torn:network
+unwritten = mypkg:unwritten
+
+[lineage.datasets]
+my_data = mypkg:my_data
+
+[lineage.objectives]
+my_objective = mypkg:my_objective
+
+[lineage.schedules]
+my_schedule = mypkg:my_schedule
+"""
+RECIPE = """
+[model]
+name = "mine"
+[data]
+name = "mypkg:my_data"
+[network]
+name = "mypkg:my_network"
+width = 5
+[patriarch]
+objective = "mypkg:my_objective"
+top_k = 2
+[student]
+label_weight = 0.5
+[training]
+epochs = 2
+batch_size = 32
+schedule = "mypkg:my_schedule"
+[succession]
+generations = 0
+"""
+
+
+@pytest.fixture
+def mypkg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed package, as pip leaves one: a module, and a dist-info that names its entry points."""
+    site = tmp_path / "site-packages"
+    metadata = site / "mypkg-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (site / "mypkg.py").write_text(CODE)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mypkg\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(site)
+    yield
+    sys.modules.pop("mypkg", None)
+
+
+@pytest.mark.usefixtures("mypkg")
+def test_family_grows_of_an_installed_packages_parts_alone(home: Path) -> None:
+    recipe = home / "mine.toml"
+    recipe.write_text(RECIPE)
+    (grown,) = lineage.grow(str(recipe))
+    assert grown.num_trained == 1
+    assert grown.versions[0].objective == "mypkg:my_objective"
+    model = lineage.load("models:/mine/1")
+    assert type(model.network).__name__ == "MyNetwork"
+    assert model.class_names == ("zero", "one")
+    assert model.logits(torch.zeros(3, 1, 8, 8)).shape == (3, 2)
+    assert model.network.get_parameter("classifier.weight").shape == (2, 5)
+    evaluation = lineage.evaluate("models:/mine/1")
+    assert evaluation.metrics == evaluation.recorded
+
+
+@pytest.mark.usefixtures("mypkg", "home")
+def test_installed_network_and_data_set_grow_from_a_shipped_recipe() -> None:
+    overrides = ("network.name=mypkg:my_network", "data.name=mypkg:my_data", "patriarch.top_k=2")
+    (grown,) = lineage.grow("digits", generations=0, overrides=(*overrides, "training.epochs=1"))
+    assert grown.versions[0].metrics["test_accuracy"] > 0.5
+
+
+@pytest.mark.usefixtures("mypkg")
+def test_shipped_builder_is_found_without_packages() -> None:
+    assert resolve("network", "len", {"len": len}) is len
+
+
+@pytest.mark.usefixtures("mypkg")
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        (
+            "network",
+            "mypkg:my_networks",
+            "Unknown network 'mypkg:my_networks'; known are len, mypkg:my_network, mypkg:torn,"
+            " mypkg:unwritten. Did you mean 'mypkg:my_network'?",
+        ),
+        ("dataset", "mypkg:nothing", "Unknown dataset 'mypkg:nothing'; known are len, mypkg:my_data."),
+        (
+            "schedule",
+            "other:line",
+            "Unknown schedule 'other:line'; known are len, mypkg:my_schedule.",
+        ),
+        (
+            "network",
+            "mypkg:torn",
+            "The network 'mypkg:torn' must be importable from 'mypkg.torn:network', but is not: No module"
+            " named 'mypkg.torn'; 'mypkg' is not a package; repair its package.",
+        ),
+        (
+            "network",
+            "mypkg:unwritten",
+            "The network 'mypkg:unwritten' must be importable from 'mypkg:unwritten', but is not: module"
+            " 'mypkg' has no attribute 'unwritten'; repair its package.",
+        ),
+    ],
+)
+def test_builder_that_cannot_be_found_is_refused(kind: str, name: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(kind, name, {"len": len})
+    assert str(caught.value) == message
+
+
+@pytest.mark.usefixtures("mypkg", "home")
+def test_grow_with_what_no_package_offers_is_refused() -> None:
+    with pytest.raises(RecipeError, match="Unknown network 'mypkg:nothing'"):
+        lineage.grow("digits", overrides=("network.name=mypkg:nothing",))
+
+
+def test_named_settings_are_those_that_the_signature_names() -> None:
+    def build(epochs: int, gamma: float = 0.1) -> None:
+        del epochs, gamma
+
+    assert named_settings(build, {"epochs": 3, "milestones": [1]}) == {"epochs": 3}
