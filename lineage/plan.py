@@ -105,7 +105,7 @@ class Plan:
             "data": contents,
             "split": [data.seed, data.validation, data.train_samples],
             "augmentation": asdict(self._augmentation),
-            "network": self.recipe.network.model_dump(),
+            "network": [self.recipe.network.name, self.network_options],
             "training": self.recipe.training.model_dump(),
             "objective": [self.objective, self.own_settings],
             "seed": [self.recipe.succession.seed, self.generation],
@@ -120,8 +120,17 @@ class Plan:
 
     @property
     def network_options(self) -> dict[str, Any]:
-        """Arguments of the network's builder beyond classes and input shape."""
+        """Arguments of the network's builder beyond classes and input shape.
+
+        Raises:
+            RecipeError: If the width is given twice.
+        """
         network = self.recipe.network
+        if network.width is not None and "width" in network.options:
+            raise RecipeError(
+                f"The width must be given once, but network.width is {network.width} and"
+                f" network.options.width is {network.options['width']}; remove one."
+            )
         return network.options | ({} if network.width is None else {"width": network.width})
 
     @property

@@ -17,10 +17,10 @@ from lineage.evaluation.ensemble import RunningEnsemble
 from lineage.plan import Material, Plan, read_material
 from lineage.recipe import Recipe, change_recipe, load_recipe
 from lineage.registry.ancestry import Version
-from lineage.registry.flavor import LoadedModel, weights_digest
+from lineage.registry.flavor import LoadedModel, load_version, weights_digest
 from lineage.registry.runs import GenerationRun, resume_run, start_run
 from lineage.registry.store import connect, ensure_experiment
-from lineage.registry.versions import Birth, load_version, read_family, register, settle
+from lineage.registry.versions import Birth, read_family, register, settle
 from lineage.report.progress import Reporter, Silent
 from lineage.training.devices import describe_hardware, is_main_process, make_accelerator, on_main_process
 from lineage.training.generation import GenerationTraining, Trained, measure
@@ -144,6 +144,7 @@ class Succession:
             plan.checkpoint.discard()
         elif left is not None:
             return left
+        plan.checkpoint.prepare()
         recipe = self.recipe
         run = start_run(
             ensure_experiment(self.name),

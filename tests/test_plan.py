@@ -119,8 +119,9 @@ def test_first_weights_depend_on_the_seed_alone(material: Material) -> None:
     [
         ("patriarch.top_k=11", RecipeError, "between 2 and the number of classes, 10, but got 11"),
         ("training.batch_size=5000", UsageError, "at most the number of training images, 1293, but got 5000"),
-        ("network.name=torchvision:resnet18", UsageError, "3 channels"),
+        ("network.name=densenet-bc-100-12", RecipeError, "no options, but got .width."),
         ("network.options.depth=3", RecipeError, "'depth'"),
+        ("network.options.width=3", RecipeError, "network.width is 8 and network.options.width is 3"),
         ("data.crop_padding=8", UsageError, "crop_padding must be"),
         ("training.schedule=nobody:nothing", RecipeError, "Unknown schedule 'nobody:nothing'"),
         ("patriarch.objective=nobody:nothing", RecipeError, "Unknown objective 'nobody:nothing'"),
@@ -128,7 +129,7 @@ def test_first_weights_depend_on_the_seed_alone(material: Material) -> None:
 )
 def test_material_refuses_what_does_not_fit_the_data(setting: str, error: type, text: str) -> None:
     with pytest.raises(error, match=text):
-        read_material(load_recipe("digits", [setting]))
+        read_material(load_recipe("digits", ["network.width=8", setting]))
 
 
 def test_validation_is_apart_from_training_and_the_same_for_every_seed() -> None:

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 import lineage
 from lineage.errors import TrainingError
 from lineage.recipe import load_recipe
-from lineage.registry.versions import load_version, read_family
+from lineage.registry.flavor import load_version
+from lineage.registry.versions import read_family
 from lineage.report.progress import Silent
 from lineage.training.checkpoints import state_home
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from lineage.errors import UsageError
+
 _COMPLETE = "epoch-"
 _PARTIAL = "partial"
 
@@ -59,7 +61,7 @@ class Checkpoint:
         partial = self.folder / _PARTIAL
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
-            self._make_folder()
+            self.prepare()
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
@@ -75,9 +77,24 @@ class Checkpoint:
         """Restore the last complete state into everything that ``accelerator`` prepared or registered."""
         accelerator.load_state(str(self.folder / f"{_COMPLETE}{self.epoch}"))
 
+    def prepare(self) -> None:
+        """Make the folder of the state.
+
+        Raises:
+            UsageError: If it cannot be made.
+        """
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise UsageError(
+                f"The folder of unfinished generations, {self.folder.parent}, must be writable, but is not"
+                f" ({error.strerror}); set LINEAGE_HOME to one that is."
+            ) from error
+
     def note(self, name: str, text: str) -> None:
         """Keep a line beside the state, for whoever resumes."""
-        self._make_folder()
+        self.prepare()
         (self.folder / name).write_text(text)
 
     def noted(self, name: str) -> str | None:
@@ -88,10 +105,6 @@ class Checkpoint:
     def discard(self) -> None:
         """Forget the generation's state."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _make_folder(self) -> None:
-        for folder in (self.folder.parent, self.folder):  # `parents=True` would leave the mode out
-            folder.mkdir(exist_ok=True, mode=0o700)
 
     def _complete(self) -> list[Path]:
         return list(self.folder.glob(f"{_COMPLETE}*"))

@@ -101,6 +101,11 @@ def share_weights(network: nn.Module) -> None:
         broadcast([*network.parameters(), *network.buffers()])
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """The widest type that sums can be kept in: Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def derive_seed(*parts: int | str) -> int:
     """A seed in [0, 2⁶³) that is a hash of ``parts``, so that neighbouring seeds share no streams."""
     text = "/".join(str(part) for part in parts)

@@ -17,7 +17,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from lineage.errors import TrainingError
 from lineage.extensions import named_settings, resolve
-from lineage.training.devices import derive_seed
+from lineage.training.devices import derive_seed, sum_dtype
 from lineage.vision.batches import TrainingBatches
 
 Schedule = Callable[[float], float]
@@ -131,7 +131,7 @@ class LossGuard:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self._sum = torch.zeros((), device=accelerator.device, dtype=torch.float64)
+        self._sum = torch.zeros((), device=accelerator.device, dtype=sum_dtype(accelerator.device))
         self._count = 0
 
     def attach(self, trainer: Engine) -> None:

@@ -51,7 +51,9 @@ def test_seed_is_a_hash_of_its_parts() -> None:
 
 
 def test_precision_that_the_hardware_lacks_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"training\.precision must be one that the hardware has, but 'fp16'"):
+    with pytest.raises(
+        UsageError, match=r"training\.precision must be one that the hardware has, but 'fp16'"
+    ):
         make_accelerator("fp16")
 
 

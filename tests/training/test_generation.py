@@ -255,7 +255,9 @@ def test_average_of_weights_follows_its_formula(build: Build) -> None:
 
 
 def test_loss_that_is_not_finite_ends_training(build: Build) -> None:
-    with pytest.raises(TrainingError, match=r"must be finite, but is not in epoch 1; try a lower training\.lr"):
+    with pytest.raises(
+        TrainingError, match=r"must be finite, but is not in epoch 1; try a lower training\.lr"
+    ):
         build(lr=1e30, schedule=constant()).run()
 
 
@@ -310,9 +312,7 @@ def test_bfloat16_trains_but_measures_in_float32(build: Build) -> None:
     assert set(kinds) == {torch.bfloat16}
     assert trained.test.probabilities.dtype == torch.float32
     assert {value.dtype for value in weights(trained).values()} <= {torch.float32, torch.int64}
-    again = measure(
-        training.accelerator, trained.network, training.samples.test, 3, keep_probabilities=True
-    )
+    again = measure(training.accelerator, trained.network, training.samples.test, 3, keep_probabilities=True)
     assert torch.equal(again.probabilities, trained.test.probabilities)
 
 

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -28,7 +29,7 @@ def test_schedule_starts_at_the_base_rate_and_never_rises(name: str) -> None:
     schedule = build_schedule(name, 0, SETTINGS)
     factors = [schedule(epoch / 10) for epoch in range(101)]
     assert factors[0] == 1
-    assert all(later <= earlier for earlier, later in zip(factors, factors[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(factors))
 
 
 def test_cosine_ends_at_zero_and_is_half_in_the_middle() -> None:
