@@ -17,19 +17,10 @@ STRICT = [0.948, 0.965, 0.950, 0.941, 0.961]
 BASE = Version(
     name="digits",
     version=1,
-    kind="generation",
-    generation=0,
-    teacher=None,
     root="digits/1",
     objective="tolerant",
-    seed=0,
     recipe_digest="a" * 64,
-    key="",
     metrics={"test_accuracy": 0.5},
-    weights_sha256="",
-    model_id="",
-    run_id="",
-    created=0,
 )
 
 

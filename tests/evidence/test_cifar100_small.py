@@ -1,4 +1,4 @@
-"""Holds the recipe ``cifar100-small`` to its promises on real images; run by ``make evidence``, takes half an hour."""
+"""Holds the recipe ``cifar100-small`` to its promises on real images: half an hour, by ``make evidence``."""
 
 import subprocess
 import sys

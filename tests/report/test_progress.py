@@ -49,7 +49,7 @@ def test_reporter_tells_that_a_generation_is_resumed() -> None:
 def _watch(terminal: bool) -> str:
     output = io.StringIO()
     trainer = _trainer()
-    version = Version("[red]x", 4, "generation", 1, None, "x/1", "student", 0, "", "", {"test_accuracy": 0.5}, *[""] * 3, 0)  # fmt: skip
+    version = Version("[red]x", 4, generation=1, metrics={"test_accuracy": 0.5})
     with ConsoleReporter(Console(file=output, width=100, force_terminal=terminal)) as reporter:
         reporter.watch(trainer, 1, 2)
         trainer.run(range(3), max_epochs=2)

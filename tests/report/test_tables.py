@@ -17,12 +17,8 @@ from lineage.report.tables import (
 PATRIARCH = Version(
     name="digits",
     version=1,
-    kind="generation",
-    generation=0,
-    teacher=None,
     root="digits/1",
     objective="tolerant",
-    seed=0,
     recipe_digest="d" * 64,
     key="k" * 64,
     metrics={
@@ -70,7 +66,7 @@ def printed(table: Table, width: int = 80) -> list[str]:
 def test_generations_table_sets_students_beside_their_teachers() -> None:
     table = generations_table([PATRIARCH, STUDENT], {"digits/1": PATRIARCH})
     assert printed(table) == [
-        "digits",
+        "digits, seed 0",
         "                test               top  secondary  calib.  ensemble",
         "generation  accuracy  teacher    prob.       mass   error    so far  version",
         "────────────────────────────────────────────────────────────────────────────",

@@ -14,19 +14,11 @@ from lineage.report.tree import dot, mermaid, rich_tree, tree_json
 BASE = Version(
     name="digits",
     version=1,
-    kind="generation",
-    generation=0,
-    teacher=None,
     root="digits/1",
     objective="tolerant",
-    seed=0,
     recipe_digest="5eed",
-    key="",
-    metrics={},
-    weights_sha256="",
     model_id="m-1",
     run_id="r-1",
-    created=0,
 )
 
 
