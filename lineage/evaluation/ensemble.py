@@ -1,11 +1,17 @@
-"""Ensembles of generations: the mean of their probabilities."""
+"""Ensembles of generations: the mean of their probabilities, from logits that were computed once."""
+
+from collections.abc import Mapping, Sequence
 
 import torch
+from ignite.engine import Engine
 from torch import Tensor
+
+from lineage.training.metrics import classification_metrics
+from lineage.vision.images import Description
 
 
 class RunningEnsemble:
-    """The mean of the probabilities of the generations so far, each passed over the data once.
+    """The mean of the probabilities of the generations so far, in float64.
 
     Args:
         labels: Classes of the N samples, shape (N,).
@@ -15,11 +21,13 @@ class RunningEnsemble:
         self.labels = labels
         self.size = 0
         self._sum: Tensor | None = None
+        self._total = 0.0
 
-    def add(self, probabilities: Tensor) -> None:
-        """Take in one more member's probabilities, shape (N, C)."""
-        double = probabilities.to(torch.float64)
-        self._sum = double if self._sum is None else self._sum + double
+    def add(self, logits: Tensor, weight: float = 1.0) -> None:
+        """Take in one more member's logits, shape (N, C)."""
+        share = weight * logits.to(torch.float64).softmax(1)
+        self._sum = share if self._sum is None else self._sum + share
+        self._total += weight
         self.size += 1
 
     @property
@@ -31,9 +39,52 @@ class RunningEnsemble:
         """
         if self._sum is None:
             raise ValueError("An ensemble must have at least one member, but has none.")
-        return self._sum / self.size
+        return self._sum / self._total
 
     @property
     def accuracy(self) -> float:
         """Share of the samples whose label is the ensemble's top class."""
         return (self.probabilities.argmax(1) == self.labels).double().mean().item()
+
+
+def score(probabilities: Tensor, labels: Tensor, description: Description, top_k: int) -> dict[str, float]:
+    """The metrics of probabilities that are known already.
+
+    Args:
+        probabilities: Shape (N, C), each row summing to 1.
+        labels: Classes, shape (N,).
+        description: Of the data.
+        top_k: K of top score difference and secondary mass.
+
+    Returns:
+        What ``classification_metrics`` gives, by name.
+    """
+    superclasses = None if description.superclasses is None else torch.tensor(description.superclasses)
+    metrics = classification_metrics(description.num_classes, top_k, torch.device("cpu"), superclasses)
+    smallest = torch.finfo(probabilities.dtype).tiny
+    output: Mapping[str, Tensor] = {"logits": probabilities.clamp_min(smallest).log(), "labels": labels}
+    evaluator = Engine(lambda _engine, batch: batch)
+    for name, metric in metrics.items():
+        metric.attach(evaluator, name)
+    evaluator.run([output])
+    return {name: float(evaluator.state.metrics[name]) for name in metrics}
+
+
+def score_prefixes(
+    logits: Sequence[Tensor], weights: Sequence[float], labels: Tensor, description: Description, top_k: int
+) -> list[dict[str, float]]:
+    """The metrics of the ensembles of the first, the first two, … of several members.
+
+    Args:
+        logits: One (N, C) a member.
+        weights: One a member.
+        labels: Classes, shape (N,).
+        description: Of the data.
+        top_k: K of the metrics.
+    """
+    ensemble = RunningEnsemble(labels)
+    found = []
+    for member, weight in zip(logits, weights, strict=True):
+        ensemble.add(member, weight)
+        found.append(score(ensemble.probabilities, labels, description, top_k))
+    return found

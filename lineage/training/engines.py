@@ -111,7 +111,7 @@ def make_evaluator(
     return evaluator
 
 
-def collect_rows(evaluator: Engine, row: Callable[[dict[str, Any]], Tensor], into: Tensor) -> None:
+def collect_rows(evaluator: Engine, row: Callable[[dict[str, Tensor]], Tensor], into: Tensor) -> None:
     """Write what ``row`` makes of an output, shape (n, …), into the rows of ``into`` by sample index."""
 
     @evaluator.on(Events.ITERATION_COMPLETED)

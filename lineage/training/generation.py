@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from accelerate import Accelerator
@@ -54,12 +55,12 @@ class Measurement:
 
     Attributes:
         metrics: By name, see ``classification_metrics``.
-        probabilities: Of every row of the part's images, shape (rows, C), on the CPU; of shape (0,) unless
+        logits: Of every row of the part's images, float32, shape (rows, C), on the CPU; of shape (0,) unless
             asked for. Rows that are not in the part are zero.
     """
 
     metrics: dict[str, float]
-    probabilities: Tensor
+    logits: Tensor
 
 
 def measure(
@@ -68,7 +69,7 @@ def measure(
     part: Part,
     top_k: int,
     teacher_predictions: Tensor | None = None,
-    keep_probabilities: bool = False,
+    keep_logits: bool = False,
 ) -> Measurement:
     """Pass ``network`` over ``part`` once, in float32, on all processes; each sample counts once.
 
@@ -78,7 +79,7 @@ def measure(
         part: What to look at.
         top_k: K of top score difference and secondary mass.
         teacher_predictions: Classes that the teacher predicts, by row; None leaves agreement out.
-        keep_probabilities: Whether to return the probabilities, too.
+        keep_logits: Whether to return the logits, too.
     """
     description = part.description
     superclasses = None if description.superclasses is None else torch.tensor(description.superclasses)
@@ -88,12 +89,12 @@ def measure(
     loader = evaluation_batches(part.images, description, part.indices, part.batch_size, part.workers)
     evaluator = make_evaluator(accelerator, network, metrics, len(part), teacher_predictions)
     rows = torch.zeros(0)
-    if keep_probabilities:
+    if keep_logits:
         rows = torch.zeros(len(part.images), description.num_classes, device=accelerator.device)
-        collect_rows(evaluator, lambda output: output["logits"].softmax(1), rows)
+        collect_rows(evaluator, itemgetter("logits"), rows)
     evaluator.run(accelerator.prepare_data_loader(loader))
     values = {name: float(evaluator.state.metrics[name]) for name in metrics}
-    if not keep_probabilities:
+    if not keep_logits:
         return Measurement(values, rows)
     return Measurement(values, accelerator.reduce(rows, reduction="sum").cpu())
 
@@ -106,7 +107,7 @@ class Trained:
         network: With the registered weights (their average where one is kept), on the CPU.
         history: One record an epoch: ``train_loss``, ``lr``, ``images_per_second`` and, where there is a
             validation part, ``validation_…``. Without epochs, one record of the initial weights.
-        test: Of the last epoch, read once, with the probabilities of every test sample.
+        test: Of the last epoch, read once, with the logits of every test sample.
         seconds: Spent training and evaluating.
     """
 
@@ -252,9 +253,8 @@ class GenerationTraining:
         if len(self.samples.validation) == 0:
             return {}
         self._take_weights()
-        measured = measure(
-            self.accelerator, self.evaluated, self.samples.validation, self.course.top_k, teacher_predictions
-        )
+        part, top_k = self.samples.validation, self.course.top_k
+        measured = measure(self.accelerator, self.evaluated, part, top_k, teacher_predictions)
         return {f"validation_{name}": value for name, value in measured.metrics.items()}
 
     def _take_weights(self) -> None:
@@ -271,8 +271,8 @@ class GenerationTraining:
         """The teacher's classes by row: it sees evaluation images once a generation, not once an epoch."""
         if self.teacher is None or len(part) == 0:
             return None
-        seen = measure(self.accelerator, self.teacher, part, self.course.top_k, keep_probabilities=True)
-        return seen.probabilities.argmax(1).to(self.accelerator.device)
+        seen = measure(self.accelerator, self.teacher, part, self.course.top_k, keep_logits=True)
+        return seen.logits.argmax(1).to(self.accelerator.device)
 
     def _save(self, engine: Engine) -> None:
         self.checkpoint.save(self.accelerator, engine.state.epoch)

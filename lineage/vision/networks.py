@@ -13,6 +13,7 @@ from torch import nn
 
 from lineage.errors import RecipeError, suggestion
 from lineage.extensions import Builder, resolve
+from lineage.vision.exported import ExportedNetwork
 from lineage.vision.small_networks import densenet_bc, resnet, wide_resnet
 from lineage.vision.torchvision_models import (
     PREFIX,
@@ -35,6 +36,10 @@ NETWORKS: dict[str, Builder] = {
     "wrn-40-2": partial(wide_resnet, 40, 2),
 }
 """Our builders, called ``(num_classes, input_shape, **options)``; an installed package's take the same."""
+
+
+EXPORTED = "pt2"
+"""A program of ``torch.export``; no recipe names it, and all that it is comes with its weights."""
 
 
 def build_network(
@@ -92,6 +97,8 @@ def _find(name: str) -> tuple[Builder, list[str] | None]:
     """The builder of a name and the options it takes, None for any."""
     if name.startswith(PREFIX):
         return partial(build_torchvision, name), torchvision_options(name)
+    if name == EXPORTED:
+        return ExportedNetwork, []
     if name not in NETWORKS and PREFIX + name in torchvision_names():
         raise RecipeError(f"Unknown network '{name}'. Did you mean '{PREFIX}{name}'?")
     builder = resolve("network", name, NETWORKS)

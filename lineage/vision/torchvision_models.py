@@ -148,7 +148,7 @@ def build_torchvision(
         if "aux_logits" in inspect.signature(model_class).parameters:
             settings |= {"aux_logits": False, "init_weights": True}
     else:
-        settings["weights"] = _known_weights(name, weights)
+        settings["weights"] = known_weights(name, weights)
     model = _construct(name, settings, input_shape)
     head = ConvolutionalHeadNetwork if isinstance(model, models.SqueezeNet) else LinearHeadNetwork
     network: nn.Module = head(model, num_classes)
@@ -182,8 +182,16 @@ def _size_settings(
     return {}
 
 
-def _known_weights(name: str, weights: str) -> models.WeightsEnum:
-    """The entry of torchvision's table; one without classes is left out, for its last layers hold NaN."""
+def known_weights(name: str, weights: str) -> models.WeightsEnum:
+    """An entry of torchvision's table; one without classes is left out, for its last layers hold NaN.
+
+    Args:
+        name: One of ``torchvision_names()``.
+        weights: Such as ``IMAGENET1K_V1`` or ``DEFAULT``.
+
+    Raises:
+        RecipeError: If torchvision lists no such weights for the model.
+    """
     members = models.get_model_weights(name.removeprefix(PREFIX)).__members__
     known = {key: member for key, member in members.items() if member.meta["categories"]}
     if weights not in list(known):

@@ -118,7 +118,7 @@ def test_training_gives_the_same_bits_twice(build: Build) -> None:
     first, second = build(folder="a").run(), build(folder="b").run()
     assert_equal(weights(first), weights(second))
     assert first.test.metrics == second.test.metrics
-    assert torch.equal(first.test.probabilities, second.test.probabilities)
+    assert torch.equal(first.test.logits, second.test.logits)
 
 
 def test_training_depends_on_the_seed_of_order_alone(build: Build) -> None:
@@ -291,12 +291,12 @@ def test_measurement_counts_every_sample_once(build: Build, dataset: DataSet) ->
     training = build()
     network = small_network().eval()
     part = Part(dataset.test, torch.arange(45), dataset.description, 32)
-    seen = measure(training.accelerator, network, part, 3, keep_probabilities=True)
+    seen = measure(training.accelerator, network, part, 3, keep_logits=True)
     mean, std = dataset.description.mean[0], dataset.description.std[0]
     images = (dataset.test.pixels.permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.no_grad():
         logits = network(images)
-    torch.testing.assert_close(seen.probabilities, logits.softmax(1))
+    torch.testing.assert_close(seen.logits, logits)
     accuracy = (logits.argmax(1) == dataset.test.labels).double().mean().item()
     assert seen.metrics["accuracy"] == accuracy
     expected = nn.functional.cross_entropy(logits.double(), dataset.test.labels).item()
@@ -310,10 +310,10 @@ def test_bfloat16_trains_but_measures_in_float32(build: Build) -> None:
     first.register_forward_hook(lambda _module, _inputs, output: kinds.append(output.dtype))
     trained = training.run()
     assert set(kinds) == {torch.bfloat16}
-    assert trained.test.probabilities.dtype == torch.float32
+    assert trained.test.logits.dtype == torch.float32
     assert {value.dtype for value in weights(trained).values()} <= {torch.float32, torch.int64}
-    again = measure(training.accelerator, trained.network, training.samples.test, 3, keep_probabilities=True)
-    assert torch.equal(again.probabilities, trained.test.probabilities)
+    again = measure(training.accelerator, trained.network, training.samples.test, 3, keep_logits=True)
+    assert torch.equal(again.logits, trained.test.logits)
 
 
 def test_test_set_is_read_once_and_last(build: Build, dataset: DataSet) -> None:
