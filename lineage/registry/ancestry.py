@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,25 @@ from mlflow.entities.model_registry import ModelVersion
 from lineage.errors import IntegrityError
 
 TAG = "lineage."
+MEMBER_TAG = TAG + "member."
 SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of an ensemble, pinned as it was when the ensemble was registered.
+
+    Attributes:
+        id: ``name/version``.
+        model_id: MLflow's ``m-…`` id of its logged model.
+        weights_sha256: Of its weights.
+        weight: Of its probabilities in the mean; the weights of all members sum to 1.
+    """
+
+    id: str
+    model_id: str
+    weights_sha256: str
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,7 @@ class Version:
         run_id: Of the run that trained it.
         created: Milliseconds since the epoch.
         aliases: That point here.
+        members: Of an ensemble, oldest first.
     """
 
     name: str
@@ -47,12 +66,13 @@ class Version:
     seed: int = 0
     recipe_digest: str = ""
     key: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict, hash=False)
     weights_sha256: str = ""
     model_id: str = ""
     run_id: str = ""
     created: int = 0
     aliases: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
 
     @property
     def id(self) -> str:
@@ -82,7 +102,7 @@ class Version:
             "weights_sha256": self.weights_sha256,
             "model_id": self.model_id,
             "run_id": self.run_id,
-        }
+        } | ({"members": [asdict(member) for member in self.members]} if self.members else {})
 
 
 def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> Version | None:
@@ -101,7 +121,7 @@ def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> V
         )
     try:
         return _read_tags(entity, aliases)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise IntegrityError(
             f"The tags of {uri} must be those that lineage gave it, but one is missing or altered: {error};"
             " put it right in MLflow, or delete the version."
@@ -128,7 +148,18 @@ def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
         run_id=entity.run_id or "",
         created=int(entity.creation_timestamp or 0),
         aliases=aliases,
+        members=_read_members(tags),
     )
+
+
+def _read_members(tags: dict[str, str]) -> tuple[Member, ...]:
+    """The members in the order of their numbers."""
+    numbered = {
+        int(name.removeprefix(MEMBER_TAG)): Member(**json.loads(value))
+        for name, value in tags.items()
+        if name.startswith(MEMBER_TAG)
+    }
+    return tuple(numbered[number] for number in sorted(numbered))
 
 
 @dataclass(frozen=True)
@@ -186,6 +217,32 @@ class Family:
             found[teacher.id] = teacher
             teacher = self.teacher(teacher)
         return tuple(found.values())
+
+    def descendants(self, version: Version) -> tuple[Version, ...]:
+        """Whom ``version`` taught, their students and so on, and ensembles that hold any; nearest first."""
+        found: dict[str, Version] = {}
+        nearest = [version]
+        while nearest:
+            children = [child for parent in nearest for child in self._children(parent)]
+            nearest = [child for child in dict.fromkeys(children) if child.id not in found]
+            found |= {child.id: child for child in nearest if child.id != version.id}
+            nearest = [child for child in nearest if child.id != version.id]
+        return tuple(found.values())
+
+    def _children(self, version: Version) -> tuple[Version, ...]:
+        return self.students(version) + tuple(self._ensembles.get(version.id, ()))
+
+    @cached_property
+    def _ensembles(self) -> dict[str, list[Version]]:
+        ensembles: dict[str, list[Version]] = {}
+        for version in self.versions:
+            for member in version.members:
+                ensembles.setdefault(member.id, []).append(version)
+        return ensembles
+
+    def with_id(self, version_id: str) -> Version | None:
+        """The version called ``name/version``, if it is in this family."""
+        return self._by_id.get(version_id)
 
     def with_key(self, key: str) -> Version | None:
         """The oldest version of that key: what need not be trained again."""

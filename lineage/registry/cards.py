@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 from lineage.registry.ancestry import Version
 
+_STUDENTS = "- students:"
 _STUDENTS_ON_CARD = 20
 
 
@@ -25,11 +26,28 @@ def card(version: Version, teacher: Version | None, students: tuple[Version, ...
     return "\n".join(lines)
 
 
+def mended(text: str, version: Version, teacher: Version | None, students: tuple[Version, ...]) -> str:
+    """``text``, a version's card, with the links to students put right and all else as somebody left it.
+
+    A card that is empty is written anew.
+    """
+    if not text.strip():
+        return card(version, teacher, students)
+    wanted = [students_line(students)] if students else []
+    lines = text.split("\n")
+    places = [place for place, line in enumerate(lines) if line.startswith(_STUDENTS)]
+    if [lines[place] for place in places] == wanted:
+        return text
+    kept = [line for line in lines if not line.startswith(_STUDENTS)]
+    place = places[0] if places else len(kept)
+    return "\n".join([*kept[:place], *wanted, *kept[place:]])
+
+
 def students_line(students: tuple[Version, ...]) -> str:
     """The line of a card that links students, the oldest twenty of them."""
     shown = ", ".join(version_link(student.id) for student in students[:_STUDENTS_ON_CARD])
     more = len(students) - _STUDENTS_ON_CARD
-    return f"- students: {shown}" + (f" and {more} more" if more > 0 else "")
+    return f"{_STUDENTS} {shown}" + (f" and {more} more" if more > 0 else "")
 
 
 def version_link(version_id: str) -> str:

@@ -1,25 +1,14 @@
-"""How a network lies in MLflow: safetensors and JSON, no pickle and no code.
-
-The layout of one logged model::
-
-    MLmodel               flavors ``lineage`` and ``python_function``, signature
-    weights.safetensors   parameters and buffers
-    lineage.json          how to build the network; the data set's classes and normalisation
-    recipe.json           the resolved recipe it was grown from, as it was given
-    requirements.txt …    what MLflow wants beside it
+"""How a network lies in MLflow, as a flavor of its own.
 
 The module is an MLflow flavor (``save_model``, ``log_model``, ``load_model``, ``_load_pyfunc``), so
 ``mlflow.pyfunc.load_model("models:/digits/3")`` and ``mlflow models serve`` work wherever ``lineage`` is
-installed.
+installed. ``artifacts.py`` tells what the files are.
 """
 
-import hashlib
-import json
 import re
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,82 +21,49 @@ from mlflow import MlflowClient, pyfunc
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
 
 from lineage.errors import IntegrityError, NotFoundError
-from lineage.registry.ancestry import Version
+from lineage.registry.ancestry import Member, Version
+from lineage.registry.artifacts import (
+    MEMBERS_FOLDER,
+    RECIPE_FILE,
+    SCHEMA,
+    STRUCTURE_FILE,
+    WEIGHTS_FILE,
+    LoadedModel,
+    read_network,
+    read_recipe,
+    read_structure,
+    weights_digest,
+    write_files,
+)
 from lineage.registry.store import safe_uri, translated_errors
+from lineage.vision.combined import EnsembleNetwork, fit_to_data
 from lineage.vision.datasets import Description
-from lineage.vision.networks import build_network, options_without_weights
+
+__all__ = [
+    "RECIPE_FILE",
+    "STRUCTURE_FILE",
+    "WEIGHTS_FILE",
+    "LoadedModel",
+    "load_model",
+    "load_version",
+    "log_model",
+    "read_model",
+    "save_model",
+    "signature",
+    "weights_digest",
+]
 
 FLAVOR_NAME = "lineage"
-SCHEMA = 1
-WEIGHTS_FILE = "weights.safetensors"
-STRUCTURE_FILE = "lineage.json"
-RECIPE_FILE = "recipe.json"
 
 _NOT_IN_A_MODEL_NAME = re.compile(r"[/:.%\"']")  # MLflow refuses them in a logged model, not a registered one
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A network together with what is needed to use it.
-
-    Attributes:
-        network: In evaluation mode; takes normalised images (B, C, H, W), has ``features`` and gives logits.
-        network_name: As in a recipe.
-        network_options: Of its builder.
-        description: Class names, normalisation and digest of the data it was trained on.
-        recipe: The resolved recipe as JSON, or "" for a network that no recipe made.
-    """
-
-    network: nn.Module
-    network_name: str
-    network_options: Mapping[str, Any]
-    description: Description
-    recipe: str = ""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-        return self.description.class_names
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each channel's pixel values in [0, 1]: subtracted before the network."""
-        return self.description.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Of each channel's pixel values in [0, 1]: divided by before the network."""
-        return self.description.std
-
-    def logits(self, pixels: Tensor) -> Tensor:
-        """Logits (B, classes) for pixel values in [0, 1]: float32 (B, C, H, W), on the network's device."""
-        mean, std = (torch.tensor(v, device=pixels.device).view(-1, 1, 1) for v in (self.mean, self.std))
-        with torch.inference_mode():
-            logits: Tensor = self.network((pixels - mean) / std)
-        return logits
-
-
 def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None) -> None:
-    """Write ``model`` to the empty folder ``path`` in the layout above."""
+    """Write ``model`` to the empty folder ``path``, with what MLflow wants beside it."""
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS_FILE).write_bytes(_serialized(model.network))
-    structure = {
-        "schema": SCHEMA,
-        "network": {
-            "name": model.network_name,
-            "options": options_without_weights(model.network_name, model.network_options),
-        },
-        "data": model.description.to_json(),
-    }
-    (folder / STRUCTURE_FILE).write_text(json.dumps(structure, indent=1))
-    if model.recipe:
-        (folder / RECIPE_FILE).write_text(model.recipe)
+    write_files(model, folder)
     requirements = _write_environment(folder)
     mlflow_model = mlflow_model or Model()
     mlflow_model.signature = signature(model.description)
@@ -154,66 +110,68 @@ def load_model(model_uri: str) -> LoadedModel:
 
 
 def read_model(folder: Path) -> LoadedModel:
-    """The network in a folder that ``save_model`` wrote.
+    """The model in a folder that ``save_model`` wrote; an ensemble's members are pulled where it embeds none.
 
     Raises:
-        NotFoundError: If a file is missing.
-        IntegrityError: If a later version of the tool wrote it, a file is damaged, or weights and structure
-            differ.
+        NotFoundError: If a file or a member is missing.
+        IntegrityError: If a later version of the tool wrote it, a file is damaged, or weights are not those
+            that structure or members were registered with.
     """
-    weights_file = _file(folder, WEIGHTS_FILE)
-    name, options, data = _read_structure(_file(folder, STRUCTURE_FILE))
-    description = Description.from_json(data)
-    network = build_network(name, description.num_classes, description.input_shape, options)
-    try:
-        network.load_state_dict(load_file(weights_file))
-    except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise IntegrityError(
-            f"The weights must fit network '{name}', but do not ({reason}); restore its files."
-        ) from error
-    network.to(memory_format=torch.channels_last).eval()
-    recipe = folder / RECIPE_FILE
-    text = recipe.read_text() if recipe.is_file() else ""
-    return LoadedModel(network, name, options, description, text)
+    structure = read_structure(folder)
+    recipe = read_recipe(folder)
+    name, description = structure.name, structure.description
+    if not structure.members:
+        return LoadedModel(read_network(folder, structure), name, structure.options, description, recipe)
+    copies = folder / MEMBERS_FOLDER
+    models = [_read_member(copies / str(i), member) for i, member in enumerate(structure.members)]
+    networks = [
+        fit_to_data(model.network, model.description, description, f"models:/{member.id}")
+        for model, member in zip(models, structure.members, strict=True)
+    ]
+    network = EnsembleNetwork(networks, [member.weight for member in structure.members]).eval()
+    kept = tuple(models) if copies.is_dir() else ()
+    return LoadedModel(network, name, {}, description, recipe, structure.members, kept)
 
 
-@translated_errors()
 def load_version(version: Version) -> LoadedModel:
-    """The network of ``version``, pulled from the registry and verified.
+    """The model of ``version``, pulled from the registry and verified.
 
     Raises:
         IntegrityError: If the weights are not those that were registered.
         NotFoundError: If the store no longer holds them.
     """
+    return _load(version.id, version.model_id, version.weights_sha256)
+
+
+def _read_member(copy: Path, member: Member) -> LoadedModel:
+    """A member of an ensemble: its embedded copy, or the version that it names."""
+    if not copy.is_dir():
+        return _load(member.id, member.model_id, member.weights_sha256)
+    _require_digest(weights_digest(copy), member.id, member.weights_sha256)
+    return read_model(copy)
+
+
+@translated_errors()
+def _load(version_id: str, model_id: str, weights_sha256: str) -> LoadedModel:
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.model_id}", dst_path=place))
         try:
+            folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=place))
             found = weights_digest(folder)
         except NotFoundError as error:
             raise NotFoundError(
-                f"The weights of {version.uri} must lie in {safe_uri()}, but do not; restore the artifacts of"
-                f" {version.model_id}."
+                f"The weights of models:/{version_id} must lie in {safe_uri()}, but do not;"
+                f" restore the artifacts of {model_id}."
             ) from error
-        if found != version.weights_sha256:
-            raise IntegrityError(
-                f"The weights of {version.uri} must have the SHA-256 {version.weights_sha256[:12]}… they were"
-                f" registered with, but have {found[:12]}…; do not use them, restore the artifacts of"
-                f" {version.model_id}."
-            )
+        _require_digest(found, version_id, weights_sha256)
         return read_model(folder)
 
 
-def weights_digest(weights: nn.Module | Path) -> str:
-    """SHA-256, in hex, of a network's weights, or of those in a folder that ``save_model`` wrote.
-
-    Raises:
-        NotFoundError: If the folder holds no weights.
-    """
-    if isinstance(weights, nn.Module):
-        return hashlib.sha256(_serialized(weights)).hexdigest()
-    with _file(weights, WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _require_digest(found: str, version_id: str, registered: str) -> None:
+    if found != registered:
+        raise IntegrityError(
+            f"The weights of models:/{version_id} must have the SHA-256 {registered[:12]}… they were"
+            f" registered with, but have {found[:12]}…; do not use them, restore its artifacts."
+        )
 
 
 def signature(description: Description) -> ModelSignature:
@@ -245,41 +203,6 @@ class _PyfuncModel:
 def _load_pyfunc(path: str) -> _PyfuncModel:
     """Called by MLflow with the model's folder."""
     return _PyfuncModel(read_model(Path(path)))
-
-
-def _file(folder: Path, name: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        raise NotFoundError(
-            f"A model of lineage must hold {name}, but this one does not; was it logged by lineage?"
-        )
-    return path
-
-
-def _read_structure(file: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The network's name and options and the description of its data, as ``lineage.json`` holds them."""
-    try:
-        structure = json.loads(file.read_text())
-        schema = int(structure["schema"])
-        if schema > SCHEMA:
-            raise IntegrityError(
-                f"The model's schema must be at most {SCHEMA}, but is {schema}; update lineage."
-            )
-        network = structure["network"]
-        return network["name"], network["options"], structure["data"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"{STRUCTURE_FILE} must be what lineage wrote, but is not ({error}); restore it."
-        ) from error
-
-
-def _serialized(network: nn.Module) -> bytes:
-    """The weights file: safetensors sorts by type and name, so equal weights give equal bytes.
-
-    Copies, since safetensors refuses tensors that share memory, as tied weights do.
-    """
-    values = network.state_dict().items()
-    return save({name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in values})
 
 
 def _write_environment(folder: Path) -> str:

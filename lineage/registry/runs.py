@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,18 +85,19 @@ class GenerationRun:
 def start_run(
     experiment_id: str,
     name: str,
-    teacher: Version | None,
+    inputs: Sequence[Version],
     tags: Mapping[str, str],
     recipe: str,
     parameters: Mapping[str, Any],
     data: Description,
 ) -> GenerationRun:
-    """Open a run under the teacher's, with the teacher as model input and the data set as dataset input.
+    """Open a run under its teacher's, with the teacher as model input and the data set as dataset input.
 
     Args:
         experiment_id: Where the family's runs lie.
         name: Shown in the runs table.
-        teacher: None for a patriarch.
+        inputs: What the model comes from: a student's teacher, an ensemble's members, nothing for a
+            patriarch. The run is nested under that of the last.
         tags: Without the ``lineage.`` prefix.
         recipe: The resolved recipe as JSON.
         parameters: The recipe again, flat, for the UI's comparisons.
@@ -104,8 +105,8 @@ def start_run(
     """
     client = MlflowClient()
     all_tags = resolve_tags({TAG + key: value for key, value in tags.items()})
-    if teacher is not None:
-        all_tags[MLFLOW_PARENT_RUN_ID] = teacher.run_id
+    if inputs and inputs[-1].run_id:
+        all_tags[MLFLOW_PARENT_RUN_ID] = inputs[-1].run_id
     run = client.create_run(experiment_id, tags=all_tags, run_name=name)
     run_id = str(run.info.run_id)
     dataset = Dataset(
@@ -117,10 +118,11 @@ def start_run(
     client.log_inputs(
         run_id,
         datasets=[DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])],
-        models=[] if teacher is None else [LoggedModelInput(teacher.model_id)],
+        models=[LoggedModelInput(version.model_id) for version in inputs],
     )
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
-    client.log_text(run_id, recipe, RECIPE_FILE)
+    if recipe:
+        client.log_text(run_id, recipe, RECIPE_FILE)
     return GenerationRun(run_id)
 
 

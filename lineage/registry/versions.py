@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import mlflow
 from mlflow import MlflowClient
@@ -10,22 +10,21 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     BAD_REQUEST,
-    INVALID_PARAMETER_VALUE,
     RESOURCE_ALREADY_EXISTS,
-    RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
 )
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError, suggestion
-from lineage.registry.ancestry import SCHEMA, TAG, Family, Version, from_model_version
-from lineage.registry.cards import card, students_line
+from lineage.registry.ancestry import SCHEMA, TAG, Family, Member, Version, from_model_version
+from lineage.registry.cards import card, mended
+from lineage.registry.entities import model_versions
+from lineage.registry.history import ALIAS, REGISTERED, Event, record
 from lineage.registry.store import connect, safe_uri, translated_errors
 
 BEST = "best"
 LATEST_GENERATION = "latest-generation"
 
 _URI = re.compile(r"models:/(?P<name>[^/:]+)(/(?P<version>\d+)|@(?P<alias>[\w-]+))")
-_PAGE = 10_000
 _NUMBERS_IN_MESSAGE = 10
 
 
@@ -42,6 +41,8 @@ class Birth:
         key: Of everything the weights depend on.
         metrics: Final numbers.
         weights_sha256: Of the weights file.
+        kind: ``generation``, ``ensemble`` or ``adopted``.
+        members: Of an ensemble.
     """
 
     generation: int
@@ -52,12 +53,14 @@ class Birth:
     key: str
     metrics: dict[str, float]
     weights_sha256: str
+    kind: str = "generation"
+    members: tuple[Member, ...] = ()
 
     def tags(self) -> dict[str, str]:
         """All tags of the new version; a patriarch has no teacher and is its own root."""
         tags = {
             "schema": str(SCHEMA),
-            "kind": "generation",
+            "kind": self.kind,
             "generation": str(self.generation),
             "objective": self.objective,
             "seed": str(self.seed),
@@ -73,6 +76,7 @@ class Birth:
                 "teacher_sha256": self.teacher.weights_sha256,
                 "root": self.teacher.root,
             }
+        tags |= {f"member.{i}": json.dumps(asdict(member)) for i, member in enumerate(self.members)}
         return {TAG + name: value for name, value in tags.items()}
 
 
@@ -89,7 +93,28 @@ def read_family(name: str, missing_ok: bool = False) -> Family:
         UsageError: If no model can have that name.
         RegistryError: If the store does not answer.
     """
-    return _family(name, _model_versions(name, missing_ok))
+    return _family(name, model_versions(name, missing_ok))
+
+
+def read_ancestors(version: Version) -> tuple[Version, ...]:
+    """Teachers of ``version``, nearest first, also where they are registered under other names.
+
+    Raises:
+        NotFoundError: If the store holds no model of a teacher's name.
+    """
+    families: dict[str, Family] = {}
+    found: dict[str, Version] = {}
+    teacher = version.teacher
+    while teacher is not None and teacher not in found and teacher != version.id:
+        name = teacher.rpartition("/")[0]
+        if name not in families:
+            families[name] = read_family(name)
+        member = families[name].with_id(teacher)
+        if member is None:
+            break
+        found[teacher] = member
+        teacher = member.teacher
+    return tuple(found.values())
 
 
 @translated_errors()
@@ -106,7 +131,7 @@ def find_version(uri: str) -> Version:
         raise UsageError(
             f"A model URI must read models:/NAME/VERSION or models:/NAME@ALIAS, but got '{uri}'."
         )
-    found = _model_versions(match["name"])
+    found = model_versions(match["name"])
     for entity in found:
         if match["alias"] in entity.aliases or match["version"] == str(entity.version):
             version = from_model_version(entity, tuple(entity.aliases))
@@ -147,6 +172,7 @@ def register(name: str, birth: Birth, model_id: str, run_id: str) -> Version:
         description=card(draft, birth.teacher, ()),
         model_id=model_id,
     )
+    record(name, Event(REGISTERED, int(created.version), model_id=model_id))
     family = settle(name)
     return next(version for version in family if version.version == int(created.version))
 
@@ -159,26 +185,29 @@ def settle(name: str) -> Family:
     ``latest-generation`` to the highest generation, then the newest version.
     """
     client = connect()
-    entities = _model_versions(name)
+    entities = model_versions(name)
     family = _family(name, entities)
     held = {alias: version for version in family for alias in version.aliases}
-    wanted = _wanted_aliases(family)
+    wanted = wanted_aliases(family)
     for alias, version in wanted.items():
+        previous = held[alias].version if alias in held else None
         if version is None and alias in held:
             client.delete_registered_model_alias(name, alias)
+            record(name, Event(ALIAS, None, alias, previous))
         elif version is not None and held.get(alias) != version:
-            _point(client, alias, version)
+            point(client, alias, version)
+            record(name, Event(ALIAS, version.version, alias, previous))
     descriptions = {int(entity.version): entity.description or "" for entity in entities}
     for version in family:
-        students = family.students(version)
-        if students and students_line(students) not in descriptions[version.version].splitlines():
-            text = card(version, family.teacher(version), students)
+        shown = descriptions[version.version]
+        text = mended(shown, version, family.teacher(version), family.students(version))
+        if text != shown:
             client.update_model_version(name, str(version.version), description=text)
     settled = all(held.get(alias) == version for alias, version in wanted.items())
     return family if settled else read_family(name)
 
 
-def _wanted_aliases(family: Family) -> dict[str, Version | None]:
+def wanted_aliases(family: Family) -> dict[str, Version | None]:
     """Where the aliases should point."""
     generations = [version for version in family if version.kind == "generation"]
     validated = [version for version in generations if "validation_accuracy" in version.metrics]
@@ -188,7 +217,7 @@ def _wanted_aliases(family: Family) -> dict[str, Version | None]:
     }
 
 
-def _point(client: MlflowClient, alias: str, version: Version) -> None:
+def point(client: MlflowClient, alias: str, version: Version) -> None:
     """Set an alias, again where another process created it at this moment, which MLflow takes for a fault."""
     try:
         client.set_registered_model_alias(version.name, alias, str(version.version))
@@ -196,48 +225,6 @@ def _point(client: MlflowClient, alias: str, version: Version) -> None:
         if error.error_code != ErrorCode.Name(BAD_REQUEST):
             raise
         client.set_registered_model_alias(version.name, alias, str(version.version))
-
-
-def _model_versions(name: str, missing_ok: bool = False) -> list[ModelVersion]:
-    """Everything registered under ``name``, whoever made it, by number, with aliases."""
-    client = connect()
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
-            raise UsageError(
-                f"A registered model's name must be a text without '/' and ':', but got '{name}'."
-            ) from error
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise
-        if missing_ok:
-            return []
-        known = [model.name for model in client.search_registered_models(max_results=1000)]
-        raise NotFoundError(
-            f"The store {safe_uri()} holds no registered model '{name}'.{suggestion(name, known)}"
-        ) from error
-    aliases: dict[str, list[str]] = {}
-    for alias, number in sorted(model.aliases.items()):
-        aliases.setdefault(str(number), []).append(alias)
-    found: list[ModelVersion] = []
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(_named(name), max_results=_PAGE, page_token=token)
-        found += [entity for entity in page if entity.name == name]
-        token = page.token
-        if not token:
-            break
-    for entity in found:
-        entity.aliases = aliases.get(str(entity.version), [])
-    return sorted(found, key=lambda entity: int(entity.version))
-
-
-def _named(name: str) -> str:
-    """The filter for versions of ``name``; MLflow's has no escape, so a quote is any one character."""
-    if "'" not in name:
-        return f"name = '{name}'"
-    pattern = re.sub(r"['\\]", "_", name)
-    return f"name LIKE '{pattern}'"
 
 
 def _family(name: str, entities: list[ModelVersion]) -> Family:

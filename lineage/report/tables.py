@@ -5,13 +5,15 @@ from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
-from rich.text import Text
 
 from lineage.registry.ancestry import Version
+from lineage.registry.results import Transfer
 from lineage.report.comparison import CONFIDENCE, Comparison, Difference, Spread
-from lineage.report.formats import MISSING, change, counted, printable, quantity, spread, unit_of_changes
+from lineage.report.formats import MISSING, change, counted, quantity, spread, unit_of_changes
+from lineage.report.layout import add_row as _add_row
+from lineage.report.layout import new_table as _table
+from lineage.report.layout import numeric as _numeric
 
 
 def generations_table(versions: Sequence[Version], teachers: Mapping[str, Version]) -> Table:
@@ -119,6 +121,88 @@ def evaluation_table(measured: Mapping[str, float], recorded: Mapping[str, float
     return table
 
 
+def ensemble_table(
+    members: Sequence[Version],
+    weights: Sequence[float],
+    alone: Sequence[Mapping[str, float]],
+    prefixes: Sequence[Mapping[str, float]],
+) -> Table:
+    """Each member alone, and the ensemble of the members down to its row.
+
+    Args:
+        members: In order.
+        weights: One a member, summing to 1.
+        alone: The metrics of each member.
+        prefixes: The metrics of the ensembles of the first, the first two, … members.
+    """
+    measures = ("accuracy", "calibration_error", "cross_entropy")
+    alone_titles = ("\naccuracy", "calib.\nerror", "cross-\nentropy")
+    so_far_titles = ("accuracy\nso far", "error\nso far", "entropy\nso far")
+    table = _table("member", *_numeric("generation", "weight", *alone_titles, *so_far_titles))
+    for member, weight, own, so_far in zip(members, weights, alone, prefixes, strict=True):
+        cells = [quantity(f"test_{name}", metrics[name]) for metrics in (own, so_far) for name in measures]
+        _add_row(table, member.id, str(member.generation), f"{weight:.3f}", *cells)
+    return table
+
+
+def transfer_table(results: Sequence[Transfer]) -> Table:
+    """Versions on another data set, one row a generation: the last word of ``lineage transfer``.
+
+    Args:
+        results: Of one target and one probe, in the order to show; at least one.
+    """
+    first = results[0]
+    names = {result.version.name for result in results}
+    title = f"{', '.join(sorted(names))} to {first.target}, {first.probe}, seed {first.seed}"
+    table = _table(
+        *_numeric(
+            "generation",
+            "own test\naccuracy",
+            "transfer\naccuracy",
+            "validation\naccuracy",
+            *first.chosen,
+            "time",
+            "version",
+        ),
+        title=title,
+        caption=list(dict.fromkeys(note for result in results for note in result.notes)),
+    )
+    for result in results:
+        version = result.version
+        accuracies = ("transfer_accuracy", "transfer_validation_accuracy")
+        _add_row(
+            table,
+            str(version.generation),
+            _metric(version, "test_accuracy"),
+            *(quantity(name, result.metrics.get(name)) for name in accuracies),
+            *(f"{value:g}" for value in result.chosen.values()),
+            quantity("transfer_seconds", result.metrics.get("transfer_seconds")),
+            f"v{version.version}" if len(names) == 1 else version.id,
+        )
+    return table
+
+
+def difference_tables(
+    titles: tuple[str, str],
+    recipe: Mapping[str, tuple[object, object]],
+    metrics: Mapping[str, tuple[float | None, float | None]],
+) -> list[Table]:
+    """Two versions side by side: the settings that differ, and all metrics.
+
+    Args:
+        titles: What the versions are called.
+        recipe: Differing keys with both values.
+        metrics: Names with both values; None where one is missing.
+    """
+    settings = _table("setting", *titles)
+    for key, values in recipe.items():
+        _add_row(settings, key, *(MISSING if value is None else str(value) for value in values))
+    numbers = _table("metric", *_numeric(*titles))
+    for name, pair in metrics.items():
+        _add_row(numbers, name, *(quantity(name, value) for value in pair))
+    return [table for table in (settings, numbers) if table.row_count]
+
+
 def comparison_table(comparison: Comparison) -> Table:
     """Lines side by side: a section a generation, differences from the first line with their intervals."""
     metric = comparison.metric
@@ -168,27 +252,3 @@ def _mean(versions: Iterable[Version], metric: str, num_seeds: int) -> str:
 
 def _metric(version: Version, name: str) -> str:
     return quantity(name, version.metrics.get(name))
-
-
-def _numeric(*headers: str) -> tuple[Column, ...]:
-    """Columns whose digits stand below digits and are never broken; headers break at their line ends only."""
-    return tuple(Column(header, justify="right", no_wrap=True) for header in headers)
-
-
-def _table(*columns: Column | str, title: str = "", caption: Sequence[str] = ()) -> Table:
-    """A table whose texts are text: nothing in a name is taken as markup."""
-    return Table(
-        *columns,
-        title=Text(printable(title)) if title else None,
-        caption=Text("\n").join(Text(printable(line)) for line in caption) if caption else None,
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-        title_justify="left",
-        caption_justify="left",
-    )
-
-
-def _add_row(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(printable(cell)) for cell in cells))

@@ -5,7 +5,8 @@ is drawn once.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from lineage.registry.ancestry import Family, Version
+from lineage.registry.removal import Tombstone
 from lineage.report.formats import change, counted, printable, quantity
 
 _DEPTH = 10
@@ -21,19 +23,25 @@ _DEPTH = 10
 _GUIDES = ("   ", "│  ", "├─ ", "└─ ")
 _ASCII_GUIDES = ("   ", "|  ", "+- ", "`- ")
 
+_REMOVED = "removed"
+
 _ENTITIES = str.maketrans({character: f"#{ord(character)};" for character in "#\"&'<>`{\\"})
 """Mermaid's own escapes of what its labels take for HTML, entities, Markdown or directives."""
 
 Words = list[tuple[str, str]]  # text, style
 
 
-def rich_tree(family: Family) -> Tree:
+def rich_tree(family: Family, removed: Sequence[Tombstone] = ()) -> Tree:
     """One line a version, below its teacher's; text alone, so that nothing in a name is taken as markup.
+
+    What was removed and left a tombstone stands in its place.
 
     A version at the left that has a teacher names it: one of another family, one that is missing, or one
     further up, where the branch has passed ``_DEPTH`` levels.
     """
-    tree = Tree(_line([(family.name, "bold"), (counted(len(family), "version"), "dim")]))
+    title = [(family.name, "bold"), (counted(len(family), "version"), "dim")]
+    family, num_removed = _with_tombstones(family, removed)
+    tree = Tree(_line([*title, (f"{num_removed} removed" if num_removed else "", "dim")]))
     tree.ASCII_GUIDES, tree.TREE_GUIDES = _ASCII_GUIDES, [_GUIDES] * len(tree.TREE_GUIDES)
     drawn: set[str] = set()
     for top in _tops(family):
@@ -53,8 +61,9 @@ def rich_tree(family: Family) -> Tree:
     return tree
 
 
-def dot(family: Family) -> str:
+def dot(family: Family, removed: Sequence[Tombstone] = ()) -> str:
     """The family for Graphviz, generations in ranks from left to right; teachers of elsewhere are dashed."""
+    family, _ = _with_tombstones(family, removed)
     lines = [f"digraph {_quoted(family.name)} {{", "  rankdir=LR;", "  node [shape=box];"]
     lines += [f"  {_quoted(version.id)} [label={_quoted(*_box(family, version))}];" for version in family]
     lines += [f"  {_quoted(teacher)} [style=dashed];" for teacher in _outside(family)]
@@ -66,8 +75,9 @@ def dot(family: Family) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def mermaid(family: Family) -> str:
+def mermaid(family: Family, removed: Sequence[Tombstone] = ()) -> str:
     """The family as a Mermaid flowchart from left to right; teachers of elsewhere are dashed."""
+    family, _ = _with_tombstones(family, removed)
     nodes = {version.id: f"v{version.version}" for version in family}
     outside = _outside(family)
     nodes |= {teacher: f"outside{index}" for index, teacher in enumerate(outside, 1)}
@@ -84,13 +94,23 @@ def mermaid(family: Family) -> str:
     return "\n".join([*lines, ""])
 
 
-def tree_json(family: Family) -> dict[str, Any]:
-    """Plain values: name, versions, and edges as pairs of teacher and student, each ``name/version``."""
+def tree_json(family: Family, removed: Sequence[Tombstone] = ()) -> dict[str, Any]:
+    """Plain values: name, versions, edges as pairs of teacher and student, ``name/version``, tombstones."""
     return {
         "name": family.name,
         "versions": [version.to_json() for version in family],
         "edges": [list(edge) for edge in _edges(family)],
+        "removed": [stone.to_json() for stone in removed if family.with_id(stone.version.id) is None],
     }
+
+
+def _with_tombstones(family: Family, removed: Sequence[Tombstone]) -> tuple[Family, int]:
+    """The family with what was removed from it, and how many that are; a crash may leave both."""
+    gone = [
+        replace(stone.version, kind=_REMOVED) for stone in removed if family.with_id(stone.version.id) is None
+    ]
+    versions = sorted([*family, *gone], key=lambda version: version.version)
+    return Family(family.name, tuple(versions)), len(gone)
 
 
 def _tops(family: Family) -> Iterator[Version]:
@@ -122,13 +142,17 @@ def _rows(family: Family, version: Version) -> list[Words]:
             merits.append((gain, "red" if gain.startswith("-") else "green"))
     if "ensemble_accuracy" in metrics:
         merits.append((f"ensemble {quantity('accuracy', metrics['ensemble_accuracy'])}", "cyan"))
-    role = version.objective if version.kind == "generation" else version.kind
+    role = version.objective if version.kind in ("generation", _REMOVED) else version.kind
     return [
         [(f"v{version.version}", "bold"), (f"generation {version.generation}", "")],
         merits,
         [(f"@{alias}", "magenta") for alias in version.aliases],
-        [(role, ""), (f"seed {version.seed}", "dim")],
+        [(role, ""), (f"seed {version.seed}", "dim"), (_gone(version), "red")],
     ]
+
+
+def _gone(version: Version) -> str:
+    return _REMOVED if version.kind == _REMOVED else ""
 
 
 def _teacher_words(family: Family, version: Version) -> Words:

@@ -1,21 +1,12 @@
-"""Registries to test against: an sqlite file in this process, and a server over HTTP."""
+"""What families look like in a registry, and how tests put them there."""
 
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import torch
 
 from lineage.registry.ancestry import Version
@@ -35,133 +26,6 @@ TILES = Description(
     input_shape=(3, 8, 8),
     digest="d" * 64,
 )
-
-
-@dataclass(frozen=True)
-class Registry:
-    """A store that the test's process speaks to.
-
-    Attributes:
-        uri: As in ``MLFLOW_TRACKING_URI``.
-        artifacts: Folder that the artifacts lie under.
-        log: Of a server's requests, or None where there is no server.
-    """
-
-    uri: str
-    artifacts: Path
-    log: Path | None = None
-
-    def weights_file(self, version: Version) -> Path:
-        """Where the weights of ``version`` lie."""
-        return next(self.artifacts.rglob(f"{version.model_id}/**/weights.safetensors"))
-
-    def requests_during(self, call: Callable[[], object]) -> list[str]:
-        """What the server was asked while ``call`` ran, such as ``GET /api/2.0/mlflow/runs/get?…``."""
-        assert self.log is not None
-        before = len(self.log.read_text().splitlines())
-        call()
-        time.sleep(0.1)  # the server writes after it answers
-        return [line for line in self.log.read_text().splitlines()[before:] if "/api/" in line]
-
-
-@contextmanager
-def _serving(command: list[str], folder: Path, health: str) -> Iterator[Path]:
-    """A process of its own while the block runs; the file it logs to, once ``health`` answers."""
-    log = folder / "server.log"
-    environment = os.environ | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # MLflow calls uvicorn
-    }
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        _await(health, process, log)
-        yield log
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _await(health: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if requests.get(health, timeout=5).ok:
-                return
-        except requests.RequestException:
-            time.sleep(0.1)
-    pytest.fail(f"The server does not answer: {log.read_text()}")
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Gives a port that nobody listens on."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def serving() -> Callable[[list[str], Path, str], AbstractContextManager[Path]]:
-    """Runs a server's command, in a folder, until an address answers and as long as a block lasts."""
-    return _serving
-
-
-@pytest.fixture(scope="session")
-def server(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
-) -> Iterator[Registry]:
-    """An ``mlflow server`` that proxies artifacts."""
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    uri = f"http://127.0.0.1:{port}"
-    with _serving(command, folder, f"{uri}/health") as log:
-        yield Registry(uri, folder / "artifacts", log)
-
-
-@pytest.fixture
-def http_registry(server: Registry, home: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The server, in use; others' models stand in it."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    return server
-
-
-@pytest.fixture(scope="session")
-def sqlite_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """An sqlite store; MLflow takes half a second to open one, so tests share it."""
-    folder = tmp_path_factory.mktemp("sqlite")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    return Registry(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlruns")
-
-
-@pytest.fixture
-def sqlite_registry(sqlite_store: Registry, home: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The sqlite store, in use; others' models stand in it."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store.uri)
-    return sqlite_store
-
-
-@pytest.fixture(params=["sqlite", "http"])
-def registry(request: pytest.FixtureRequest) -> Registry:
-    """Each of the two, in turn."""
-    found: Registry = request.getfixturevalue(f"{request.param}_registry")
-    return found
 
 
 @pytest.fixture
@@ -203,7 +67,7 @@ def open_run(name: str) -> Callable[..., GenerationRun]:
         return start_run(
             ensure_experiment(experiment),
             "tiles generation",
-            teacher,
+            () if teacher is None else (teacher,),
             {"key": "k", "generation": "0"},
             '{"recipe": true}',
             {"training.epochs": 2, "network.width": None},

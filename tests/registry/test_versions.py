@@ -316,7 +316,7 @@ def test_family_is_one_search(http_registry: Any, name: str, beget: Beget) -> No
         beget()
     asked = http_registry.requests_during(lambda: read_family(name))
     assert [line.split("mlflow/")[1].split("?")[0] for line in asked] == [
-        "registered-models/get",
+        "registered-models/search",
         "model-versions/search",
     ]
 

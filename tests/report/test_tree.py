@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from lineage.registry.ancestry import Family, Version
+from lineage.registry.removal import Tombstone
 from lineage.report.tree import dot, mermaid, rich_tree, tree_json
 
 BASE = Version(
@@ -200,3 +201,33 @@ def test_drawing_ten_thousand_versions_takes_under_two_seconds(draw: Callable[[F
     start = time.process_time()
     draw(family)
     assert time.process_time() - start < 2
+
+
+@pytest.fixture
+def removed() -> Tombstone:
+    return Tombstone(student(2, "digits/1", 1, 0.9722), 1_800_000_000_000)
+
+
+def test_tombstone_stands_in_the_place_of_what_was_removed(removed: Tombstone) -> None:
+    family = Family("digits", (BASE, student(3, "digits/2", 2), student(4, "digits/1", 1)))
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(rich_tree(family, [removed]))
+    assert capture.get().splitlines() == [
+        "digits  3 versions  1 removed",
+        "└─ v1  generation 0  tolerant  seed 0",
+        "   ├─ v2  generation 1  97.22 %  student  seed 0  removed",
+        "   │  └─ v3  generation 2  student  seed 0",
+        "   └─ v4  generation 1  student  seed 0",
+    ]
+    assert "removed" in dot(family, [removed])
+    assert "removed" in mermaid(family, [removed])
+    assert tree_json(family, [removed])["removed"] == [
+        removed.version.to_json() | {"removed": 1_800_000_000_000}
+    ]
+
+
+def test_tombstone_of_a_version_that_is_there_is_not_drawn(removed: Tombstone) -> None:
+    family = Family("digits", (BASE, removed.version))
+    assert tree_json(family, [removed])["removed"] == []
+    assert dot(family, [removed]) == dot(family)

@@ -1,0 +1,34 @@
+"""How every table looks."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
+from rich.text import Text
+
+from lineage.report.formats import printable
+
+
+def numeric(*headers: str) -> tuple[Column, ...]:
+    """Columns whose digits stand below digits and are never broken; headers break at their line ends only."""
+    return tuple(Column(header, justify="right", no_wrap=True) for header in headers)
+
+
+def new_table(*columns: Column | str, title: str = "", caption: Sequence[str] = ()) -> Table:
+    """A table whose texts are text: nothing in a name is taken as markup."""
+    return Table(
+        *columns,
+        title=Text(printable(title)) if title else None,
+        caption=Text("\n").join(Text(printable(line)) for line in caption) if caption else None,
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        title_justify="left",
+        caption_justify="left",
+    )
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """A row of texts that are text."""
+    table.add_row(*(Text(printable(cell)) for cell in cells))
