@@ -7,47 +7,61 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lineage.adoption import adopt
     from lineage.ancestor import Evaluation, evaluate, load
+    from lineage.difference import Difference, diff
+    from lineage.ensembles import Ensemble, ensemble
     from lineage.errors import LineageError
+    from lineage.growth import grow
     from lineage.registry.ancestry import Family, Version
     from lineage.registry.flavor import LoadedModel
     from lineage.registry.versions import read_family as tree
-    from lineage.succession import Lineage, grow
+    from lineage.succession import Lineage
+    from lineage.transfers import transfer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Difference",
+    "Ensemble",
     "Evaluation",
     "Family",
     "Lineage",
     "LineageError",
     "LoadedModel",
     "Version",
+    "adopt",
+    "diff",
+    "ensemble",
     "evaluate",
     "grow",
     "load",
+    "transfer",
     "tree",
 ]
 
 _HOMES = {
-    "Evaluation": ("lineage.ancestor", "Evaluation"),
-    "Family": ("lineage.registry.ancestry", "Family"),
-    "Lineage": ("lineage.succession", "Lineage"),
-    "LineageError": ("lineage.errors", "LineageError"),
-    "LoadedModel": ("lineage.registry.flavor", "LoadedModel"),
-    "Version": ("lineage.registry.ancestry", "Version"),
-    "evaluate": ("lineage.ancestor", "evaluate"),
-    "grow": ("lineage.succession", "grow"),
-    "load": ("lineage.ancestor", "load"),
-    "tree": ("lineage.registry.versions", "read_family"),
+    "lineage.adoption": ("adopt",),
+    "lineage.ancestor": ("Evaluation", "evaluate", "load"),
+    "lineage.difference": ("Difference", "diff"),
+    "lineage.ensembles": ("Ensemble", "ensemble"),
+    "lineage.errors": ("LineageError",),
+    "lineage.growth": ("grow",),
+    "lineage.registry.ancestry": ("Family", "Version"),
+    "lineage.registry.flavor": ("LoadedModel",),
+    "lineage.succession": ("Lineage",),
+    "lineage.transfers": ("transfer",),
 }
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "tree":
+        value = importlib.import_module("lineage.registry.versions").read_family
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    else:
         raise AttributeError(f"module 'lineage' has no attribute '{name}'")
-    module, attribute = _HOMES[name]
-    value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value
     return value
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from lineage.errors import IntegrityError
+from lineage.errors import IntegrityError, UsageError
 from lineage.recipe import Recipe, change_recipe
 from lineage.registry.ancestry import Version
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.versions import find_version
 from lineage.training.devices import make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
-from lineage.vision.datasets import load_dataset
+from lineage.vision.datasets import Description, load_dataset
 
 
 def load(uri: str) -> LoadedModel:
@@ -60,14 +60,9 @@ def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
     accelerator = make_accelerator()
     version = on_main_process(lambda: find_version(uri))
     model = on_main_process(lambda: load_version(version))
-    recipe = change_recipe(Recipe.from_json(model.recipe), overrides)
-    part = _read_test_part(recipe)
-    found = part.description.digest
-    if found != model.description.digest:
-        raise IntegrityError(
-            f"{uri} was measured on data with the digest {model.description.digest[:12]}…, but those of"
-            f" '{recipe.data.name}' here have {found[:12]}…; give the right ones with --set data.root=FOLDER."
-        )
+    recipe = change_recipe(stored_recipe(uri, model), overrides)
+    part = read_test_part(recipe)
+    require_same_data(uri, model.description, part.description)
     network = model.network.to(accelerator.device)
     measured = measure(accelerator, network, part, recipe.patriarch.top_k)
     metrics = {f"test_{name}": value for name, value in measured.metrics.items()}
@@ -76,7 +71,31 @@ def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
     )
 
 
-def _read_test_part(recipe: Recipe) -> Part:
+def stored_recipe(uri: str, model: LoadedModel) -> Recipe:
+    """The recipe that a version was grown from.
+
+    Raises:
+        UsageError: If none is stored with it: it was adopted.
+    """
+    if not model.recipe:
+        raise UsageError(f"{uri} must have a recipe, which names its images, but none is stored with it.")
+    return Recipe.from_json(model.recipe)
+
+
+def require_same_data(uri: str, own: Description, found: Description) -> None:
+    """Refuse images that are not those a version was grown on.
+
+    Raises:
+        IntegrityError: If the digests of the contents differ.
+    """
+    if found.digest != own.digest:
+        raise IntegrityError(
+            f"{uri} was grown on data with the digest {own.digest[:12]}…, but those of '{found.name}' here"
+            f" have {found.digest[:12]}…; give the right ones with --set data.root=FOLDER."
+        )
+
+
+def read_test_part(recipe: Recipe) -> Part:
     """The whole test part of the recipe's data, in the batches that it was measured in."""
     data = recipe.data
     dataset = load_dataset(data.name, data.root, data.download, data.image_size)

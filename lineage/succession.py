@@ -1,9 +1,7 @@
 """The succession: a patriarch, then each student, as an Ignite engine whose epochs are generations."""
 
 import contextlib
-import json
 import statistics
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,16 +12,17 @@ from torch import nn
 
 from lineage.errors import NotFoundError, RegistryError
 from lineage.evaluation.ensemble import RunningEnsemble
-from lineage.plan import Material, Plan, read_material
-from lineage.recipe import Recipe, change_recipe, load_recipe
+from lineage.plan import Material, Plan
+from lineage.recipe import Recipe, flatten
 from lineage.registry.ancestry import Version
 from lineage.registry.flavor import LoadedModel, load_version, weights_digest
 from lineage.registry.runs import GenerationRun, resume_run, start_run
-from lineage.registry.store import connect, ensure_experiment
-from lineage.registry.versions import Birth, read_family, register, settle
-from lineage.report.progress import Reporter, Silent
-from lineage.training.devices import describe_hardware, is_main_process, make_accelerator, on_main_process
+from lineage.registry.store import ensure_experiment
+from lineage.registry.versions import Birth, read_ancestors, read_family, register, settle
+from lineage.report.progress import Reporter
+from lineage.training.devices import describe_hardware, is_main_process, on_main_process
 from lineage.training.generation import GenerationTraining, Trained, measure
+from lineage.vision.combined import fit_to_data
 
 _RUN_FILE = "run_id"
 
@@ -49,12 +48,14 @@ class Lineage:
         seed: Of the succession.
         versions: One a generation, patriarch first.
         num_trained: How many of them were trained now; the others were in the registry.
+        founder: The registered version that taught the first of them, if it was not a patriarch.
     """
 
     name: str
     seed: int
     versions: tuple[Version, ...]
     num_trained: int
+    founder: Version | None = None
 
 
 class Succession:
@@ -68,13 +69,22 @@ class Succession:
         material: Its data.
         reporter: Is told what happens, on rank 0.
         fresh: Whether to drop unfinished local state.
+        founder: Registered version that teaches the first student, in place of a patriarch grown here.
     """
 
-    def __init__(self, recipe: Recipe, material: Material, reporter: Reporter, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        material: Material,
+        reporter: Reporter,
+        fresh: bool = False,
+        founder: Version | None = None,
+    ) -> None:
         self.recipe = recipe
         self.material = material
         self.reporter = reporter
         self.fresh = fresh
+        self.founder = founder
         self.name = recipe.model.name
         self.versions: list[Version] = []
         self.num_trained = 0
@@ -92,13 +102,18 @@ class Succession:
             TrainingError: If a loss is not finite.
             RegistryError: If the store cannot be reached or written.
         """
-        self.engine.run(max_epochs=self.recipe.succession.generations + 1, epoch_length=1)
-        return Lineage(self.name, self.recipe.succession.seed, tuple(self.versions), self.num_trained)
+        generations = self.recipe.succession.generations + (self.founder is None)
+        if generations:
+            self.engine.run(max_epochs=generations, epoch_length=1)
+        return Lineage(
+            self.name, self.recipe.succession.seed, tuple(self.versions), self.num_trained, self.founder
+        )
 
     def _grow_one(self, engine: Engine, _batch: Any) -> Version:
         """One epoch of the engine: pull the generation if its key is registered, train it otherwise."""
-        teacher = self.versions[-1] if self.versions else None
-        plan = Plan(self.recipe, self.material, len(self.versions), teacher.key if teacher else None)
+        teacher = self.versions[-1] if self.versions else self.founder
+        generation = 0 if teacher is None else teacher.generation + 1
+        plan = Plan(self.recipe, self.material, generation, teacher.key if teacher else None)
         version = on_main_process(lambda: self._find(plan))
         event = GenerationEvents.GENERATION_PULLED
         if version is None:
@@ -122,10 +137,10 @@ class Succession:
         return version
 
     def _train(self, plan: Plan, teacher: Version | None) -> Version:
-        pulled = None if teacher is None else on_main_process(lambda: load_version(teacher))
+        network = None if teacher is None else self._pull(teacher)
         run = on_main_process(lambda: self._open_run(plan, teacher))
         try:
-            training = plan.make_training(None if pulled is None else pulled.network)
+            training = plan.make_training(network)
             trained = training.run(partial(self._attach, plan, run))
             metrics = self._final_metrics(training, trained)
             return on_main_process(lambda: self._register(plan, teacher, trained.network, metrics, run))
@@ -134,6 +149,11 @@ class Succession:
                 with contextlib.suppress(RegistryError):  # the first error is the one to tell
                     run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
+
+    def _pull(self, version: Version) -> nn.Module:
+        """The network of a registered version, as it can be used on this succession's data."""
+        model = on_main_process(lambda: load_version(version))
+        return fit_to_data(model.network, model.description, self.material.dataset.description, version.uri)
 
     def _open_run(self, plan: Plan, teacher: Version | None) -> GenerationRun:
         """The generation's run: the one that a killed process left, or a new one."""
@@ -149,12 +169,12 @@ class Succession:
         run = start_run(
             ensure_experiment(self.name),
             f"{self.name} generation {plan.generation}, seed {recipe.succession.seed}",
-            teacher,
+            () if teacher is None else (teacher,),
             {"key": plan.key, "generation": str(plan.generation), "epochs": str(recipe.training.epochs)}
             | {"seed": str(recipe.succession.seed), "recipe_digest": recipe.digest}
             | describe_hardware(),
             recipe.to_json(),
-            _flatten(recipe.model_dump(mode="json")),
+            flatten(recipe),
             self.material.dataset.description,
         )
         plan.checkpoint.note(_RUN_FILE, run.run_id)
@@ -182,18 +202,11 @@ class Succession:
 
     def _final_metrics(self, training: GenerationTraining, trained: Trained) -> dict[str, float]:
         """The numbers that stay with the version, with the accuracy of the ensemble of all so far."""
-        for version in self.versions[self.ensemble.size :]:
-            member = on_main_process(partial(load_version, version))
-            member.network.to(training.accelerator.device)
-            seen = measure(
-                training.accelerator,
-                member.network,
-                training.samples.test,
-                training.course.top_k,
-                keep_probabilities=True,
-            )
-            self.ensemble.add(seen.probabilities)
-        self.ensemble.add(trained.test.probabilities)
+        for version in [*self._forebears(), *self.versions][self.ensemble.size :]:
+            network = self._pull(version).to(training.accelerator.device)
+            test, top_k = training.samples.test, training.course.top_k
+            self.ensemble.add(measure(training.accelerator, network, test, top_k, keep_logits=True).logits)
+        self.ensemble.add(trained.test.logits)
         speeds = [record["images_per_second"] for record in trained.history if "images_per_second" in record]
         return (
             {f"test_{name}": value for name, value in trained.test.metrics.items()}
@@ -201,6 +214,13 @@ class Succession:
             | {"ensemble_accuracy": self.ensemble.accuracy, "seconds": trained.seconds}
             | ({"images_per_second": statistics.mean(speeds)} if speeds else {})
         )
+
+    def _forebears(self) -> list[Version]:
+        """The founder and its teachers, oldest first."""
+        founder = self.founder
+        if founder is None:
+            return []
+        return [*reversed(on_main_process(lambda: read_ancestors(founder))), founder]
 
     def _register(
         self,
@@ -242,56 +262,3 @@ class Succession:
 
     def _report_completed(self) -> None:
         self.reporter.completed(self.versions[-1])
-
-
-def grow(
-    recipe: str,
-    *,
-    name: str | None = None,
-    generations: int | None = None,
-    seeds: Iterable[int] | None = None,
-    overrides: Sequence[str] = (),
-    fresh: bool = False,
-    reporter: Reporter | None = None,
-) -> list[Lineage]:
-    """Grow a family from a recipe, or continue it: what the registry holds is not trained again.
-
-    Args:
-        recipe: Name of a shipped recipe, or path of a TOML file.
-        name: Of the registered model, in place of the recipe's.
-        generations: Number of students, in place of the recipe's.
-        seeds: One succession each, all in one registered model, in place of the recipe's one seed.
-        overrides: ``section.key=value``, as after ``--set``.
-        fresh: Whether to drop unfinished local state first.
-        reporter: Is told of the progress; nobody is by default.
-
-    Returns:
-        One lineage a seed.
-
-    Raises:
-        UsageError: If the recipe cannot hold; nothing is created then.
-        NotFoundError: If the recipe or its data are not there.
-        RegistryError: If the store cannot be reached or written.
-        TrainingError: If training fails; run again, it continues from the last epoch.
-    """
-    changes = list(overrides)
-    if name is not None:
-        changes.append(f"model.name={json.dumps(name)}")
-    if generations is not None:
-        changes.append(f"succession.generations={generations}")
-    base = load_recipe(recipe, changes)
-    recipes = (
-        [base] if seeds is None else [change_recipe(base, [f"succession.seed={seed}"]) for seed in seeds]
-    )
-    make_accelerator(base.training.precision)  # opens the process group
-    on_main_process(lambda: connect() and None)
-    material = read_material(base)
-    return [Succession(one, material, reporter or Silent(), fresh).run() for one in recipes]
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

@@ -13,10 +13,14 @@ from types import FrameType
 
 import typer
 
-from lineage.cli.family import compare, show, tree
+from lineage.cli.adopt import adopt
+from lineage.cli.care import ancestors, descendants, doctor, log, promote, rm
+from lineage.cli.ensembling import ensemble
+from lineage.cli.family import compare, diff, show, tree
 from lineage.cli.growing import evaluate, grow
 from lineage.cli.output import is_first_process
 from lineage.cli.recipes import app as recipes
+from lineage.cli.transfer import transfer
 from lineage.errors import LineageError
 
 _INTERRUPTED = 130
@@ -27,7 +31,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(recipes, name="recipes")
-for command in (grow, tree, show, evaluate, compare):
+for command in (
+    grow,
+    tree,
+    show,
+    evaluate,
+    compare,
+    diff,
+    ensemble,
+    transfer,
+    adopt,
+    ancestors,
+    descendants,
+    log,
+    promote,
+    rm,
+    doctor,
+):
     app.command()(command)
 
 
@@ -58,6 +78,7 @@ def _quieten_libraries() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # read when MLflow is imported
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # --json is printed there
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, VersionUri, print_json, print_rich, print_text
+from lineage.cli.output import AsJson, Overrides, VersionUri, print_json, print_rich, print_text
 from lineage.errors import UsageError
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registered model.")]
@@ -19,18 +19,19 @@ def tree(
     """Draw a family: patriarchs, and under each teacher its students."""
     if as_json + dot + mermaid > 1:
         raise UsageError("At most one of --json, --dot and --mermaid may be given, but got several.")
+    from lineage.registry.removal import read_tombstones
     from lineage.registry.versions import read_family
     from lineage.report import tree as drawing
 
-    family = read_family(model)
+    family, removed = read_family(model), read_tombstones(model)
     if as_json:
-        print_json(drawing.tree_json(family))
+        print_json(drawing.tree_json(family, removed))
     elif dot:
-        print_text(drawing.dot(family))
+        print_text(drawing.dot(family, removed))
     elif mermaid:
-        print_text(drawing.mermaid(family))
+        print_text(drawing.mermaid(family, removed))
     else:
-        print_rich(drawing.rich_tree(family))
+        print_rich(drawing.rich_tree(family, removed))
 
 
 def show(uri: VersionUri, as_json: AsJson = False) -> None:
@@ -61,3 +62,23 @@ def compare(
         print_json(comparison.to_json())
     else:
         print_rich(comparison_table(comparison))
+
+
+def diff(
+    first: VersionUri,
+    second: Annotated[str, typer.Argument(metavar="URI", help="What it is compared with.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set two versions side by side: settings, metrics, agreement of predictions, CKA of features."""
+    from lineage.difference import diff as compare_versions
+    from lineage.report.tables import difference_tables
+
+    found = compare_versions(first, second, overrides or ())
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_rich(*difference_tables((found.first, found.second), found.recipe, found.metrics))
+    print_text(f"Both put {found.agreement:.2%} of the test images into the same class.")
+    if found.cka is not None:
+        print_text(f"Their features on the test images have a linear CKA of {found.cka:.4f}.")

@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 
 def grow(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Name of a shipped recipe, or a TOML file; with --from, the teacher's own by default.",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--from", metavar="URI", help="Grow students of this registered version.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Registered model, in place of the recipe's.")] = None,
     generations: Annotated[int | None, typer.Option(help="Number of students after the patriarch.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the succession.")] = None,
@@ -29,18 +36,19 @@ def grow(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Grow a patriarch and its students; run again, it continues, and never trains a generation twice."""
+    """Grow a patriarch and its students, or students of a registered version; run again, it continues."""
     if seed is not None and seeds is not None:
         raise UsageError("Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.")
     chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
     from rich.console import Console
 
+    from lineage.growth import grow as grow_lineages
     from lineage.report.progress import ConsoleReporter
-    from lineage.succession import grow as grow_lineages
 
     with ConsoleReporter(Console(stderr=True)) as reporter:
         lineages = grow_lineages(
             recipe,
+            teacher=teacher,
             name=name,
             generations=generations,
             seeds=chosen,
@@ -86,7 +94,8 @@ def _print_lineages(lineages: "list[Lineage]") -> None:
     from lineage.report.tables import generations_table, seeds_table
 
     for lineage in lineages:
-        print_rich(generations_table(lineage.versions, {version.id: version for version in lineage.versions}))
+        known = lineage.versions if lineage.founder is None else (lineage.founder, *lineage.versions)
+        print_rich(generations_table(lineage.versions, {version.id: version for version in known}))
     if len(lineages) > 1:
         print_rich(seeds_table([lineage.versions for lineage in lineages]))
     if not any(lineage.num_trained for lineage in lineages):

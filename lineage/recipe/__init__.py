@@ -5,7 +5,7 @@ torch nor the packages that its names stand for: our own names are Literals, whi
 is built.
 """
 
-from lineage.recipe.files import change_recipe, find_recipe, load_recipe, recipe_names, recipe_path
+from lineage.recipe.files import change_recipe, find_recipe, flatten, load_recipe, recipe_names, recipe_path
 from lineage.recipe.sections import (
     DataSetName,
     DataSettings,
@@ -37,6 +37,7 @@ __all__ = [
     "TrainingSettings",
     "change_recipe",
     "find_recipe",
+    "flatten",
     "load_recipe",
     "recipe_names",
     "recipe_path",

@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,19 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     for override in overrides:
         _apply(override, settings)
     return Recipe.from_dict(settings)
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Every setting of ``recipe`` under its dotted name, as ``--set`` takes it."""
+    return dict(_leaves(recipe.model_dump(mode="json"), ""))
+
+
+def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _folder() -> Path:

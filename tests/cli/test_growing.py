@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
+from lineage.growth import grow
 from lineage.recipe import recipe_path
 from lineage.registry.flavor import load_version
 from lineage.registry.versions import find_version, read_family
-from lineage.succession import grow
 
 Process = subprocess.CompletedProcess[str]
 Lineage = Callable[..., Process]
@@ -390,7 +390,7 @@ def test_evaluate_on_other_images_is_refused(call_main: Lineage, tmp_path: Path)
     outcome = call_main(
         "evaluate", "models:/digits/1", "--set", "data.name=imagefolder", "--set", f"data.root={tmp_path}"
     )
-    assert _sentence(outcome).startswith("models:/digits/1 was measured on data with the digest ")
+    assert _sentence(outcome).startswith("models:/digits/1 was grown on data with the digest ")
     assert "those of 'imagefolder' here have" in outcome.stderr
     assert outcome.returncode == 4
 

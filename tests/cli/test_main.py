@@ -24,7 +24,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 from lineage.cli import main
 main()
 """
-COMMANDS = ("grow", "tree", "show", "evaluate", "compare", "recipes")
+COMMANDS = (
+    *("grow", "tree", "show", "evaluate", "compare", "diff", "ensemble", "transfer", "adopt"),
+    *("ancestors", "descendants", "log", "promote", "rm", "doctor", "recipes"),
+)
 
 
 def _process(*arguments: str, cwd: Path | None = None, **environment: str) -> Process:
@@ -147,7 +150,7 @@ def test_without_a_command_help_is_printed(call_main: Lineage) -> None:
     ("arguments", "wrong"),
     [
         (["gorw", "digits"], "No such command 'gorw'"),
-        (["grow"], "Missing argument 'RECIPE'"),
+        (["tree"], "Missing argument 'MODEL'"),
         (["grow", "digits", "--sed", "1"], "No such option: --sed"),
         (["grow", "digits", "--generations", "two"], "Invalid value for '--generations'"),
     ],

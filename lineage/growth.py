@@ -1,0 +1,93 @@
+"""``grow``: a family from a recipe, or a branch from any registered version."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from lineage.ancestor import require_same_data
+from lineage.errors import UsageError
+from lineage.plan import read_material
+from lineage.recipe import Recipe, change_recipe, load_recipe
+from lineage.registry.ancestry import Version
+from lineage.registry.flavor import LoadedModel, load_version
+from lineage.registry.store import connect
+from lineage.registry.versions import find_version
+from lineage.report.progress import Reporter, Silent
+from lineage.succession import Lineage, Succession
+from lineage.training.devices import make_accelerator, on_main_process
+from lineage.vision.combined import fit_to_data
+
+
+def grow(
+    recipe: str | None = None,
+    *,
+    teacher: str | None = None,
+    name: str | None = None,
+    generations: int | None = None,
+    seeds: Iterable[int] | None = None,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+) -> list[Lineage]:
+    """Grow a family, or continue it: what the registry holds is not trained again.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a TOML file. With a teacher, its own recipe by default.
+        teacher: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, whose students are grown; a patriarch is
+            trained first where there is none.
+        name: Of the registered model, in place of the teacher's or the recipe's.
+        generations: Number of students, in place of the recipe's; with a teacher, one by default.
+        seeds: One succession each, all in one registered model, in place of the recipe's one seed.
+        overrides: ``section.key=value``, as after ``--set``.
+        fresh: Whether to drop unfinished local state first.
+        reporter: Is told of the progress; nobody is by default.
+
+    Returns:
+        One lineage a seed, without the teacher.
+
+    Raises:
+        UsageError: If the recipe cannot hold; nothing is created then.
+        NotFoundError: If the recipe, the teacher or the images are not there.
+        IntegrityError: If the teacher's classes, input or images are not those of the data.
+        RegistryError: If the store cannot be reached or written.
+        TrainingError: If training fails; run again, it continues from the last epoch.
+    """
+    founder, model = (None, None)
+    if teacher is not None:
+        make_accelerator()  # opens the process group
+        founder, model = on_main_process(lambda: _find(teacher))
+        name = name or founder.name
+        generations = 1 if generations is None else generations
+    changes = list(overrides)
+    if name is not None:
+        changes.append(f"model.name={json.dumps(name)}")
+    if generations is not None:
+        changes.append(f"succession.generations={generations}")
+    base = _recipe(recipe, model, teacher, changes)
+    recipes = (
+        [base] if seeds is None else [change_recipe(base, [f"succession.seed={seed}"]) for seed in seeds]
+    )
+    make_accelerator(base.training.precision)
+    on_main_process(lambda: connect() and None)
+    material = read_material(base)
+    if founder is not None and model is not None:
+        description = material.dataset.description
+        fit_to_data(model.network, model.description, description, founder.uri)
+        if recipe is None and base.data.name == model.description.name:
+            require_same_data(founder.uri, model.description, description)
+    return [Succession(one, material, reporter or Silent(), fresh, founder).run() for one in recipes]
+
+
+def _find(uri: str) -> tuple[Version, LoadedModel]:
+    version = find_version(uri)
+    return version, load_version(version)
+
+
+def _recipe(given: str | None, model: LoadedModel | None, teacher: str | None, changes: list[str]) -> Recipe:
+    """The recipe that was given, or else the one that is stored with the teacher."""
+    if given is not None:
+        return load_recipe(given, changes)
+    if model is None:
+        raise UsageError("A recipe or a teacher must be given, but got neither; see 'lineage recipes ls'.")
+    if not model.recipe:
+        raise UsageError(f"{teacher} must be given a recipe for its students, since none is stored with it.")
+    return change_recipe(Recipe.from_json(model.recipe), changes)

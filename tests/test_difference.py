@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import lineage
+from lineage.difference import diff
+from lineage.errors import UsageError
+from lineage.vision.datasets import load_dataset
+
+
+def test_difference_tells_settings_metrics_agreement_and_features(
+    home: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    first, second = lineage.grow("digits", overrides=tiny_settings, generations=1)[0].versions
+    (hot,) = lineage.grow(teacher=first.uri, overrides=["student.temperature=4"])[0].versions
+    found = diff(second.uri, hot.uri)
+    assert found.recipe["student.temperature"] == (1.0, 4.0)
+    assert set(found.recipe) <= {"student.temperature", "succession.generations"}
+    assert found.metrics["test_accuracy"] == (second.metrics["test_accuracy"], hot.metrics["test_accuracy"])
+    pixels = load_dataset("digits").test.pixels.permute(0, 3, 1, 2).float() / 255
+    classes = [lineage.load(version.uri).logits(pixels).argmax(1) for version in (second, hot)]
+    assert found.agreement == pytest.approx(torch.eq(*classes).double().mean().item(), abs=1 / len(pixels))
+    assert found.cka is not None
+    assert 0 < found.cka < 1
+
+
+def test_version_is_like_itself(home: Path, tiny_settings: tuple[str, ...]) -> None:
+    (only,) = lineage.grow("digits", overrides=tiny_settings, generations=0)[0].versions
+    found = diff(only.uri, "models:/digits@best")
+    assert found.recipe == {}
+    assert found.agreement == 1
+    assert found.cka == pytest.approx(1)
+
+
+def test_ensemble_has_no_features_to_compare(home: Path, tiny_settings: tuple[str, ...]) -> None:
+    trunk = lineage.grow("digits", overrides=tiny_settings, generations=1)[0].versions
+    both = lineage.ensemble([trunk[1].uri], name="committee").version
+    assert both is not None
+    found = diff(trunk[0].uri, both.uri)
+    assert found.cka is None
+    assert 0 < found.agreement < 1
+
+
+def test_difference_of_a_missing_version_is_told(home: Path) -> None:
+    with pytest.raises(UsageError, match="A model URI must read"):
+        diff("digits/1", "digits/2")

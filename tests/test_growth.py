@@ -1,0 +1,103 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lineage
+from lineage.errors import IntegrityError, UsageError
+from lineage.registry.versions import read_ancestors
+
+Grow = Callable[..., tuple[lineage.Version, ...]]
+
+
+@pytest.fixture
+def grow(home: Path, tiny_settings: tuple[str, ...]) -> Grow:
+    """Grows the tiny ``digits`` in ``home``; gives the versions of one lineage."""
+
+    def grow_tiny(
+        recipe: str | None = "digits", *settings: str, **options: Any
+    ) -> tuple[lineage.Version, ...]:
+        own = () if "teacher" in options and recipe is None else tiny_settings
+        (grown,) = lineage.grow(recipe, overrides=[*own, *settings], **options)
+        return grown.versions
+
+    return grow_tiny
+
+
+def test_branch_grows_from_the_middle_of_a_family(grow: Grow) -> None:
+    trunk = grow(generations=4)
+    (branch,) = grow(None, teacher=trunk[2].uri, seeds=[1])
+    assert (branch.name, branch.version, branch.generation) == ("digits", 6, 3)
+    assert branch.teacher == trunk[2].id
+    family = lineage.tree("digits")
+    assert [student.version for student in family.students(trunk[2])] == [4, 6]
+    nearest_first = [trunk[2].id, trunk[1].id, trunk[0].id]
+    assert [version.id for version in family.ancestors(branch)] == nearest_first
+    assert [version.id for version in read_ancestors(branch)] == nearest_first
+    assert [version.version for version in family.descendants(trunk[2])] == [4, 6, 5]
+
+
+def test_branch_that_exists_is_pulled(grow: Grow) -> None:
+    trunk = grow(generations=2)
+    (same,) = grow(None, teacher=trunk[1].uri)
+    assert same.uri == trunk[2].uri
+    (hot,) = grow(None, "student.temperature=4", teacher=trunk[1].uri)
+    assert hot.version == 4
+    (again,) = grow(None, "student.temperature=4", teacher=trunk[1].uri)
+    assert again.uri == hot.uri
+
+
+def test_branch_of_several_generations_counts_on(grow: Grow) -> None:
+    trunk = grow(generations=0)
+    students = grow(None, teacher="models:/digits@latest-generation", generations=2)
+    assert [version.generation for version in students] == [1, 2]
+    assert students[0].teacher == trunk[0].id
+    assert students[1].root == trunk[0].id
+
+
+def test_branch_with_no_generations_grows_nothing(grow: Grow) -> None:
+    trunk = grow(generations=0)
+    assert grow(None, teacher=trunk[0].uri, generations=0) == ()
+
+
+def test_student_may_have_another_architecture_and_name(grow: Grow) -> None:
+    (teacher,) = grow(generations=0)
+    (student,) = grow(None, "network.width=8", teacher=teacher.uri, name="wide")
+    assert (student.id, student.teacher) == ("wide/1", "digits/1")
+    assert lineage.load(student.uri).network_options["width"] == 8
+    assert [version.id for version in read_ancestors(student)] == ["digits/1"]
+    assert lineage.tree("wide").roots == (student,)
+
+
+def test_recipe_given_replaces_the_stored_one(grow: Grow, tmp_path: Path) -> None:
+    (teacher,) = grow(generations=0)
+    (student,) = grow("digits", "training.lr=0.05", teacher=teacher.uri)
+    stored = lineage.load(student.uri).recipe
+    assert '"lr":0.05' in stored.replace(" ", "")
+
+
+def test_ensemble_of_a_branch_counts_its_ancestors(grow: Grow) -> None:
+    trunk = grow(generations=1)
+    (branch,) = grow(None, teacher=trunk[1].uri, seeds=[3])
+    found = lineage.ensemble([branch.uri])
+    assert found.prefix_metrics[-1]["accuracy"] == branch.metrics["ensemble_accuracy"]
+
+
+def test_teacher_of_other_images_is_refused(grow: Grow) -> None:
+    (teacher,) = grow(generations=0)
+    with pytest.raises(IntegrityError, match=r"classes in the same order.* has 10 .* and 'cifar100' 100"):
+        lineage.grow("cifar100-small", teacher=teacher.uri, overrides=_real_images("cifar100"))
+    assert len(lineage.tree("digits")) == 1
+
+
+def test_neither_recipe_nor_teacher_is_refused() -> None:
+    with pytest.raises(UsageError, match="A recipe or a teacher must be given, but got neither"):
+        lineage.grow()
+
+
+def _real_images(name: str) -> list[str]:
+    folder = Path(__file__).parents[2] / "shared" / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"needs {name} in {folder}")
+    return [f"data.root={folder}"]
