@@ -1,17 +1,57 @@
-"""Parts that many tests use: an empty store, and a family small enough to grow in a second."""
+"""Parts that many tests use: stores of every sort, and a family small enough to grow in a second."""
 
+import importlib.util
 import os
+import pwd
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import requests
+
+if TYPE_CHECKING:
+    from lineage.registry.ancestry import Version
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # on a busy machine, threads of tiny networks wait for each other
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A store that the test's process speaks to.
+
+    Attributes:
+        uri: As in ``MLFLOW_TRACKING_URI``.
+        artifacts: Folder that the artifacts lie under.
+        log: Of a server's requests, or None where there is no server.
+    """
+
+    uri: str
+    artifacts: Path
+    log: Path | None = None
+
+    def weights_file(self, version: "Version") -> Path:
+        """Where the weights of ``version`` lie."""
+        return next(self.artifacts.rglob(f"{version.model_id}/**/weights.safetensors"))
+
+    def requests_during(self, call: Callable[[], object]) -> list[str]:
+        """What the server was asked while ``call`` ran, such as ``GET /api/2.0/mlflow/runs/get?…``."""
+        assert self.log is not None
+        before = len(self.log.read_text().splitlines())
+        call()
+        time.sleep(0.1)  # the server writes after it answers
+        return [line for line in self.log.read_text().splitlines()[before:] if "/api/" in line]
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +109,172 @@ def tiny(tiny_settings: tuple[str, ...]) -> Callable[..., list[str]]:
         return [word for setting in (*tiny_settings, *more) for word in ("--set", setting)]
 
     return options
+
+
+@contextmanager
+def _serving(command: list[str], folder: Path, health: str) -> Iterator[Path]:
+    """A process of its own while the block runs; the file it logs to, once ``health`` answers."""
+    log = folder / "server.log"
+    environment = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # MLflow calls uvicorn
+    }
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _await(health, process, log)
+        yield log
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _await(health: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if requests.get(health, timeout=5).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.1)
+    pytest.fail(f"The server does not answer: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Gives a port that nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[list[str], Path, str], AbstractContextManager[Path]]:
+    """Runs a server's command, in a folder, until an address answers and as long as a block lasts."""
+    return _serving
+
+
+@contextmanager
+def _mlflow_server(backend: str, folder: Path, port: int) -> Iterator[Registry]:
+    """An ``mlflow server`` over ``backend`` that proxies artifacts, which lie in ``folder``."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", backend]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    uri = f"http://127.0.0.1:{port}"
+    with _serving(command, folder, f"{uri}/health") as log:
+        yield Registry(uri, folder / "artifacts", log)
+
+
+@pytest.fixture(scope="session")
+def server(
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[Registry]:
+    """A server over sqlite."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    with _mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", folder, free_port()) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URI of an empty database in a PostgreSQL cluster of its own, which is gone afterwards.
+
+    Debian's server, as a user without privileges where the tests run as root, which it refuses. It listens
+    on a socket that nobody else can open.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[4]))
+    if not found:
+        pytest.skip("PostgreSQL is not installed: 'apt-get install postgresql'.")
+    if importlib.util.find_spec("psycopg2") is None:
+        pytest.skip("psycopg2 is not installed: 'pip install psycopg2-binary'.")
+    bin_folder = found[-1].parent
+    folder = Path(tempfile.mkdtemp(prefix="lineage-pg-"))  # a socket's path must be short
+    user = _unprivileged_user()
+    if user is not None:
+        shutil.chown(folder, user)
+    data = folder / "data"
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off -c shared_buffers=32MB"
+    start = ["pg_ctl", "start", "--wait", "-D", str(data), "-l", str(folder / "log"), "-o", options]
+    stop = ["pg_ctl", "stop", "--wait", "-D", str(data), "-m", "immediate"]
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(bin_folder / program), *arguments]
+        subprocess.run(command, cwd=folder, user=user, check=True, stdout=subprocess.DEVNULL)
+
+    run("initdb", "-D", str(data), "-U", "lineage", "--auth=trust", "--no-sync", "--encoding=UTF8")
+    try:
+        run(*start)
+        yield f"postgresql+psycopg2://lineage@/postgres?host={folder}"
+    finally:
+        run(*stop)
+        shutil.rmtree(folder)
+
+
+def _unprivileged_user() -> str | None:
+    """Who runs PostgreSQL: ``postgres`` or ``nobody`` in place of root; None for the user of the tests."""
+    if os.geteuid() != 0:
+        return None
+    with suppress(KeyError):
+        return pwd.getpwnam("postgres").pw_name
+    return "nobody"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(
+    postgres: str, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[Registry]:
+    """A server over PostgreSQL, as a team has it."""
+    with _mlflow_server(postgres, tmp_path_factory.mktemp("postgres"), free_port()) as registry:
+        yield registry
+
+
+@pytest.fixture
+def http_registry(server: Registry, home: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The server, in use; others' models stand in it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    return server
+
+
+@pytest.fixture(scope="session")
+def sqlite_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """An sqlite store; MLflow takes half a second to open one, so tests share it."""
+    folder = tmp_path_factory.mktemp("sqlite")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    return Registry(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlruns")
+
+
+@pytest.fixture
+def sqlite_registry(sqlite_store: Registry, home: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The sqlite store, in use; others' models stand in it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store.uri)
+    return sqlite_store
+
+
+@pytest.fixture
+def postgres_registry(postgres_server: Registry, home: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The server over PostgreSQL, in use; others' models stand in it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres_server.uri)
+    return postgres_server
+
+
+@pytest.fixture(params=["sqlite", "http", "postgres"])
+def registry(request: pytest.FixtureRequest) -> Registry:
+    """Each of the three, in turn."""
+    found: Registry = request.getfixturevalue(f"{request.param}_registry")
+    return found
 
 
 def _move_to(folder: Path, database: Path, patch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def ours(tags: dict[str, str]) -> dict[str, str]:
 
 def test_run_of_a_generation_says_where_it_was_started(home: Path, expected: dict[str, str]) -> None:
     data = Description("tiles", ("a", "b"), None, (0.5,), (0.5,), (1, 8, 8), "d")
-    run = start_run(ensure_experiment("tiles"), "tiles", None, {"key": "k"}, "{}", {}, data)
+    run = start_run(ensure_experiment("tiles"), "tiles", (), {"key": "k"}, "{}", {}, data)
     tags = MlflowClient().get_run(run.run_id).data.tags
     assert ours(tags) == expected | {"lineage.key": "k"}
     assert "mlflow.user" in tags
