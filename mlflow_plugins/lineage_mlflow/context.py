@@ -19,8 +19,8 @@ class LineageRunContext(RunContextProvider):
     """What MLflow calls when a run is created."""
 
     def in_context(self) -> bool:
-        """Whether a succession is under way in this process."""
-        return "lineage.succession" in sys.modules
+        """Whether this process speaks to MLflow through lineage."""
+        return "lineage.registry.store" in sys.modules
 
     def tags(self) -> dict[str, str]:
         """Command line, host, Python and versions of the packages that weights depend on."""
