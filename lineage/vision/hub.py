@@ -47,7 +47,7 @@ def _load(name: str, image_size: int) -> DataSet:
     except ImportError as error:
         raise UsageError(
             f"Data set '{name}' needs the extra 'hub', which is not installed; run pip install "
-            "'lineage[hub]', or download its Parquet files and add --set data.root=FOLDER."
+            "'.[hub]' in the clone of lineage, or download its Parquet files and add --set data.root=FOLDER."
         ) from error
     try:
         splits = datasets.load_dataset(name.removeprefix(PREFIX))
