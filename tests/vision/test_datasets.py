@@ -283,7 +283,7 @@ def test_hub_name_without_an_owner_is_refused() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is not None, reason="the extra 'hub' is installed")
 def test_hub_names_the_missing_extra() -> None:
-    with pytest.raises(UsageError, match=r"needs the extra 'hub'.*pip install 'lineage\[hub\]'"):
+    with pytest.raises(UsageError, match=r"needs the extra 'hub'.*pip install '\.\[hub\]'"):
         load_dataset("hub:owner/name")
 
 
