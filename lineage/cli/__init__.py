@@ -21,6 +21,7 @@ from lineage.cli.growing import evaluate, grow
 from lineage.cli.output import is_first_process
 from lineage.cli.recipes import app as recipes
 from lineage.cli.transfer import transfer
+from lineage.cli.ui import ui
 from lineage.errors import LineageError
 
 _INTERRUPTED = 130
@@ -47,6 +48,7 @@ for command in (
     promote,
     rm,
     doctor,
+    ui,
 ):
     app.command()(command)
 

@@ -1,5 +1,6 @@
 """``lineage tree``, ``show`` and ``compare``: families as the registry knows them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,10 +16,16 @@ def tree(
     as_json: AsJson = False,
     dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz.")] = False,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs no server.")
+    ] = None,
 ) -> None:
     """Draw a family: patriarchs, and under each teacher its students."""
-    if as_json + dot + mermaid > 1:
-        raise UsageError("At most one of --json, --dot and --mermaid may be given, but got several.")
+    if as_json + dot + mermaid + (html is not None) > 1:
+        raise UsageError("At most one of --json, --dot, --mermaid and --html may be given, but got several.")
+    if html is not None:
+        _write_html(model, html)
+        return
     from lineage.registry.removal import read_tombstones
     from lineage.registry.versions import read_family
     from lineage.report import tree as drawing
@@ -32,6 +39,21 @@ def tree(
         print_text(drawing.mermaid(family, removed))
     else:
         print_rich(drawing.rich_tree(family, removed))
+
+
+def _write_html(model: str, file: Path) -> None:
+    from lineage.registry.versions import read_family
+    from lineage.report.document import family_html
+
+    text = family_html(read_family(model))
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"--html must name a file that can be written, but '{file}' cannot: {error.strerror};"
+            " name another."
+        ) from error
+    print_text(f"The tree of {model} is in {file}.")
 
 
 def show(uri: VersionUri, as_json: AsJson = False) -> None:

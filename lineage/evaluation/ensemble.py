@@ -60,9 +60,26 @@ def score(probabilities: Tensor, labels: Tensor, description: Description, top_k
         What ``classification_metrics`` gives, by name.
     """
     superclasses = None if description.superclasses is None else torch.tensor(description.superclasses)
-    metrics = classification_metrics(description.num_classes, top_k, torch.device("cpu"), superclasses)
     smallest = torch.finfo(probabilities.dtype).tiny
-    output: Mapping[str, Tensor] = {"logits": probabilities.clamp_min(smallest).log(), "labels": labels}
+    return score_logits(probabilities.clamp_min(smallest).log(), labels, top_k, superclasses)
+
+
+def score_logits(
+    logits: Tensor, labels: Tensor, top_k: int, superclasses: Tensor | None = None
+) -> dict[str, float]:
+    """The metrics of logits that are known already.
+
+    Args:
+        logits: Shape (N, C).
+        labels: Classes, shape (N,).
+        top_k: K of top score difference and secondary mass.
+        superclasses: Of each class, shape (C,).
+
+    Returns:
+        What ``classification_metrics`` gives, by name.
+    """
+    metrics = classification_metrics(logits.shape[1], top_k, torch.device("cpu"), superclasses)
+    output: Mapping[str, Tensor] = {"logits": logits, "labels": labels}
     evaluator = Engine(lambda _engine, batch: batch)
     for name, metric in metrics.items():
         metric.attach(evaluator, name)

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from lineage.errors import NotFoundError, UsageError, suggestion
+from lineage.registry.ancestry import TAG
 from lineage.registry.store import connect, safe_uri
 
 _PAGE = 10_000
@@ -90,6 +91,28 @@ def read_model(name: str) -> RegisteredModel | None:
     """
     found = connect().search_registered_models(_named(name))
     return next((model for model in found if model.name == name), None)
+
+
+def read_families() -> list[RegisteredModel]:
+    """All registered models that lineage made, with tags and aliases, last changed first."""
+    client = connect()
+    found: list[RegisteredModel] = []
+    token: str | None = None
+    while True:
+        page = client.search_registered_models(
+            f"tags.`{TAG}schema` != ''", order_by=["last_updated_timestamp DESC"], page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def newest_version(name: str) -> ModelVersion | None:
+    """The one of the highest number, whoever made it, without its aliases; None where there is none."""
+    order = ["version_number DESC"]
+    found = connect().search_model_versions(_named(name), max_results=1, order_by=order)
+    return next((entity for entity in found if entity.name == name), None)
 
 
 def search_versions(condition: str) -> list[ModelVersion]:

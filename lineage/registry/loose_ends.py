@@ -11,12 +11,12 @@ from lineage.registry.entities import Entities, search_versions
 from lineage.registry.finding import Finding
 from lineage.registry.flavor import FLAVOR_NAME
 from lineage.registry.history import logged_events
+from lineage.registry.progress import unregistered_runs
 from lineage.registry.removal import tombstones_of
 from lineage.registry.runs import GenerationRun
 from lineage.registry.store import connect
 
 _PAGE = 1000
-_SETTLED = ("FINISHED", "KILLED")  # a killed run says itself that it was interrupted
 
 
 def check_runs(
@@ -29,7 +29,7 @@ def check_runs(
         has_local_state: Whether a generation of some key can be continued on this machine.
         kill_runs: Whether those that cannot are to be marked as KILLED.
     """
-    for run in _open_runs(family.name):
+    for run in unregistered_runs(family.name):
         key, status = run.data.tags[TAG + "key"], RunStatus.to_string(RunStatus.from_string(run.info.status))
         version = family.with_key(key)
         who = f"Run {run.info.run_id} ({run.info.run_name})"
@@ -71,26 +71,6 @@ def check_logged_models(entities: Entities) -> Iterator[Finding]:
             "run the same 'lineage grow' again, which registers the generation, then delete this model in"
             " MLflow",
         )
-
-
-def _open_runs(name: str) -> Iterator[Run]:
-    client = connect()
-    experiment = client.get_experiment_by_name(name)
-    token: str | None = None
-    while experiment is not None:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            f"attributes.status != 'FINISHED' AND tags.`{TAG}generation` != ''",
-            max_results=_PAGE,
-            page_token=token,
-        )
-        for run in page:
-            tags = run.data.tags
-            if run.info.status not in _SETTLED and TAG + "key" in tags and TAG + "version" not in tags:
-                yield run
-        token = page.token
-        if not token:
-            return
 
 
 def _logged_models(name: str) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,20 +117,50 @@ def read_transfers(version: Version) -> tuple[Transfer, ...]:
     Raises:
         IntegrityError: If a run's tags were altered.
     """
+    runs = _finished_runs(version.name, f"tags.`{TRANSFER_TAG}model_id` = '{version.model_id}'")
+    return tuple(_from_run(run, version) for run in runs)
+
+
+@translated_errors()
+def read_transfer_accuracies(name: str) -> dict[str, dict[tuple[str, str], float]]:
+    """Test accuracies that versions of the family reached elsewhere: by model id, by target and probe.
+
+    One search for the whole family; the newest result of a kind counts.
+    """
+    found: dict[str, dict[tuple[str, str], float]] = {}
+    for run in _finished_runs(name, f"tags.`{TRANSFER_TAG}to` != ''"):
+        tags, accuracy = run.data.tags, run.data.metrics.get("transfer_accuracy")
+        kind = (tags.get(TRANSFER_TAG + "to", ""), tags.get(TRANSFER_TAG + "probe", ""))
+        if accuracy is not None:
+            found.setdefault(tags.get(TRANSFER_TAG + "model_id", ""), {})[kind] = accuracy
+    return found
+
+
+@translated_errors()
+def newest_transfer(experiment: str) -> str:
+    """The id of the last run in an experiment that transferred a version; "" where there is none."""
+    found = connect().search_runs(
+        [experiment], f"tags.`{TRANSFER_TAG}to` != ''", order_by=["attributes.start_time DESC"], max_results=1
+    )
+    return str(found[0].info.run_id) + str(found[0].info.status) if found else ""
+
+
+def _finished_runs(name: str, condition: str) -> Iterator[Run]:
+    """Runs of a family's experiment that ended well and meet a filter of MLflow's, oldest first."""
     client = connect()
-    experiment = client.get_experiment_by_name(version.name)
-    if experiment is None:
-        return ()
-    condition = f"tags.`{TRANSFER_TAG}model_id` = '{version.model_id}' AND attributes.status = 'FINISHED'"
-    order = ["attributes.start_time ASC"]
-    found: list[Run] = []
+    experiment = client.get_experiment_by_name(name)
     token: str | None = None
-    while True:
-        page = client.search_runs([experiment.experiment_id], condition, order_by=order, page_token=token)
-        found += page
+    while experiment is not None:
+        page = client.search_runs(
+            [experiment.experiment_id],
+            f"{condition} AND attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from page
         token = page.token
         if not token:
-            return tuple(_from_run(run, version) for run in found)
+            return
 
 
 def _tags(result: Transfer) -> dict[str, str]:

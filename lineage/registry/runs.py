@@ -46,7 +46,9 @@ class GenerationRun:
         """Log one epoch's numbers and say how far the run is, in one call."""
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, epoch) for name, value in record.items()]
-        MlflowClient().log_batch(self.run_id, metrics, tags=[RunTag(TAG + "epoch", str(epoch))])
+        progress = {"epoch": str(epoch), "epoch_ended": str(now)}
+        tags = [RunTag(TAG + name, value) for name, value in progress.items()]
+        MlflowClient().log_batch(self.run_id, metrics, tags=tags)
 
     @translated_errors()
     def log_model(self, model: LoadedModel, name: str, metrics: Mapping[str, float], epoch: int) -> str:

@@ -96,6 +96,17 @@ def ensure_experiment(name: str) -> str:
         return ensure_experiment(name)  # another process was faster
 
 
+@translated_errors()
+def find_experiment(name: str) -> str:
+    """The id of the experiment ``name``; "" where the store holds none.
+
+    Raises:
+        RegistryError: If the store does not answer.
+    """
+    found = connect().get_experiment_by_name(name)
+    return "" if found is None else str(found.experiment_id)
+
+
 @cache
 def _reach(uri: str) -> None:
     """Ask the store for anything; only an answer is remembered."""

@@ -1,42 +1,58 @@
 """How numbers and names are written, wherever a family is shown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MISSING = "–"
 
 
 @dataclass(frozen=True)
-class _Unit:
-    """How a metric is written: times ``scale``, with a format's ``digits``, before ``sign``."""
+class Unit:
+    """How a metric is written: times ``scale``, with a format's ``digits``, before ``sign``.
+
+    Attributes:
+        scale: What a value is multiplied by.
+        digits: As in a format specification.
+        sign: Stands behind the number.
+        of_changes: What a difference counts in; empty where unknown.
+        better: 1 where more is better, -1 where less is, 0 where neither can be said.
+    """
 
     scale: float
     digits: str
     sign: str = ""
     of_changes: str = ""
+    better: int = 0
 
 
-_PERCENT = _Unit(100, ".2f", " %", "percentage points")
-_PLAIN = _Unit(1, ".4g")
+_PERCENT = Unit(100, ".2f", " %", "percentage points")
+_PLAIN = Unit(1, ".4g")
+_NATS = Unit(1, ".4f", of_changes="nats")
 _UNITS = {
-    "accuracy": _PERCENT,
+    "accuracy": replace(_PERCENT, better=1),
     "agreement": _PERCENT,
-    "calibration_error": _PERCENT,
+    "calibration_error": replace(_PERCENT, better=-1),
     "secondary_mass": _PERCENT,
     "superclass_share": _PERCENT,
     "top_probability": _PERCENT,
     "top_score_difference": _PERCENT,
-    "entropy": _Unit(1, ".4f", of_changes="nats"),
-    "seconds": _Unit(1, ".1f", " s", "seconds"),
-    "images_per_second": _Unit(1, ".0f", " images/s", "images/s"),
+    "cross_entropy": replace(_NATS, better=-1),
+    "entropy": _NATS,
+    "seconds": Unit(1, ".1f", " s", "seconds"),
+    "images_per_second": Unit(1, ".0f", " images/s", "images/s"),
 }
-"""By the end of a metric's name: ``test_accuracy`` is an accuracy, ``cross_entropy`` an entropy."""
+"""By the end of a metric's name: ``test_accuracy`` is an accuracy; the first that fits counts."""
+
+
+def unit_of(metric: str) -> Unit:
+    """How values of ``metric`` are written."""
+    return next((unit for name, unit in _UNITS.items() if metric.endswith(name)), _PLAIN)
 
 
 def quantity(metric: str, value: float | None) -> str:
     """A value of ``metric`` in its unit: shares in percent, ``97.50 %``; entropies in nats, unmarked."""
     if value is None:
         return MISSING
-    unit = _unit(metric)
+    unit = unit_of(metric)
     return f"{unit.scale * value:{unit.digits}}{unit.sign}"
 
 
@@ -44,7 +60,7 @@ def change(metric: str, difference: float | None) -> str:
     """A difference of two values of ``metric`` with its sign, ``+0.28``: of shares, in percentage points."""
     if difference is None:
         return MISSING
-    unit = _unit(metric)
+    unit = unit_of(metric)
     return f"{unit.scale * difference:+z{unit.digits}}"
 
 
@@ -52,13 +68,13 @@ def spread(metric: str, mean: float, deviation: float | None) -> str:
     """A mean of ``metric`` with its standard deviation where there is one, ``97.50 ± 0.21 %``."""
     if deviation is None:
         return quantity(metric, mean)
-    unit = _unit(metric)
+    unit = unit_of(metric)
     return f"{unit.scale * mean:{unit.digits}} ± {unit.scale * deviation:{unit.digits}}{unit.sign}"
 
 
 def unit_of_changes(metric: str) -> str:
     """What ``change`` counts in: ``percentage points``; empty where unknown."""
-    return _unit(metric).of_changes
+    return unit_of(metric).of_changes
 
 
 def counted(count: int, noun: str) -> str:
@@ -71,7 +87,3 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
-
-
-def _unit(metric: str) -> _Unit:
-    return next((unit for name, unit in _UNITS.items() if metric.endswith(name)), _PLAIN)

@@ -76,10 +76,12 @@ def test_tree_prints_a_graph(option: str, first: str, edge: str, call_main: Line
     assert edge in lines
 
 
-@pytest.mark.parametrize("options", [["--dot", "--json"], ["--mermaid", "--dot"], ["--json", "--mermaid"]])
+@pytest.mark.parametrize("options", [["--dot", "--json"], ["--mermaid", "--dot"], ["--json", "--html", "t"]])
 def test_tree_in_several_forms_is_refused(options: list[str], call_main: Lineage) -> None:
     told = _told(call_main("tree", "digits", *options), code=2)
-    assert told == "Error: At most one of --json, --dot and --mermaid may be given, but got several.\n"
+    assert (
+        told == "Error: At most one of --json, --dot, --mermaid and --html may be given, but got several.\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["tree", "compare"])
