@@ -6,15 +6,16 @@ import pwd
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -112,13 +113,16 @@ def tiny(tiny_settings: tuple[str, ...]) -> Callable[..., list[str]]:
 
 
 @contextmanager
-def _serving(command: list[str], folder: Path, health: str) -> Iterator[Path]:
+def _serving(
+    command: list[str], folder: Path, health: str, variables: Mapping[str, str] | None = None
+) -> Iterator[Path]:
     """A process of its own while the block runs; the file it logs to, once ``health`` answers."""
     log = folder / "server.log"
     environment = os.environ | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # MLflow calls uvicorn
     }
+    environment |= variables or {}
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -161,7 +165,7 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def serving() -> Callable[[list[str], Path, str], AbstractContextManager[Path]]:
+def serving() -> Callable[..., AbstractContextManager[Path]]:
     """Runs a server's command, in a folder, until an address answers and as long as a block lasts."""
     return _serving
 
@@ -239,6 +243,40 @@ def postgres_server(
     """A server over PostgreSQL, as a team has it."""
     with _mlflow_server(postgres, tmp_path_factory.mktemp("postgres"), free_port()) as registry:
         yield registry
+
+
+@pytest.fixture(scope="session")
+def multiply() -> Callable[[str, str, int], None]:
+    """Makes a family in an sqlite store large: copies of its second version, in chains of ten."""
+    return _multiply
+
+
+def _multiply(uri: str, name: str, num_versions: int) -> None:
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
+        for table in ("model_versions", "model_version_tags"):
+            cursor = database.execute(f"SELECT * FROM {table} WHERE name = ? AND version = 2", [name])
+            columns = [column[0] for column in cursor.description]
+            rows = [dict(zip(columns, row, strict=True)) for row in cursor]
+            copies = (_copy(row, number, name) for number in range(3, num_versions + 1) for row in rows)
+            places = ", ".join(f":{column}" for column in columns)
+            database.executemany(f"INSERT INTO {table} VALUES ({places})", copies)
+        (word,) = database.execute(
+            "SELECT value FROM registered_model_tags WHERE name = ? AND key LIKE 'lineage.log.%' LIMIT 1",
+            [name],
+        ).fetchone()
+        database.executemany(
+            "INSERT INTO registered_model_tags (name, key, value) VALUES (?, ?, ?)",
+            ((name, f"lineage.log.20260101T000000.{number:06d}Z-0", word) for number in range(num_versions)),
+        )
+
+
+def _copy(row: dict[str, Any], number: int, name: str) -> dict[str, Any]:
+    changed = row | {"version": number}
+    if row.get("key") == "lineage.teacher":
+        changed["value"] = f"{name}/{number - 1 if number % 10 else 1}"
+    elif row.get("key") == "lineage.key":
+        changed["value"] = f"{number:064x}"
+    return changed
 
 
 @pytest.fixture

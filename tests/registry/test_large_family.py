@@ -1,11 +1,8 @@
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from lineage.registry.ancestry import Version
 from lineage.registry.kin import ancestors_of, descendants_of
@@ -16,34 +13,14 @@ NUM_METRICS = 12
 
 
 @pytest.fixture
-def large(sqlite_registry: Any, name: str, beget: Callable[..., Version]) -> str:
+def large(
+    sqlite_registry: Any, name: str, beget: Callable[..., Version], multiply: Callable[[str, str, int], None]
+) -> str:
     """A family of ten thousand: a thousand chains of ten, with all tags of students and words of the log."""
     metrics = {f"test_metric_{number}": number / 7 for number in range(NUM_METRICS)}
     beget(beget(metrics=metrics), metrics=metrics | {"validation_accuracy": 0.8})
-    tags = MlflowClient().get_registered_model(name).tags
-    word = next(value for key, value in tags.items() if key.startswith("lineage.log."))
-    with closing(sqlite3.connect(sqlite_registry.uri.removeprefix("sqlite:///"))) as database, database:
-        for table in ("model_versions", "model_version_tags"):
-            cursor = database.execute(f"SELECT * FROM {table} WHERE name = ? AND version = 2", [name])
-            columns = [column[0] for column in cursor.description]
-            rows = [dict(zip(columns, row, strict=True)) for row in cursor]
-            copies = (_copy(row, number, name) for number in range(3, NUM_VERSIONS + 1) for row in rows)
-            places = ", ".join(f":{column}" for column in columns)
-            database.executemany(f"INSERT INTO {table} VALUES ({places})", copies)
-        database.executemany(
-            "INSERT INTO registered_model_tags (name, key, value) VALUES (?, ?, ?)",
-            ((name, f"lineage.log.20260101T000000.{number:06d}Z-0", word) for number in range(NUM_VERSIONS)),
-        )
+    multiply(sqlite_registry.uri, name, NUM_VERSIONS)
     return name
-
-
-def _copy(row: dict[str, Any], number: int, name: str) -> dict[str, Any]:
-    changed = row | {"version": number}
-    if row.get("key") == "lineage.teacher":
-        changed["value"] = f"{name}/{number - 1 if number % 10 else 1}"
-    elif row.get("key") == "lineage.key":
-        changed["value"] = f"{number:064x}"
-    return changed
 
 
 @pytest.mark.slow

@@ -500,18 +500,21 @@ function rearrange(anchor) {
 
 // ---------------------------------------------------------------- search
 
+// "gen 2 @best" asks for both; numbers and pairs must be met whole, words may be begun.
 function matches() {
-  const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = state.query.toLowerCase().replace(/\b(seed|gen)(?:eration)?[\s:=]+(\d+)/g, "$1:$2").split(/\s+/).filter(Boolean);
+  const isMet = (word, own) => (/^v?\d+$|:/.test(word) ? own === word : own.startsWith(word));
   const found = new Set();
   for (const node of state.nodes.values()) {
-    if (words.every((word) => node.words.some((own) => own.includes(word)))) found.add(node.id);
+    if (words.every((word) => node.words.some((own) => isMet(word, own)))) found.add(node.id);
   }
   return found;
 }
 
 function searchable(node) {
-  const words = [node.id, title(node), node.kind, node.objective ?? "", `seed ${node.seed}`, `seed:${node.seed}`, `gen ${node.generation}`, `gen:${node.generation}`, `generation ${node.generation}`];
-  return [...words, ...(node.aliases ?? []).map((alias) => `@${alias}`), node.run_id ?? node.run ?? "", node.model ?? ""].map((word) => word.toLowerCase());
+  const own = [node.id, title(node), node.kind, node.objective, node.run_id ?? node.run, node.model, `seed:${node.seed}`, `gen:${node.generation}`];
+  const aliases = (node.aliases ?? []).flatMap((alias) => [alias, `@${alias}`]);
+  return [...own, String(node.version ?? ""), ...aliases].filter(Boolean).map((word) => word.toLowerCase());
 }
 
 let step = -1;
@@ -519,7 +522,7 @@ let step = -1;
 function search(text) {
   state.query = text.trim();
   step = -1;
-  if (!state.family) return listFamilies();
+  if (!state.family) return families && by("families").hidden === false ? listFamilies() : undefined;
   by("matches").textContent = state.query ? `${matches().size} of ${state.nodes.size}` : "";
   mark();
 }
@@ -892,14 +895,19 @@ function tell(heading, text, command) {
 }
 
 let families = null;
+let journey = 0; // who came later than an answer does not want it any more
 
 async function openFamilies() {
+  const mine = ++journey;
   state.family = null;
   clearTimeout(timer);
   by("title").textContent = "";
   by("count").textContent = "";
+  by("search").value = "";
   document.title = "lineage";
-  families = (await ask("families")).families;
+  const answer = await ask("families");
+  if (mine !== journey) return;
+  families = answer.families;
   if (families.length) listFamilies();
   else tell("No families yet", "The registry of this server holds no family that you may read. Grow one, and it appears here:", ["With MLFLOW_TRACKING_URI set to this server", "lineage grow digits"]);
 }
@@ -925,6 +933,7 @@ function familyCard({ name, newest, best, growing, updated }) {
 }
 
 async function openFamily(name, versions) {
+  const mine = ++journey;
   if (state.family?.name !== name) {
     Object.assign(state, { family: null, selected: null, compared: null, focus: null, hovered: null, query: "" });
     state.open.clear();
@@ -936,8 +945,10 @@ async function openFamily(name, versions) {
     by("count").textContent = "reading …";
     document.title = `${name} – lineage`;
     const answer = embedded ?? (await ask("family", { name }));
+    if (mine !== journey) return;
     show("drawing");
     take(answer);
+    search(by("search").value);
     by("panel").hidden = versions.length === 0; // it takes room that the drawing must fit into
     fit();
   }
@@ -1097,7 +1108,6 @@ by("zoom-in").addEventListener("click", () => zoomTo(state.view.zoom * 1.25));
 by("zoom-out").addEventListener("click", () => zoomTo(state.view.zoom / 1.25));
 by("fit").addEventListener("click", fit);
 window.addEventListener("hashchange", route);
-window.addEventListener("popstate", route);
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 new ResizeObserver(() => state.family && !by("drawing").hidden && paint()).observe(canvas);
 
