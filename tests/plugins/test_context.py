@@ -6,11 +6,13 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import lineage_mlflow.context
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
 import lineage.succession  # noqa: F401 - what makes this process one that grows generations
+from lineage.registry.context import tagging_runs
 from lineage.registry.runs import start_run
 from lineage.registry.store import ensure_experiment
 from lineage.vision.datasets import Description
@@ -22,6 +24,12 @@ with mlflow.start_run() as run:
     pass
 print(json.dumps([mlflow.get_run(run.info.run_id).data.tags, sorted(sys.modules)]))
 """
+
+
+@pytest.fixture(autouse=True)
+def anywhere() -> None:
+    """Forgets what git said before: each test stands in a folder of its own."""
+    lineage_mlflow.context._commit.cache_clear()
 
 
 @pytest.fixture
@@ -61,3 +69,37 @@ def test_run_of_another_program_is_left_alone(home: Path) -> None:
     assert ours(tags) == {}
     assert "lineage_mlflow.context" in modules
     assert "torch" not in modules
+
+
+def test_run_inside_a_succession_says_what_is_true_of_it(home: Path) -> None:
+    with tagging_runs({"recipe_digest": "r", "devices": "cpu"}), tagging_runs({"devices": "2 × cpu"}):
+        inside = start_tiles()
+    outside = start_tiles()
+    assert (inside["lineage.recipe_digest"], inside["lineage.devices"]) == ("r", "2 × cpu")
+    assert "lineage.recipe_digest" not in outside
+
+
+def test_run_says_which_commit_it_was_started_in_and_whether_files_differ(home: Path) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        return subprocess.run(
+            ["git", *who, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init", "--quiet")
+    file = home / "recipe.toml"
+    file.write_text("one")
+    git("add", file.name)
+    git("commit", "--quiet", "-m", "one")
+    tags = start_tiles()
+    assert (tags["lineage.git_commit"], tags["lineage.git_dirty"]) == (git("rev-parse", "HEAD"), "false")
+    lineage_mlflow.context._commit.cache_clear()  # as in the next process
+    file.write_text("two")
+    assert start_tiles()["lineage.git_dirty"] == "true"
+
+
+def start_tiles() -> dict[str, str]:
+    """The tags of a run that is started now."""
+    data = Description("tiles", ("a", "b"), None, (0.5,), (0.5,), (1, 8, 8), "d")
+    run = start_run(ensure_experiment("tiles"), "tiles", (), {"key": "k"}, "{}", {}, data)
+    return dict(MlflowClient().get_run(run.run_id).data.tags)

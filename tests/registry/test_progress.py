@@ -1,0 +1,58 @@
+from collections.abc import Callable
+
+from mlflow import MlflowClient
+
+from lineage.registry.ancestry import Version
+from lineage.registry.progress import read_growing, read_settings
+from lineage.registry.runs import GenerationRun, start_run
+from lineage.registry.store import ensure_experiment
+from lineage.vision.datasets import Description
+
+
+def start(name: str, teacher: Version | None, tiles: Description, **tags: str) -> GenerationRun:
+    own = {"key": "k", "generation": "1", "seed": "5", "epochs": "8"} | tags
+    teachers = () if teacher is None else (teacher,)
+    return start_run(ensure_experiment(name), "one", teachers, own, "{}", {}, tiles)
+
+
+def test_family_without_runs_grows_nothing(registry: object, name: str) -> None:
+    assert read_growing(name) == ()
+
+
+def test_running_generation_says_how_far_it_is(
+    registry: object, name: str, beget: Callable[..., Version], tiles: Description
+) -> None:
+    teacher = beget()
+    run = start(name, teacher, tiles)
+    (before,) = [one for one in read_growing(name) if one.run_id == run.run_id]
+    assert (before.generation, before.seed, before.epoch, before.epochs) == (1, 5, 0, 8)
+    assert before.teacher_run_id == teacher.run_id
+    run.log_epoch({"loss": 0.1}, 3)
+    (after,) = [one for one in read_growing(name) if one.run_id == run.run_id]
+    assert after.epoch == 3
+    assert after.heard >= before.heard
+
+
+def test_run_that_ended_grows_no_more(
+    registry: object, name: str, beget: Callable[..., Version], tiles: Description
+) -> None:
+    version = beget()
+    finished, killed, failed = (start(name, version, tiles) for _ in range(3))
+    finished.finish(version)
+    killed.stop("KILLED")
+    failed.stop("FAILED")
+    ended = {finished.run_id, killed.run_id, failed.run_id}
+    assert not ended & {one.run_id for one in read_growing(name)}
+
+
+def test_settings_are_those_of_the_run(registry: object, beget: Callable[..., Version]) -> None:
+    version = beget()
+    found = read_settings(version.run_id)
+    assert found.values == {"training.epochs": "2", "network.width": "None"}
+    assert found.experiment == MlflowClient().get_run(version.run_id).info.experiment_id
+
+
+def test_settings_of_a_run_that_is_gone_are_none(registry: object, beget: Callable[..., Version]) -> None:
+    beget()
+    assert read_settings("").values == {}
+    assert read_settings("0" * 32).values == {}
