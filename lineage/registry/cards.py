@@ -54,3 +54,9 @@ def version_link(version_id: str) -> str:
     """Markdown that links ``name/version`` in the stock MLflow UI."""
     name, _, number = version_id.partition("/")
     return f"[{version_id}](#/models/{quote(name, safe='')}/versions/{number})"
+
+
+def family_card(name: str) -> str:
+    """What is shown with a registered model: where its tree is drawn, relative to the stock UI's page."""
+    link = f"[the family's tree](lineage#/{quote(name, safe='')})"
+    return f"Generations of one family. See {link}, where the server runs with `--app-name lineage`."

@@ -16,7 +16,7 @@ from mlflow.protos.databricks_pb2 import (
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError, suggestion
 from lineage.registry.ancestry import SCHEMA, TAG, Family, Member, Version, from_model_version
-from lineage.registry.cards import card, mended
+from lineage.registry.cards import card, family_card, mended
 from lineage.registry.entities import model_versions
 from lineage.registry.history import ALIAS, REGISTERED, Event, record
 from lineage.registry.store import connect, safe_uri, translated_errors
@@ -235,7 +235,9 @@ def _family(name: str, entities: list[ModelVersion]) -> Family:
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:
     """Create the registered model ``name`` unless it exists."""
     try:
-        client.create_registered_model(name, tags={TAG + "schema": str(SCHEMA)})
+        client.create_registered_model(
+            name, tags={TAG + "schema": str(SCHEMA)}, description=family_card(name)
+        )
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise

@@ -101,6 +101,22 @@ def test_links_lead_to_the_stock_pages(page: Page, site: str) -> None:
     expect(page.get_by_text("Version 3").first).to_be_visible(timeout=20_000)
 
 
+@pytest.mark.parametrize(
+    ("place", "link", "target"),
+    [
+        ("digits", "the family's tree", "/lineage#/digits"),
+        ("digits/versions/3", "digits/2", "/#/models/digits/versions/2"),
+        ("digits/versions/2", "digits/3", "/#/models/digits/versions/3"),
+    ],
+    ids=["model to family", "student to teacher", "teacher to student"],
+)
+def test_stock_pages_link_the_family(page: Page, site: str, place: str, link: str, target: str) -> None:
+    page.goto(f"{site}/#/models/{place}")
+    found = page.get_by_role("link", name=link, exact=True)
+    expect(found).to_be_visible(timeout=20_000)
+    assert found.evaluate("link => link.href") == site + target
+
+
 def test_commands_are_copied(page: Page, site: str) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     look(page, site, "#/digits/3")
