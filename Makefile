@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint types imports test evidence clean
+.PHONY: help setup demo check lint types imports test evidence screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -38,6 +38,10 @@ test: setup ## Run the whole suite and print its coverage
 
 evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence
+
+screenshots: setup ## Take the README's pictures of the page from the store in use, which holds cifar100-small
+	@mkdir -p docs
+	$(BIN)/python tests/evidence/screenshots.py docs
 
 clean: ## Delete caches and the demo, but neither .venv nor any registry
 	rm -rf $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* dist build

@@ -137,6 +137,13 @@ def test_two_versions_are_compared(page: Page, site: str) -> None:
     assert page.url.endswith("#/digits/3/4")
 
 
+def test_two_versions_are_compared_without_a_keyboard(page: Page, site: str) -> None:
+    look(page, site, "#/digits/3")
+    in_panel(page).get_by_role("button", name="Compare with").click()
+    card(page, 2).click()
+    expect(in_panel(page)).to_contain_text("v3 descends from v2.")
+
+
 def test_deep_link_opens_a_version(page: Page, site: str) -> None:
     look(page, site, "#/digits/5")
     expect(in_panel(page)).to_contain_text("ensemble of 3")

@@ -25,6 +25,7 @@ const state = {
   metric: "test_accuracy",
   selected: null,
   compared: null,
+  comparing: false, // whether the next version that is picked is compared
   focus: null,
   hovered: null,
   query: "",
@@ -561,6 +562,7 @@ function settingsDiffer(one, other) {
 
 async function showPanel() {
   const panel = by("panel");
+  state.comparing = false;
   const [node, other] = [state.nodes.get(state.selected), state.nodes.get(state.compared)];
   const was = panel.hidden;
   panel.hidden = !node;
@@ -602,11 +604,17 @@ function portrait(node) {
     ...heading(uri(node), `${place} · ${day(node.created)}${removed}`),
     node.aliases.length ? html("ul", { class: "tags" }, ...node.aliases.map((alias) => html("li", {}, `@${alias}`))) : null,
     node.kind === "removed" ? null : stockLinks(node),
+    html("button", { class: "compare", type: "button", onclick: (event) => waitForOther(event.currentTarget) }, "Compare with …"),
     ...charts(node),
     ...numbers(node),
     html("div", { id: "settings" }, html("p", { class: "note" }, "Reading its settings …")),
     ...(node.kind === "removed" ? [] : [html("h3", {}, "Use it"), commands(uses(node))]),
   ].filter(Boolean);
+}
+
+function waitForOther(button) {
+  state.comparing = !state.comparing;
+  button.textContent = state.comparing ? "Pick another version" : "Compare with …";
 }
 
 function stockLinks(node) {
@@ -654,13 +662,13 @@ function chart(metric, line) {
     "svg",
     { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${metric.label} over ${line.length} generations, now ${quantity(metric, valueOf(line.at(-1), metric.name))}` },
     svg("line", { class: "grid", x1: left, x2: width - left, y1: height - bottom, y2: height - bottom }),
+    ...drawnSeries,
     svg("text", { x: left, y: 9 }, quantity(metric, high)),
-    svg("text", { x: left, y: height - bottom - 3 }, quantity(metric, low)),
+    svg("text", { x: left, y: height - bottom - 5 }, quantity(metric, low)),
     svg("text", { x: left, y: height - 4 }, title(line[0])),
     svg("text", { x: width - left, y: height - 4, "text-anchor": "end" }, title(line.at(-1))),
-    ...drawnSeries,
   );
-  const also = series.length > 1 ? html("span", { class: "key-also" }, " and ensemble so far") : null;
+  const also = series.length > 1 ? html("span", { class: "key-also" }, " · ensemble so far") : null;
   return html("figure", { class: "chart" }, html("figcaption", { title: metric.label }, metric.label, also), picture);
 }
 
@@ -798,7 +806,9 @@ function pick(id, compared = null) {
   if (id) bringIntoView(state.nodes.get(compared ?? id));
 }
 
-function activate(id, together) {
+function activate(id, modified) {
+  const together = modified || state.comparing;
+  state.comparing = false;
   if (together && state.selected && state.selected !== id) select(state.selected, state.compared === id ? null : id);
   else select(state.selected === id && !state.compared ? null : id);
 }
