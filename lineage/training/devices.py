@@ -4,13 +4,16 @@ Accelerate owns the process group, the device, sharding, precision and accumulat
 module only follows the group that Accelerate opened. All code that differs between devices is here.
 """
 
+import atexit
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import ignite.distributed as idist
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, broadcast_object_list
@@ -56,7 +59,20 @@ def make_accelerator(precision: Precision = "fp32", accumulation: int = 1) -> Ac
             f"Ignite and Accelerate must see the same processes, but see {idist.get_world_size()} and"
             f" {accelerator.num_processes}; start with 'accelerate launch' or torchrun."
         )
+    if accelerator.num_processes > 1 and accelerator.device.type == "cpu":
+        _leave_at_exit()
     return accelerator
+
+
+@cache
+def _leave_at_exit() -> None:
+    """Close Gloo's group before Python ends; else its threads abort a finished process now and then."""
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _refused(precision: Precision, reason: str) -> str:
