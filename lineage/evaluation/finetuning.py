@@ -16,6 +16,7 @@ from lineage.training.handlers import build_optimizer
 from lineage.training.losses import strict_loss
 from lineage.vision.batches import Augmentation, training_batches
 from lineage.vision.datasets import DataSet
+from lineage.vision.exported import ExportedNetwork
 
 
 class FreshlyHeaded(nn.Module):
@@ -92,18 +93,21 @@ def make_finetuning(
 
     Args:
         accelerator: Fresh.
-        network: Trained, has ``features``; its weights are moved.
+        network: Trained, has ``features``; its weights are moved, but those of an exported program copied.
         dataset: Fitted to the network.
         split: Rows of the training part that train, and rows that validate; the latter may be none.
         how: Its settings.
         checkpoint: Where the state after every epoch goes.
 
     Raises:
-        UsageError: If batch size, accumulation or padding do not fit each other or the data.
+        UsageError: If batch size, accumulation or padding do not fit each other or the data, or an exported
+            program has no features.
     """
     description = dataset.description
     train, validation = split
     seed = how.course.seed
+    if isinstance(network, ExportedNetwork):
+        network = network.learner()
     headed = FreshlyHeaded(network, description.num_classes, description.input_shape, seed)
     batches = training_batches(
         dataset.train,

@@ -2,7 +2,7 @@
 
 import copy
 import io
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class ExportedNetwork(nn.Module):
     """A network that is an exported program; its whole state is the program's archive, as bytes.
 
     One tensor therefore holds graph and weights, and one digest covers both. The program is frozen: it can be
-    measured, be a teacher and give features, but not be trained.
+    measured, be a teacher and give features; to be trained further, it is taken apart by ``learner``.
 
     Args:
         num_classes: C.
@@ -36,8 +36,7 @@ class ExportedNetwork(nn.Module):
         self.input_shape = input_shape
         self.archive = b""
         self.program: nn.Module = nn.Identity()
-        self.trunk: nn.Module | None = None
-        self.batches: tuple[int, int | None] = (1, None)  # the smallest and the largest; None for any
+        self.trunk: Program | None = None
 
     def read(self, archive: bytes) -> None:
         """Become the program in ``archive``, which ``clean_archive`` has passed or passes now.
@@ -48,14 +47,15 @@ class ExportedNetwork(nn.Module):
         """
         archive = clean_archive(archive)
         exported = _load(archive)
-        self.batches = _batch_bounds(exported, self.input_shape)
+        batches = _batch_bounds(exported, self.input_shape)
         program = exported.module(check_guards=False).requires_grad_(False)
         assert isinstance(program, fx.GraphModule)
         _require_evaluation(program.graph)
-        self.program = program
-        self.trunk = _without_classifier(program)
+        trunk = _without_classifier(program)
+        self.program = Program(program, batches)
+        self.trunk = None if trunk is None else Program(trunk, batches)
         self.archive = archive
-        self._require_logits()
+        self._require_logits(batches[0])
 
     def features(self, x: Tensor) -> Tensor:
         """What the program's last linear layer sees, shape (B, D).
@@ -63,54 +63,59 @@ class ExportedNetwork(nn.Module):
         Raises:
             UsageError: If the program does not end in a linear layer.
         """
-        if self.trunk is None:
-            raise UsageError("An exported program must end in a linear layer to have features, but does not.")
-        return self._in_batches(self.trunk, x)
+        features: Tensor = self._require_trunk()(x)
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape (B, classes), of images of shape (B, C, H, W)."""
-        return self._in_batches(self.program, x)
+        logits: Tensor = self.program(x)
+        return logits
 
-    def state_dict(self, *_args: Any, **_kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The archive, as uint8."""
-        return {_ARCHIVE: torch.from_numpy(np.frombuffer(self.archive, np.uint8).copy())}
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Become the program whose archive ``state_dict`` gave.
+    def learner(self) -> "Learner":
+        """What comes before the last linear layer, with weights that can be trained.
 
         Raises:
-            RuntimeError: If the state is not one archive.
+            UsageError: If the program does not end in a linear layer.
         """
-        del strict, assign
-        if set(state_dict) != {_ARCHIVE}:
-            raise RuntimeError(f"an exported program has the one tensor '{_ARCHIVE}', not {list(state_dict)}")
-        self.read(state_dict[_ARCHIVE].cpu().numpy().tobytes())
+        return Learner(copy.deepcopy(self._require_trunk()))
 
-    def to(self, *args: Any, **kwargs: Any) -> "ExportedNetwork":
-        """As of any module, but the layout in memory stays: the graph was recorded with it."""
-        kwargs.pop("memory_format", None)
-        return super().to(*args, **kwargs) if args or kwargs else self
+    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """The archive, as uint8, below ``prefix``."""
+        del keep_vars
+        found = {} if destination is None else destination
+        found[prefix + _ARCHIVE] = torch.from_numpy(np.frombuffer(self.archive, np.uint8).copy())
+        return found
 
     def train(self, mode: bool = True) -> "ExportedNetwork":
         """Nothing: the graph does what it did when it was exported."""
         self.training = mode
         return self
 
-    def _in_batches(self, program: nn.Module, x: Tensor) -> Tensor:
-        """Pass ``x`` through in batches of a size that was exported, the last one filled up with zeros."""
-        smallest, largest = self.batches
-        parts = []
-        for part in torch.split(x.contiguous(), largest or max(len(x), 1)):
-            missing = max(smallest - len(part), 0)
-            filled = F.pad(part, (0, 0) * (part.ndim - 1) + (0, missing)) if missing else part
-            parts.append(program(filled)[: len(part)])
-        return torch.cat(parts)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As its archive, from which it is read again; a copy, or another process, has it on the CPU."""
+        return _revived, (self.num_classes, self.input_shape, self.archive)
 
-    def _require_logits(self) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_args: Any) -> None:
+        """Become the program whose archive ``state_dict`` gave, on its own or within another module's state.
+
+        Raises:
+            RuntimeError: If the state is not one archive.
+        """
+        own = [name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)]
+        if own != [_ARCHIVE]:
+            raise RuntimeError(f"an exported program has the one tensor '{_ARCHIVE}', not {own}")
+        self.read(state_dict[prefix + _ARCHIVE].cpu().numpy().tobytes())
+        for name, child in self.named_children():  # torch goes on to look for theirs
+            state_dict |= child.state_dict(prefix=f"{prefix}{name}.")
+
+    def _require_trunk(self) -> "Program":
+        if self.trunk is None:
+            raise UsageError("An exported program must end in a linear layer to have features, but does not.")
+        return self.trunk
+
+    def _require_logits(self, batch: int) -> None:
         """Pass a batch through: what cannot run is refused here."""
-        images = torch.zeros(self.batches[0], *self.input_shape)
+        images = torch.zeros(batch, *self.input_shape)
         try:
             with torch.inference_mode():
                 found = self(images)
@@ -124,6 +129,62 @@ class ExportedNetwork(nn.Module):
                 f"An exported program must give one logit for each of {self.num_classes} classes, but gives"
                 f" outputs of shape {tuple(found.shape[1:])}; name the data that it was trained on."
             )
+
+
+class Program(nn.Module):
+    """A recorded graph, which takes the batch sizes and the layout in memory that it was recorded with.
+
+    Args:
+        graph: With its weights.
+        batches: The smallest batch and the largest; None for any.
+    """
+
+    def __init__(self, graph: fx.GraphModule, batches: tuple[int, int | None]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.batches = batches
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pass ``x`` through in batches of a size that was exported, the last one filled up with zeros."""
+        smallest, largest = self.batches
+        parts = []
+        for part in torch.split(x.contiguous(), largest or max(len(x), 1)):
+            missing = max(smallest - len(part), 0)
+            filled = F.pad(part, (0, 0) * (part.ndim - 1) + (0, missing)) if missing else part
+            parts.append(self.graph(filled)[: len(part)])
+        return torch.cat(parts)
+
+    def train(self, mode: bool = True) -> "Program":
+        """Nothing: the graph does what it did when it was exported."""
+        self.training = mode
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Program":
+        """As of any module, also within another that is moved, but no weight changes its layout in memory.
+
+        A graph may hold a view that fits one layout alone, such as that of a convolution's output.
+        """
+        super()._apply(lambda tensor: _laid_out_as(tensor, fn(tensor)), recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class Learner(nn.Module):
+    """The trunk of an exported program, to be trained further under another classifier.
+
+    What the graph fixes stays fixed: BatchNorm uses the statistics it was exported with, dropout is off.
+
+    Args:
+        trunk: Is trained in place.
+    """
+
+    def __init__(self, trunk: Program) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the program's last linear layer saw, shape (B, D)."""
+        features: Tensor = self.trunk(x)
+        return features
 
 
 def export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
@@ -143,6 +204,20 @@ def export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"The model must be one that torch can export, but it is not: {reason}.") from error
     return buffer.getvalue()
+
+
+def _revived(num_classes: int, input_shape: tuple[int, int, int], archive: bytes) -> ExportedNetwork:
+    network = ExportedNetwork(num_classes, input_shape)
+    if archive:
+        network.read(archive)
+    return network.eval()
+
+
+def _laid_out_as(before: Tensor, after: Tensor) -> Tensor:
+    """The values of ``after`` in the layout of ``before``."""
+    if after.stride() == before.stride():
+        return after
+    return torch.empty_like(before, dtype=after.dtype, device=after.device).copy_(after)
 
 
 def _load(archive: bytes) -> ExportedProgram:

@@ -1,8 +1,10 @@
+import copy
 import io
 import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch import nn
 
 from lineage.errors import IntegrityError, UsageError
 from lineage.vision.archives import clean_archive
+from lineage.vision.combined import EnsembleNetwork, fit_to_data
+from lineage.vision.datasets import Description
 from lineage.vision.exported import ExportedNetwork, export
 from lineage.vision.networks import EXPORTED, build_network
 
@@ -87,6 +91,70 @@ def test_state_of_a_program_is_its_archive_and_survives_a_round_trip(archive: by
     assert list(found.state_dict()) == ["archive"]
     with pytest.raises(RuntimeError, match="one tensor 'archive'"):
         again.load_state_dict({})
+
+
+class Viewed(nn.Module):
+    """Takes the memory of a convolution's output as it lies, which fits one layout alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+        self.classifier = nn.Linear(256, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen = self.body(images)
+        return self.classifier(seen.view(len(seen), -1))
+
+
+def test_program_keeps_its_layout_within_other_networks() -> None:
+    network = Viewed().eval()
+    member = exported_from(export(network, SHAPE))
+    images = torch.randn(5, *SHAPE).to(memory_format=torch.channels_last)
+    ensemble = EnsembleNetwork([member, member], [1, 3]).to(memory_format=torch.channels_last)
+    expected = network(images.contiguous())
+    assert torch.allclose(ensemble(images).softmax(1), expected.softmax(1), atol=1e-6)
+    own = Description("own", ("a", "b", "c"), None, (0.5,) * 3, (0.5,) * 3, SHAPE, "")
+    fitted = fit_to_data(member, own, replace(own, mean=(0.0,) * 3, std=(1.0,) * 3), "it")
+    fitted.to(memory_format=torch.channels_last)
+    assert torch.allclose(fitted(images), network(((images - 0.5) / 0.5).contiguous()), atol=1e-5)
+
+
+def test_state_of_a_network_around_a_program_survives_a_round_trip(archive: bytes) -> None:
+    ensemble = EnsembleNetwork([exported_from(archive)], [1])
+    again = EnsembleNetwork([build_network(EXPORTED, 3, SHAPE)], [1])
+    again.load_state_dict(ensemble.state_dict())
+    images = torch.randn(5, *SHAPE)
+    assert torch.equal(again(images), ensemble(images))
+    assert list(ensemble.state_dict()) == ["members.0.archive"]
+
+
+def test_program_survives_a_copy_and_another_process(archive: bytes) -> None:
+    found = exported_from(archive)
+    images = torch.randn(5, *SHAPE)
+    for again in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+        assert torch.equal(again(images), found(images))
+        assert not again.training
+
+
+def test_learner_has_weights_that_are_trained_and_leave_the_program_alone(archive: bytes) -> None:
+    found = exported_from(archive)
+    learner = found.learner().requires_grad_(True).train()
+    images = torch.randn(5, *SHAPE)
+    before = found.features(images)
+    assert torch.equal(learner.features(images), before)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+    learner.features(images).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(learner.features(images), before)
+    assert torch.equal(found.features(images), before)
+    again = exported_from(archive).learner()
+    again.load_state_dict(learner.state_dict())
+    assert torch.equal(again.features(images), learner.features(images))
+
+
+def test_program_without_a_linear_end_has_no_learner() -> None:
+    with pytest.raises(UsageError, match="must end in a linear layer"):
+        exported_from(export(make_network(nn.Softmax(1)), SHAPE)).learner()
 
 
 def test_program_is_frozen(archive: bytes) -> None:
