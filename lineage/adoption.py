@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from lineage.errors import UsageError
 from lineage.recipe import Recipe, change_recipe
@@ -12,7 +13,7 @@ from lineage.registry.adoption import adoption_key, fetch_program, find_adopted,
 from lineage.registry.ancestry import Version
 from lineage.registry.flavor import LoadedModel
 from lineage.registry.store import connect
-from lineage.training.devices import make_accelerator
+from lineage.training.devices import in_turns, make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
 from lineage.vision.datasets import DataSet, Description, load_dataset
 from lineage.vision.exported import ExportedNetwork
@@ -80,6 +81,8 @@ def adopt(
 ) -> Adoption:
     """Register a network that ``lineage`` did not train as a version without a teacher.
 
+    Rank 0 alone fetches and registers it; all processes measure it.
+
     Args:
         name: Of the registered model, created where it is missing.
         candidate: What to adopt.
@@ -97,14 +100,15 @@ def adopt(
     """
     _check(candidate, data, measured)
     settings = _settings(name, candidate, data, overrides)
+    accelerator = make_accelerator()
     dataset = _dataset(settings) if data is not None else None
     description = _describe(candidate, dataset, normalisation)
-    connect()
-    model = _load(candidate, settings, description)
-    found = find_adopted(name, adoption_key(model))
+    model, found = on_main_process(lambda: _fetch(name, candidate, settings, description))
     if found is not None:
         return Adoption(found, is_new=False)
-    metrics = _measure(model, dataset, settings.data.workers) if measured and dataset is not None else {}
+    metrics = {}
+    if measured and dataset is not None:
+        metrics = _measure(accelerator, model, dataset, settings.data.workers)
     origin = {
         "network": model.network_name,
         "weights": candidate.weights,
@@ -112,7 +116,8 @@ def adopt(
         "data": data,
     }
     known = {key: value for key, value in origin.items() if value is not None}
-    return Adoption(register_adopted(name, model, metrics, known), is_new=True)
+    version = on_main_process(lambda: register_adopted(name, model, metrics, known))
+    return Adoption(version, is_new=True)
 
 
 def _check(candidate: Candidate, data: str | None, measured: bool) -> None:
@@ -153,7 +158,7 @@ def _settings(name: str, candidate: Candidate, data: str | None, overrides: Sequ
 
 def _dataset(settings: Recipe) -> DataSet:
     data = settings.data
-    return load_dataset(data.name, data.root, data.download, data.image_size)
+    return in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
 
 
 def _describe(
@@ -196,6 +201,15 @@ def _torchvision_weights(candidate: Candidate) -> str | None:
     return None if is_path else weights
 
 
+def _fetch(
+    name: str, candidate: Candidate, settings: Recipe, description: Description
+) -> tuple[LoadedModel, Version | None]:
+    """The candidate, and the version of ``name`` that it is already, if it is one."""
+    connect()
+    model = _load(candidate, settings, description)
+    return model, find_adopted(name, adoption_key(model))
+
+
 def _load(candidate: Candidate, settings: Recipe, description: Description) -> LoadedModel:
     """The candidate, read and fitted, in evaluation mode."""
     shape = description.input_shape
@@ -218,9 +232,10 @@ def _load(candidate: Candidate, settings: Recipe, description: Description) -> L
     return LoadedModel(network, candidate.network, options, description)
 
 
-def _measure(model: LoadedModel, dataset: DataSet, workers: int) -> dict[str, float]:
+def _measure(
+    accelerator: Accelerator, model: LoadedModel, dataset: DataSet, workers: int
+) -> dict[str, float]:
     """Numbers of the test part, normalised as the model wants it."""
-    accelerator = make_accelerator()
     rows = torch.arange(len(dataset.test))
     part = Part(dataset.test, rows, model.description, _BATCH_SIZE, workers)
     top_k = min(_MOST_CLASSES_RANKED, model.description.num_classes)

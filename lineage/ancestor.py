@@ -11,7 +11,7 @@ from lineage.recipe import Recipe, change_recipe
 from lineage.registry.ancestry import Version
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.versions import find_version
-from lineage.training.devices import make_accelerator, on_main_process
+from lineage.training.devices import in_turns, make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
 from lineage.vision.datasets import Description, load_dataset
 
@@ -98,6 +98,6 @@ def require_same_data(uri: str, own: Description, found: Description) -> None:
 def read_test_part(recipe: Recipe) -> Part:
     """The whole test part of the recipe's data, in the batches that it was measured in."""
     data = recipe.data
-    dataset = load_dataset(data.name, data.root, data.download, data.image_size)
+    dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
     rows = torch.arange(len(dataset.test))
     return Part(dataset.test, rows, dataset.description, recipe.training.batch_size, data.workers)

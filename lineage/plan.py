@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lineage.errors import RecipeError
 from lineage.recipe import Recipe
 from lineage.training.checkpoints import Checkpoint, state_home
-from lineage.training.devices import derive_seed, make_accelerator
+from lineage.training.devices import derive_seed, in_turns, make_accelerator
 from lineage.training.engines import Loss
 from lineage.training.generation import Course, GenerationTraining, Part, Samples
 from lineage.training.handlers import Schedule, build_optimizer, build_schedule
@@ -51,7 +51,7 @@ def read_material(recipe: Recipe) -> Material:
         NotFoundError: If the data are not there.
     """
     data = recipe.data
-    dataset = load_dataset(data.name, data.root, data.download, data.image_size)
+    dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
     num_classes = dataset.description.num_classes
     if recipe.patriarch.top_k > num_classes:
         raise RecipeError(

@@ -18,7 +18,7 @@ from lineage.evaluation.probes import find_probe
 from lineage.recipe import Recipe, change_recipe
 from lineage.registry.ancestry import Version
 from lineage.training.checkpoints import Checkpoint, state_home
-from lineage.training.devices import derive_seed
+from lineage.training.devices import derive_seed, in_turns
 from lineage.training.generation import Course
 from lineage.training.handlers import build_schedule
 from lineage.vision.batches import Augmentation, split_indices
@@ -152,7 +152,7 @@ def read_target(settings: Recipe, probe: str) -> Target:
             f"data.validation must be greater than 0 for --probe {probe}, whose setting is chosen on it, but"
             " got 0; leave it out."
         )
-    dataset = load_dataset(data.name, data.root, data.download, data.image_size)
+    dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
     num_classes = dataset.description.num_classes
     split = split_indices(dataset.train.labels, num_classes, data.validation, data.seed, data.train_samples)
     return Target(settings, probe, dataset, *split)

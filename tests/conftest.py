@@ -91,6 +91,25 @@ def run_lineage(home: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
     return run
 
 
+@pytest.fixture
+def run_on_two(home: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs Python with some arguments on two processes of this CPU, in ``home``."""
+
+    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        return subprocess.run(
+            [sys.executable, *launcher, *arguments],
+            cwd=home,
+            env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def tiny_settings() -> tuple[str, ...]:
     """Overrides that make the shipped recipe ``digits`` a matter of half a second a generation."""

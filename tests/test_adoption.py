@@ -131,6 +131,30 @@ def test_adopted_network_teaches(
     assert family.roots == (family.versions[0],)
 
 
+@pytest.mark.slow
+def test_two_processes_adopt_one_version_and_measure_every_sample(
+    home: Path, name: str, candidate: Candidate, theirs: nn.Module, run_on_two: Callable[..., Any]
+) -> None:
+    network = ("--network", "resnet8", "--weights", str(candidate.weights), "--set", "network.width=4")
+    for version, what in enumerate((network, ("--model", log_theirs(theirs))), start=1):
+        done = run_on_two(
+            "-m", "lineage", "adopt", name, *what, "--from-data", "digits", "--measure", "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert (found["version"], found["is_new"]) == (version, True)
+    experiment = MlflowClient().get_experiment_by_name(name)
+    assert experiment is not None
+    assert len(MlflowClient().search_runs([experiment.experiment_id])) == 2
+    alone = [
+        adopt(f"{name}-alone", candidate, data="digits", overrides=WIDTH, measured=True).version,
+        adopt(f"{name}-alone", Candidate(model=what[1]), data="digits", measured=True).version,
+    ]
+    for version, other in zip(lineage.tree(name), alone, strict=True):
+        assert version.key == other.key
+        assert version.metrics["test_accuracy"] == other.metrics["test_accuracy"]
+
+
 def test_torchvision_weights_bring_their_description(
     home: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +194,15 @@ def test_model_of_mlflow_is_adopted_without_its_code(registry: Any, name: str, t
     assert not adopt(name, Candidate(model=uri), data="digits").is_new
     folder = registry.weights_file(version).parent
     assert not any(file.read_bytes().startswith((b"\x80", b"PK")) for file in folder.iterdir())
+
+
+def test_program_is_finetuned_on_other_images(home: Path, name: str, theirs: nn.Module) -> None:
+    uri = adopt(name, Candidate(model=log_theirs(theirs)), data="digits").version.uri
+    settings = ["training.epochs=2", "training.lr=0.05", "data.train_samples=400"]
+    first, second = (
+        lineage.transfer(uri, "digits", probe="finetune", overrides=settings)[0].metrics for _ in range(2)
+    )
+    assert first["transfer_accuracy"] == second["transfer_accuracy"] > 0.3
 
 
 def test_pickled_model_is_refused_unless_trusted(home: Path, name: str, theirs: nn.Module) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
 from lineage.errors import LineageError, TrainingError, UsageError
@@ -109,6 +109,32 @@ def on_main_process(action: Callable[[], T]) -> T:
         raise outcome[0]
     result: T = outcome[0]
     return result
+
+
+def in_turns(action: Callable[[], T]) -> T:
+    """Run ``action`` on rank 0, then on one process of every other machine, then on the rest.
+
+    What the first to come fetches to a disk, those after it find there, whether machines share the disk or
+    not. All ranks must call it, and each gets a result of its own.
+
+    Raises:
+        LineageError: The first that ``action`` raised on any rank, on every rank.
+    """
+    if idist.get_world_size() == 1:
+        return action()
+    turn = 0 if is_main_process() else 1 if os.environ.get("LOCAL_RANK") == "0" else 2
+    results: list[T] = []
+    for now in range(3):
+        errors: list[LineageError] = []
+        if now == turn:
+            try:
+                results.append(action())
+            except LineageError as error:
+                errors.append(error)
+        errors = gather_object(errors)
+        if errors:
+            raise errors[0]
+    return results[0]
 
 
 def share_weights(network: nn.Module) -> None:

@@ -9,10 +9,15 @@ from lineage.errors import NotFoundError, UsageError
 from lineage.training.devices import derive_seed, describe_hardware, make_accelerator, on_main_process
 
 TWO_PROCESSES = """
+import sys
+import time
+from pathlib import Path
 import torch
 from torch import nn
 from lineage.errors import NotFoundError
-from lineage.training.devices import is_main_process, make_accelerator, on_main_process, share_weights
+from lineage.training.devices import (
+    in_turns, is_main_process, make_accelerator, on_main_process, share_weights
+)
 
 accelerator = make_accelerator()
 assert accelerator.num_processes == 2
@@ -28,6 +33,27 @@ try:
     on_main_process(fail)
 except NotFoundError as error:
     assert str(error) == "nothing here"
+else:
+    raise AssertionError("every rank must see the error")
+
+def fetch():
+    fetched = not place.exists()
+    if fetched:
+        time.sleep(0.3)
+        place.touch()
+    return fetched
+
+place = Path(sys.argv[0]).with_name("fetched")
+assert in_turns(fetch) == is_main_process()
+
+def fail_on_one():
+    if not is_main_process():
+        raise NotFoundError("not on my disk")
+
+try:
+    in_turns(fail_on_one)
+except NotFoundError as error:
+    assert str(error) == "not on my disk"
 else:
     raise AssertionError("every rank must see the error")
 
