@@ -1,7 +1,7 @@
 """The family tree, read from the tags of model versions with one search; imports no torch."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -83,6 +83,12 @@ class Version:
     def uri(self) -> str:
         """``models:/name/version``."""
         return f"models:/{self.id}"
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """What it comes from, each ``name/version``, once: its teacher, or the members of an ensemble."""
+        teacher = () if self.teacher is None else (self.teacher,)
+        return tuple(dict.fromkeys((*teacher, *(member.id for member in self.members))))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``--json``."""
@@ -198,8 +204,8 @@ class Family:
 
     @property
     def roots(self) -> tuple[Version, ...]:
-        """Versions whose teacher, if any, is not in this family."""
-        return tuple(version for version in self.versions if version.teacher not in self._by_id)
+        """Versions whose parents, if any, are not in this family."""
+        return tuple(version for version in self.versions if not self.parents(version))
 
     def students(self, version: Version) -> tuple[Version, ...]:
         """Whom ``version`` taught in this family, oldest first."""
@@ -209,25 +215,17 @@ class Family:
         """The teacher, where it is in this family."""
         return None if version.teacher is None else self._by_id.get(version.teacher)
 
+    def parents(self, version: Version) -> tuple[Version, ...]:
+        """The teacher, or the members of an ensemble, as far as they are in this family."""
+        return tuple(self._by_id[parent] for parent in version.parents if parent in self._by_id)
+
     def ancestors(self, version: Version) -> tuple[Version, ...]:
-        """Teachers of ``version``, nearest first; ends where an edge leaves the family or closes a circle."""
-        found: dict[str, Version] = {}
-        teacher = self.teacher(version)
-        while teacher is not None and teacher.id not in found and teacher.id != version.id:
-            found[teacher.id] = teacher
-            teacher = self.teacher(teacher)
-        return tuple(found.values())
+        """Parents of ``version``, theirs and so on, nearest first; ends where an edge leaves the family."""
+        return tuple(relative for relative, _ in walk(version, self.parents))
 
     def descendants(self, version: Version) -> tuple[Version, ...]:
         """Whom ``version`` taught, their students and so on, and ensembles that hold any; nearest first."""
-        found: dict[str, Version] = {}
-        nearest = [version]
-        while nearest:
-            children = [child for parent in nearest for child in self._children(parent)]
-            nearest = [child for child in dict.fromkeys(children) if child.id not in found]
-            found |= {child.id: child for child in nearest if child.id != version.id}
-            nearest = [child for child in nearest if child.id != version.id]
-        return tuple(found.values())
+        return tuple(relative for relative, _ in walk(version, self._children))
 
     def _children(self, version: Version) -> tuple[Version, ...]:
         return self.students(version) + tuple(self._ensembles.get(version.id, ()))
@@ -247,3 +245,25 @@ class Family:
     def with_key(self, key: str) -> Version | None:
         """The oldest version of that key: what need not be trained again."""
         return self._by_key.get(key)
+
+
+def walk(
+    start: Version, step: Callable[[Version], Iterable[Version]], depth: int | None = None
+) -> tuple[tuple[Version, int], ...]:
+    """Where ``step`` leads from ``start``, again and again: nearest first, each once with its distance.
+
+    A circle, which only edited tags can hold, ends where it closes.
+
+    Args:
+        start: Is not among what is found.
+        step: Gives the neighbours of a version.
+        depth: How many steps to take; all without it.
+    """
+    found: dict[str, tuple[Version, int]] = {}
+    nearest, distance = [start], 0
+    while nearest and (depth is None or distance < depth):
+        distance += 1
+        reached = {version.id: version for near in nearest for version in step(near)}
+        nearest = [version for key, version in reached.items() if key not in found and key != start.id]
+        found |= {version.id: (version, distance) for version in nearest}
+    return tuple(found.values())

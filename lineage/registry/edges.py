@@ -8,7 +8,6 @@ from mlflow.entities.model_registry import ModelVersion
 from lineage.registry.ancestry import TAG, Family, Version
 from lineage.registry.entities import Entities, find_entities
 from lineage.registry.finding import Finding
-from lineage.registry.kin import parent_ids
 from lineage.registry.removal import tombstones_of
 from lineage.registry.store import connect
 
@@ -33,7 +32,7 @@ def check_edges(family: Family, entities: Entities) -> Iterator[Finding]:
 def check_circles(family: Family) -> Iterator[Finding]:
     """Versions that descend from themselves, and those between two such circles."""
     parents = {
-        version.id: {parent for parent in parent_ids(version) if family.with_id(parent)} for version in family
+        version.id: {parent for parent in version.parents if family.with_id(parent)} for version in family
     }
     for within in _circular(parents):
         does = "names itself" if within in parents[within] else "does"

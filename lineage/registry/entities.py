@@ -129,6 +129,19 @@ def search_versions(condition: str) -> list[ModelVersion]:
             return found
 
 
+def students_elsewhere(name: str) -> list[ModelVersion]:
+    """Versions of other registered models whose teacher is one of ``name``, oldest first."""
+    pattern = f"{filter_text(name)}/%"
+    found = search_versions(f"tags.`{TAG}teacher` LIKE '{pattern}' AND {other_than(name)}")
+    taught = [e for e in found if e.name != name and e.tags[f"{TAG}teacher"].startswith(f"{name}/")]
+    return sorted(taught, key=lambda e: (int(e.creation_timestamp or 0), e.name, int(e.version)))
+
+
+def other_than(name: str) -> str:
+    """A filter that spares the store what is already read, where the name can be written in one."""
+    return "name != ''" if "'" in name else f"name != '{name}'"
+
+
 def filter_text(text: str) -> str:
     """``text`` inside a pattern of a filter; MLflow's has no escape, so a quote is any one character."""
     return re.sub(r"['\\]", "_", text)

@@ -1,11 +1,10 @@
 """Who descends from whom in the whole store: edges may lead from one registered model to another."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lineage.registry.ancestry import TAG, Version
-from lineage.registry.entities import filter_text, search_versions
+from lineage.registry.ancestry import TAG, Version, walk
+from lineage.registry.entities import other_than, search_versions, students_elsewhere
 from lineage.registry.store import translated_errors
 from lineage.registry.versions import read_family
 
@@ -38,7 +37,7 @@ def ancestors_of(version: Version, depth: int | None = None) -> tuple[Relative, 
     Raises:
         RegistryError: If the store does not answer.
     """
-    return _walk(version, depth, _Kin().parents)
+    return _relatives(walk(version, _Kin().parents, depth))
 
 
 @translated_errors()
@@ -52,13 +51,7 @@ def descendants_of(version: Version, depth: int | None = None) -> tuple[Relative
     Raises:
         RegistryError: If the store does not answer.
     """
-    return _walk(version, depth, _Kin().children)
-
-
-def parent_ids(version: Version) -> tuple[str, ...]:
-    """What ``version`` comes from, each ``name/version``: its teacher, or the members of an ensemble."""
-    teacher = () if version.teacher is None else (version.teacher,)
-    return (*teacher, *(member.id for member in version.members))
+    return _relatives(walk(version, _Kin().children, depth))
 
 
 class _Kin:
@@ -71,7 +64,7 @@ class _Kin:
 
     def parents(self, version: Version) -> list[Version]:
         """Those that the store holds."""
-        found = (self._family(_name(parent)).get(parent) for parent in parent_ids(version))
+        found = (self._family(_name(parent)).get(parent) for parent in version.parents)
         return [parent for parent in found if parent is not None]
 
     def children(self, version: Version) -> list[Version]:
@@ -88,35 +81,19 @@ class _Kin:
             family = read_family(name, missing_ok=True)
             self._versions[name] = {version.id: version for version in family}
             for version in family:
-                for parent in dict.fromkeys(parent_ids(version)):
+                for parent in version.parents:
                     self._children.setdefault(parent, []).append(version)
         return self._versions[name]
 
 
-def _walk(
-    start: Version, depth: int | None, step: Callable[[Version], Iterable[Version]]
-) -> tuple[Relative, ...]:
-    """In breadth, each once; a circle, which only edited tags can hold, ends where it closes."""
-    found: dict[str, Relative] = {}
-    nearest, distance = [start], 0
-    while nearest and (depth is None or distance < depth):
-        distance += 1
-        reached = {version.id: version for near in nearest for version in step(near)}
-        nearest = [version for key, version in reached.items() if key not in found and key != start.id]
-        found |= {version.id: Relative(version, distance) for version in nearest}
-    return tuple(found.values())
+def _relatives(found: tuple[tuple[Version, int], ...]) -> tuple[Relative, ...]:
+    return tuple(Relative(version, distance) for version, distance in found)
 
 
 def _families_that_name(name: str) -> set[str]:
     """Other registered models with students of versions of ``name``, or ensembles of any."""
-    students = search_versions(f"tags.`{TAG}teacher` LIKE '{filter_text(name)}/%' AND {_other_than(name)}")
-    ensembles = search_versions(f"tags.`{TAG}kind` = 'ensemble' AND {_other_than(name)}")
-    return {entity.name for entity in [*students, *ensembles]} - {name}
-
-
-def _other_than(name: str) -> str:
-    """A filter that spares the store what is already read, where the name can be written in one."""
-    return "name != ''" if "'" in name else f"name != '{name}'"
+    ensembles = search_versions(f"tags.`{TAG}kind` = 'ensemble' AND {other_than(name)}")
+    return {entity.name for entity in [*students_elsewhere(name), *ensembles]} - {name}
 
 
 def _name(version_id: str) -> str:

@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Any
 
 from lineage.registry.ancestry import Family, Version
-from lineage.registry.kin import parent_ids
 from lineage.registry.progress import Growing, read_growing, read_settings
 from lineage.registry.removal import Tombstone, read_tombstones
 from lineage.registry.results import read_transfer_accuracies
@@ -162,12 +161,12 @@ def _nodes(
     versions = sorted([*family, *(stone.version for stone in gone)], key=lambda version: version.version)
     held = {version.id for version in versions}
     for version in versions:
-        for outside in parent_ids(version):
+        for outside in version.parents:
             if outside not in held and outside not in nodes:
                 nodes[outside] = {"kind": OUTSIDE}
                 parents[outside] = []
         nodes[version.id] = _told(version, buried.get(version.id), around.transfers)
-        parents[version.id] = list(parent_ids(version))
+        parents[version.id] = list(version.parents)
         worth[version.id] = bool(version.aliases) + version.metrics.get("validation_accuracy", 0.0)
     by_run = {version.run_id: version.id for version in versions if version.run_id}
     for growing in around.growing:

@@ -98,6 +98,8 @@ def version_table(version: Version) -> Table:
         "run id": version.run_id,
         "created": f"{created:%Y-%m-%d %H:%M:%S} UTC" if version.created else "",
     }
+    if version.members:
+        fields["members"] = ", ".join(f"{member.id} ({member.weight:.3f})" for member in version.members)
     table = _table("field", Column("value", overflow="fold"), title=version.uri)
     for name, value in fields.items():
         _add_row(table, name, value or MISSING)

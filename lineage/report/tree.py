@@ -37,7 +37,7 @@ def rich_tree(family: Family, removed: Sequence[Tombstone] = ()) -> Tree:
     What was removed and left a tombstone stands in its place.
 
     A version at the left that has a teacher names it: one of another family, one that is missing, or one
-    further up, where the branch has passed ``_DEPTH`` levels.
+    further up, where the branch has passed ``_DEPTH`` levels. An ensemble names its members.
     """
     title = [(family.name, "bold"), (counted(len(family), "version"), "dim")]
     family, num_removed = _with_tombstones(family, removed)
@@ -55,6 +55,7 @@ def rich_tree(family: Family, removed: Sequence[Tombstone] = ()) -> Tree:
             words = list(chain(*_rows(family, version)))
             if folded or depth == 0:
                 words += _teacher_words(family, version)
+            words += _member_words(family, version)
             branch = (tree if folded else above).add(_line(words))
             below = 1 if folded else depth + 1
             pending += [(student, branch, below) for student in reversed(family.students(version))]
@@ -62,40 +63,52 @@ def rich_tree(family: Family, removed: Sequence[Tombstone] = ()) -> Tree:
 
 
 def dot(family: Family, removed: Sequence[Tombstone] = ()) -> str:
-    """The family for Graphviz, generations in ranks from left to right; teachers of elsewhere are dashed."""
+    """The family for Graphviz, generations in ranks from left to right.
+
+    Teachers and members of elsewhere are dashed boxes, edges from members to ensembles dotted lines.
+    """
     family, _ = _with_tombstones(family, removed)
     lines = [f"digraph {_quoted(family.name)} {{", "  rankdir=LR;", "  node [shape=box];"]
     lines += [f"  {_quoted(version.id)} [label={_quoted(*_box(family, version))}];" for version in family]
-    lines += [f"  {_quoted(teacher)} [style=dashed];" for teacher in _outside(family)]
+    lines += [f"  {_quoted(parent)} [style=dashed];" for parent in _outside(family)]
     ranks: dict[int, list[str]] = {}
     for version in family:
         ranks.setdefault(version.generation, []).append(_quoted(version.id))
     lines += [f"  {{ rank=same; {'; '.join(ranks[generation])}; }}" for generation in sorted(ranks)]
-    lines += [f"  {_quoted(teacher)} -> {_quoted(student)};" for teacher, student in _edges(family)]
+    lines += [
+        f"  {_quoted(parent)} -> {_quoted(child)}{' [style=dotted]' * _is_ensemble(family, child)};"
+        for parent, child in _edges(family)
+    ]
     return "\n".join([*lines, "}", ""])
 
 
 def mermaid(family: Family, removed: Sequence[Tombstone] = ()) -> str:
-    """The family as a Mermaid flowchart from left to right; teachers of elsewhere are dashed."""
+    """The family as a Mermaid flowchart from left to right; dashed and dotted as for Graphviz."""
     family, _ = _with_tombstones(family, removed)
     nodes = {version.id: f"v{version.version}" for version in family}
     outside = _outside(family)
-    nodes |= {teacher: f"outside{index}" for index, teacher in enumerate(outside, 1)}
+    nodes |= {parent: f"outside{index}" for index, parent in enumerate(outside, 1)}
     title = json.dumps(printable(family.name), ensure_ascii=False)  # a JSON string is a YAML one
     lines = ["---", f"title: {title}", "---", "flowchart LR"]
     lines += [
         f'    {nodes[version.id]}["{"<br/>".join(map(_entities, _box(family, version)))}"]'
         for version in family
     ]
-    lines += [f'    {nodes[teacher]}["{_entities(teacher)}"]:::outside' for teacher in outside]
-    lines += [f"    {nodes[teacher]} --> {nodes[student]}" for teacher, student in _edges(family)]
+    lines += [f'    {nodes[parent]}["{_entities(parent)}"]:::outside' for parent in outside]
+    lines += [
+        f"    {nodes[parent]} {'-.->' if _is_ensemble(family, child) else '-->'} {nodes[child]}"
+        for parent, child in _edges(family)
+    ]
     if outside:
         lines.append("    classDef outside stroke-dasharray: 4")
     return "\n".join([*lines, ""])
 
 
 def tree_json(family: Family, removed: Sequence[Tombstone] = ()) -> dict[str, Any]:
-    """Plain values: name, versions, edges as pairs of teacher and student, ``name/version``, tombstones."""
+    """Plain values: name, versions, edges as pairs of ``name/version``, tombstones.
+
+    An edge leads from a teacher to its student, or from a member to its ensemble.
+    """
     return {
         "name": family.name,
         "versions": [version.to_json() for version in family],
@@ -120,13 +133,18 @@ def _tops(family: Family) -> Iterator[Version]:
 
 
 def _edges(family: Family) -> list[tuple[str, str]]:
-    return [(version.teacher, version.id) for version in family if version.teacher is not None]
+    return [(parent, version.id) for version in family for parent in version.parents]
+
+
+def _is_ensemble(family: Family, version_id: str) -> bool:
+    version = family.with_id(version_id)
+    return version is not None and bool(version.members)
 
 
 def _outside(family: Family) -> list[str]:
-    """Teachers that this family does not hold, each once."""
-    held = {version.id for version in family}
-    return list(dict.fromkeys(teacher for teacher, _ in _edges(family) if teacher not in held))
+    """Teachers and members that this family does not hold, each once."""
+    parents = dict.fromkeys(parent for parent, _ in _edges(family))
+    return [parent for parent in parents if family.with_id(parent) is None]
 
 
 def _rows(family: Family, version: Version) -> list[Words]:
@@ -156,13 +174,20 @@ def _gone(version: Version) -> str:
 
 
 def _teacher_words(family: Family, version: Version) -> Words:
-    if version.teacher is None:
-        return []
-    teacher = family.teacher(version)
-    if teacher is not None:
-        return [(f"teacher v{teacher.version}", "yellow")]
-    missing = version.teacher.rpartition("/")[0] == family.name
-    return [(f"teacher {version.teacher}" + (" (missing)" if missing else ""), "yellow")]
+    return [] if version.teacher is None else [(f"teacher {_called(family, version.teacher)}", "yellow")]
+
+
+def _member_words(family: Family, version: Version) -> Words:
+    members = ", ".join(_called(family, member.id) for member in version.members)
+    return [(f"members {members}", "yellow")] if members else []
+
+
+def _called(family: Family, version_id: str) -> str:
+    """``v3`` for a version that this family holds, ``name/3`` for others; missing where it should hold it."""
+    version = family.with_id(version_id)
+    if version is not None:
+        return f"v{version.version}"
+    return version_id + (" (missing)" if version_id.rpartition("/")[0] == family.name else "")
 
 
 def _line(words: Words) -> Text:

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
-from lineage.registry.ancestry import Family, Version, from_model_version
+from lineage.registry.ancestry import Family, Member, Version, from_model_version
 
 BASE = Version(
     name="digits",
@@ -132,6 +132,26 @@ def test_ancestors_that_lead_into_a_circle_end_where_it_closes() -> None:
 def test_ancestors_of_a_version_that_teaches_itself_are_none() -> None:
     own = member(1, "digits/1")
     assert Family("digits", (own,)).ancestors(own) == ()
+
+
+def test_ancestors_of_an_ensemble_are_its_members_and_theirs() -> None:
+    members = tuple(Member(version.id, "m-1", "w", 0.5) for version in (SIBLING, SECOND))
+    ensemble = replace(
+        BASE, version=7, kind="ensemble", members=(*members, Member("other/1", "m-1", "w", 0.5))
+    )
+    student = member(8, "digits/7")
+    family = Family("digits", (*FAMILY, ensemble, student))
+    assert ensemble.parents == ("digits/4", "digits/3", "other/1")
+    assert family.parents(ensemble) == (SIBLING, SECOND)
+    assert family.ancestors(student) == (ensemble, SIBLING, SECOND, PATRIARCH, FIRST)
+    assert family.descendants(PATRIARCH) == (FIRST, SIBLING, SECOND, ensemble, student)
+    assert family.roots == FAMILY.roots
+
+
+def test_parents_of_a_version_are_named_once() -> None:
+    twice = (Member("digits/1", "m-1", "w", 0.5),) * 2
+    assert replace(BASE, version=2, kind="ensemble", members=twice).parents == ("digits/1",)
+    assert (PATRIARCH.parents, FIRST.parents) == ((), ("digits/1",))
 
 
 def test_key_finds_the_oldest_version_that_has_it() -> None:

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lineage.evaluation.compare import compare
-from lineage.registry.ancestry import Version
+from lineage.registry.ancestry import Member, Version
 from lineage.report.tables import (
     comparison_table,
     evaluation_table,
@@ -126,6 +126,12 @@ def test_version_table_holds_every_field_and_metric() -> None:
 def test_version_table_marks_what_is_absent() -> None:
     cells = dict(rows(version_table(replace(PATRIARCH, created=0, run_id=""))))
     assert (cells["teacher"], cells["aliases"], cells["created"], cells["run id"]) == ("none", "–", "–", "–")
+
+
+def test_version_table_names_members_with_their_weights() -> None:
+    members = (Member("digits/1", "m-1", "w", 0.25), Member("digits/2", "m-2", "w", 0.75))
+    cells = dict(rows(version_table(replace(PATRIARCH, kind="ensemble", members=members))))
+    assert cells["members"] == "digits/1 (0.250), digits/2 (0.750)"
 
 
 def test_tables_take_no_name_for_markup() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from lineage.registry.ancestry import Family, Version
+from lineage.registry.ancestry import Family, Member, Version
 from lineage.registry.removal import Tombstone
 from lineage.report.tree import dot, mermaid, rich_tree, tree_json
 
@@ -86,6 +86,51 @@ def test_tree_names_the_kind_of_what_is_no_generation() -> None:
         drawn(Family("digits", (replace(BASE, kind="ensemble"),)))[1]
         == "└─ v1  generation 0  ensemble  seed 0"
     )
+
+
+def with_ensemble(*members: str) -> Family:
+    """A patriarch, a student, an ensemble and the ensemble's student."""
+    ensemble = replace(
+        BASE,
+        version=3,
+        kind="ensemble",
+        objective="ensemble",
+        generation=1,
+        members=tuple(Member(name, "m-1", "w", 1 / len(members)) for name in members),
+    )
+    taught = student(4, "digits/3", 2)
+    return Family("digits", (BASE, student(2, "digits/1", 1), ensemble, taught))
+
+
+def test_tree_names_the_members_of_an_ensemble() -> None:
+    assert drawn(with_ensemble("digits/1", "digits/2", "digits/9", "other/1")) == [
+        "digits  4 versions",
+        "├─ v1  generation 0  tolerant  seed 0",
+        "│  └─ v2  generation 1  student  seed 0",
+        "└─ v3  generation 1  ensemble  seed 0  members v1, v2, digits/9 (missing), other/1",
+        "   └─ v4  generation 2  student  seed 0",
+    ]
+
+
+def test_drawings_hold_the_edges_of_an_ensemble() -> None:
+    family = with_ensemble("digits/1", "digits/2", "other/1")
+    assert tree_json(family)["edges"] == [
+        ["digits/1", "digits/2"],
+        ["digits/1", "digits/3"],
+        ["digits/2", "digits/3"],
+        ["other/1", "digits/3"],
+        ["digits/3", "digits/4"],
+    ]
+    assert [line.strip() for line in dot(family).splitlines() if "->" in line or "dashed" in line] == [
+        '"other/1" [style=dashed];',
+        '"digits/1" -> "digits/2";',
+        '"digits/1" -> "digits/3" [style=dotted];',
+        '"digits/2" -> "digits/3" [style=dotted];',
+        '"other/1" -> "digits/3" [style=dotted];',
+        '"digits/3" -> "digits/4";',
+    ]
+    edges = [line.strip() for line in mermaid(family).splitlines() if "->" in line]
+    assert edges == ["v1 --> v2", "v1 -.-> v3", "v2 -.-> v3", "outside1 -.-> v3", "v3 --> v4"]
 
 
 def test_tree_takes_no_name_for_markup_or_control() -> None:
