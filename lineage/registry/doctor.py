@@ -15,7 +15,7 @@ from lineage.registry.history import ALIAS, Event, record
 from lineage.registry.loose_ends import check_logged_models, check_runs
 from lineage.registry.removal import TOMBSTONE, tombstones_of
 from lineage.registry.store import connect, translated_errors
-from lineage.registry.versions import settle, wanted_aliases
+from lineage.registry.versions import linked_students, settle, wanted_aliases
 
 
 @translated_errors()
@@ -144,11 +144,12 @@ class _Examination:
                 )
 
     def _check_cards(self) -> Iterator[Finding]:
+        linked = linked_students(self.family)
         for version in self.family:
             text = self.by_number[str(version.version)].description or ""
-            students = self.family.students(version)
+            students = linked[version.id]
             if mended(text, version, self.family.teacher(version), students) != text:
-                links = ", ".join(student.id for student in students) or "no students"
+                links = ", ".join(students) or "no students"
                 yield Finding(
                     "broken-card",
                     version.uri,

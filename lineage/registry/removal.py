@@ -13,7 +13,7 @@ from lineage.registry.entities import read_model
 from lineage.registry.history import REMOVED, Event, record
 from lineage.registry.kin import descendants_of
 from lineage.registry.store import connect, translated_errors
-from lineage.registry.versions import find_version, settle
+from lineage.registry.versions import find_version, settle, settle_elsewhere
 
 TOMBSTONE = TAG + "removed."
 
@@ -74,6 +74,7 @@ def remove(uri: str, force: bool = False) -> Removal:
     client.delete_model_version(version.name, str(version.version))
     record(version.name, Event(REMOVED, version.version, model_id=version.model_id))
     settle(version.name)
+    settle_elsewhere(version)
     return Removal(version, needed_by, force)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import mlflow
@@ -14,10 +15,10 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from lineage.errors import IntegrityError, NotFoundError, UsageError, suggestion
+from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError, suggestion
 from lineage.registry.ancestry import SCHEMA, TAG, Family, Member, Version, from_model_version
 from lineage.registry.cards import card, family_card, mended
-from lineage.registry.entities import model_versions
+from lineage.registry.entities import model_versions, students_elsewhere
 from lineage.registry.history import ALIAS, REGISTERED, Event, record
 from lineage.registry.store import connect, safe_uri, translated_errors
 
@@ -174,7 +175,9 @@ def register(name: str, birth: Birth, model_id: str, run_id: str) -> Version:
     )
     record(name, Event(REGISTERED, int(created.version), model_id=model_id))
     family = settle(name)
-    return next(version for version in family if version.version == int(created.version))
+    version = next(version for version in family if version.version == int(created.version))
+    settle_elsewhere(version)
+    return version
 
 
 @translated_errors()
@@ -198,13 +201,34 @@ def settle(name: str) -> Family:
             point(client, alias, version)
             record(name, Event(ALIAS, version.version, alias, previous))
     descriptions = {int(entity.version): entity.description or "" for entity in entities}
+    students = linked_students(family)
     for version in family:
         shown = descriptions[version.version]
-        text = mended(shown, version, family.teacher(version), family.students(version))
+        text = mended(shown, version, family.teacher(version), students[version.id])
         if text != shown:
             client.update_model_version(name, str(version.version), description=text)
     settled = all(held.get(alias) == version for alias, version in wanted.items())
     return family if settled else read_family(name)
+
+
+def settle_elsewhere(version: Version) -> None:
+    """Settle the family of a teacher that stands in another one, if the store lets us.
+
+    A store may let people read a family that they may not write; whoever settles it next sees to the rest.
+    """
+    name = (version.teacher or "").rpartition("/")[0]
+    if name not in ("", version.name):
+        with suppress(LineageError):
+            settle(name)
+
+
+def linked_students(family: Family) -> dict[str, list[str]]:
+    """Whom each version of ``family`` taught, both as ``name/version``: of its own name, then of others."""
+    taught = {version.id: [student.id for student in family.students(version)] for version in family}
+    for entity in students_elsewhere(family.name):
+        if entity.tags[TAG + "teacher"] in taught:
+            taught[entity.tags[TAG + "teacher"]].append(f"{entity.name}/{entity.version}")
+    return taught
 
 
 def wanted_aliases(family: Family) -> dict[str, Version | None]:

@@ -242,6 +242,19 @@ def test_card_without_its_link_is_found_and_written(name: str, family: list[Vers
     assert text == f"Our first.\n- students: [{name}/2](#/models/{name}/versions/2)"
 
 
+def test_card_without_its_link_to_another_family_is_found_and_written(
+    name: str, family: list[Version], grow_one: GrowOne
+) -> None:
+    student = grow_one(family[2], family=f"{name}-other")
+    client = MlflowClient()
+    text = client.get_model_version(name, "3").description
+    assert student.id in text
+    client.update_model_version(name, "3", description=text.replace(student.id, "nobody/1"))
+    assert found(look(name)) == {("broken-card", f"models:/{name}/3")}
+    assert look(name, fix=True).healthy
+    assert client.get_model_version(name, "3").description == text
+
+
 def test_ensemble_whose_member_is_gone_is_found(name: str, family: list[Version], grow_one: GrowOne) -> None:
     extra = grow_one()
     member = Member(extra.id, extra.model_id, extra.weights_sha256, 1.0)

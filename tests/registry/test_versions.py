@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from mlflow import MlflowClient
 from torch import Tensor
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
-from lineage.registry.ancestry import Version
+from lineage.registry.ancestry import Member, Version
 from lineage.registry.cards import card
 from lineage.registry.flavor import LoadedModel, load_version
+from lineage.registry.removal import remove
 from lineage.registry.versions import Birth, find_version, read_family, settle
 
 Beget = Callable[..., Version]
@@ -213,11 +213,48 @@ def test_card_of_the_teacher_links_its_students(registry: Any, name: str, beget:
 
 def test_card_links_twenty_students_and_counts_the_others(registry: Any, beget: Beget) -> None:
     teacher = beget()
-    students = tuple(replace(teacher, version=number, teacher=teacher.id) for number in range(2, 24))
+    students = [f"{teacher.name}/{number}" for number in range(2, 24)]
     assert card(teacher, None, students[:20]).count("](#/models/") == 20
     text = card(teacher, None, students)
     assert text.count("](#/models/") == 20
     assert text.endswith(f"/versions/21) and {len(students) - 20} more")
+
+
+def test_card_of_a_teacher_links_students_that_stand_elsewhere(
+    registry: Any, name: str, beget: Beget
+) -> None:
+    teacher = beget()
+    beget(family=f"{name}xs")
+    students = [beget(teacher, family=f"{name}-{place}") for place in ("b", "a")]
+    own = beget(teacher)
+    *_, line = stored(teacher).description.splitlines()
+    links = [f"[{student.id}](#/models/{student.name}/versions/1)" for student in students]
+    assert line == f"- students: [{own.id}](#/models/{name}/versions/{own.version}), {', '.join(links)}"
+    settle(name)
+    assert stored(teacher).description.splitlines()[-1] == line
+    remove(students[0].uri)
+    assert links[0] not in stored(teacher).description
+    assert links[1] in stored(teacher).description
+
+
+def test_card_of_an_ensemble_links_its_members(registry: Any, beget: Beget) -> None:
+    first = beget()
+    second = beget(first)
+    members = tuple(Member(v.id, v.model_id, v.weights_sha256, 0.5) for v in (first, second))
+    ensemble = beget(kind="ensemble", objective="ensemble", generation=1, members=members)
+    links = [f"[{v.id}](#/models/{v.name}/versions/{v.version})" for v in (first, second)]
+    lines = stored(ensemble).description.splitlines()
+    assert lines[0].startswith("**Ensemble, generation 1** of ")
+    assert lines[3:] == [f"- members: {', '.join(links)}"]
+
+
+def test_card_of_an_adopted_network_says_so(registry: Any, beget: Beget) -> None:
+    version = beget(kind="adopted", objective="adopted", metrics={})
+    assert stored(version).description.splitlines() == [
+        f"**Adopted network, generation 0** of {version.name}",
+        "",
+        "- no teacher: it was trained elsewhere",
+    ]
 
 
 def test_card_without_an_accuracy_leaves_it_out(registry: Any, beget: Beget) -> None:
@@ -304,7 +341,7 @@ def test_settle_after_the_best_was_deleted_names_the_next(registry: Any, name: s
 def test_settle_that_finds_all_in_order_writes_nothing(http_registry: Any, name: str, beget: Beget) -> None:
     beget(beget())
     asked = http_registry.requests_during(lambda: settle(name))
-    assert len(asked) == 2
+    assert len(asked) == 3
     assert all('"GET' in line for line in asked)
 
 
