@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lineage.errors import IntegrityError
+from lineage.vision.imagenet import same_classes
 from lineage.vision.images import Description
 
 
@@ -75,7 +76,7 @@ def fit_to_data(network: nn.Module, own: Description, data: Description, who: st
     Raises:
         IntegrityError: If classes, their order or the input shape differ.
     """
-    if own.class_names != data.class_names:
+    if not same_classes(own.class_names, data.class_names):
         ours, theirs = _first_difference(own.class_names, data.class_names)
         raise IntegrityError(
             f"{who} and the data must have the same classes in the same order, but {who} has"
