@@ -404,6 +404,23 @@ def test_image_folder_digest_does_not_depend_on_the_path_or_the_test_folders_nam
     assert load_dataset("imagefolder", str(moved)).description.digest != first.digest
 
 
+def test_image_folder_digest_covers_names_and_sizes_but_no_contents(image_folder: Path) -> None:
+    def digest() -> str:
+        return load_dataset("imagefolder", str(image_folder)).description.digest
+
+    first, file = digest(), image_folder / "val" / "ant" / "0.png"
+    contents = file.read_bytes()
+    file.write_bytes(contents[::-1])
+    assert digest() == first
+    file.write_bytes(contents + b"\0")
+    grown = digest()
+    assert grown != first
+    file.write_bytes(contents)
+    assert digest() == first
+    file.rename(file.with_name("9.png"))
+    assert digest() not in {first, grown}
+
+
 def test_image_folder_ignores_what_is_no_image(image_folder: Path) -> None:
     (image_folder / "train" / "ant" / "notes.txt").write_text("six legs")
     (image_folder / "train" / ".cache").mkdir()
