@@ -1,14 +1,24 @@
 """``lineage grow`` and ``lineage evaluate``: what needs the images."""
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, Overrides, VersionUri, print_json, print_rich, print_text
+from lineage.cli.output import (
+    AsJson,
+    Overrides,
+    VersionUri,
+    is_first_process,
+    print_json,
+    print_rich,
+    print_text,
+)
 from lineage.errors import UsageError
 
 if TYPE_CHECKING:
+    from lineage.report.progress import Reporter
     from lineage.succession import Lineage
 
 
@@ -40,12 +50,9 @@ def grow(
     if seed is not None and seeds is not None:
         raise UsageError("Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.")
     chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
-    from rich.console import Console
-
     from lineage.growth import grow as grow_lineages
-    from lineage.report.progress import ConsoleReporter
 
-    with ConsoleReporter(Console(stderr=True)) as reporter:
+    with _reporter() as reporter:
         lineages = grow_lineages(
             recipe,
             teacher=teacher,
@@ -72,6 +79,15 @@ def evaluate(uri: VersionUri, overrides: Overrides = None, as_json: AsJson = Fal
         print_json(evaluation.to_json())
     else:
         print_rich(evaluation_table(evaluation.metrics, evaluation.recorded))
+
+
+def _reporter() -> "AbstractContextManager[Reporter]":
+    """A live display on standard error, of rank 0 alone: several would draw over each other."""
+    from rich.console import Console
+
+    from lineage.report.progress import ConsoleReporter, Silent
+
+    return ConsoleReporter(Console(stderr=True)) if is_first_process() else nullcontext(Silent())
 
 
 def _parse_seeds(text: str) -> list[int]:

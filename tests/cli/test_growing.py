@@ -338,6 +338,18 @@ def test_grow_into_a_folder_that_is_not_there_is_refused(
     assert [path.name for path in home.iterdir()] == ["mlflow.db"]
 
 
+@pytest.mark.parametrize(("rank", "draws"), [("0", True), ("1", False)])
+def test_live_display_is_drawn_on_the_first_rank_alone(
+    rank: str, draws: bool, call_main: Lineage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, to rich
+    outcome = call_main("grow", "no-such-recipe")
+    assert outcome.returncode == 3
+    assert ("\x1b[?25l" in outcome.stderr) == draws
+    assert bool(outcome.stderr) == draws
+
+
 def test_grow_on_a_dead_server_is_refused_soon(
     home: Path, call_main: Lineage, tiny: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
