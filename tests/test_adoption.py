@@ -17,6 +17,7 @@ from torchvision import models
 import lineage
 from lineage.adoption import Candidate, Normalisation, adopt
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.vision.datasets import MemoryImages, load_dataset
 from lineage.vision.foreign import read_state
 from lineage.vision.networks import build_network
 
@@ -153,6 +154,25 @@ def test_two_processes_adopt_one_version_and_measure_every_sample(
     for version, other in zip(lineage.tree(name), alone, strict=True):
         assert version.key == other.key
         assert version.metrics["test_accuracy"] == other.metrics["test_accuracy"]
+
+
+def test_adopted_network_of_another_normalisation_teaches_what_it_knows(
+    home: Path, name: str, candidate: Candidate, tiny_settings: tuple[str, ...]
+) -> None:
+    own = Normalisation((0.8,), (0.1,))
+    teacher = adopt(name, candidate, data="digits", overrides=WIDTH, normalisation=own).version
+    settings = [*tiny_settings, "training.epochs=0"]
+    (student,) = lineage.grow("digits", teacher=teacher.uri, overrides=settings)[0].versions
+    test = load_dataset("digits").test
+    assert isinstance(test, MemoryImages)
+    pixels = test.pixels.permute(0, 3, 1, 2) / 255
+    model = lineage.load(teacher.uri)
+    taught = model.logits(pixels).argmax(1)
+    agreement = (lineage.load(student.uri).logits(pixels).argmax(1) == taught).double().mean().item()
+    assert student.metrics["test_agreement"] == pytest.approx(agreement, abs=1.5 / len(test))
+    mean, std = load_dataset("digits").description.mean[0], load_dataset("digits").description.std[0]
+    unconverted = model.network((pixels - mean) / std).argmax(1)
+    assert (unconverted == taught).double().mean() < 0.9
 
 
 def test_torchvision_weights_bring_their_description(
