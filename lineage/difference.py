@@ -17,6 +17,7 @@ from lineage.registry.versions import find_version
 from lineage.training.devices import make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
 from lineage.vision.combined import fit_to_data
+from lineage.vision.networks import has_features
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Difference:
         recipe: Keys whose values differ, with both values; None where a recipe lacks the key.
         metrics: Metrics that either has, with both values.
         agreement: Share of test images that both put into the same class.
-        cka: Linear centred kernel alignment of their features on the test images; None where either is an
-            ensemble, which has none.
+        cka: Linear centred kernel alignment of their features on the test images; None where either has none,
+            being an ensemble or an exported program that does not end in a linear layer.
     """
 
     first: str
@@ -66,7 +67,7 @@ def diff(first: str, second: str, overrides: Sequence[str] = ()) -> Difference:
     pairs = list(zip(versions, models, strict=True))
     logits = [_logits(accelerator, *pair, part, recipe.patriarch.top_k) for pair in pairs]
     cka = None
-    if not any(version.members for version in versions):
+    if all(has_features(model.network) for model in models):
         cka = linear_cka(*(_features(accelerator, *pair, part) for pair in pairs))
     return Difference(
         versions[0].uri,

@@ -2,11 +2,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import lineage
+from lineage.cli.family import diff as command
 from lineage.difference import diff
 from lineage.errors import UsageError
+from lineage.registry.adoption import register_adopted
+from lineage.registry.flavor import LoadedModel
 from lineage.vision.datasets import load_dataset
+from lineage.vision.exported import ExportedNetwork, export
+from lineage.vision.networks import EXPORTED
 
 
 def test_difference_tells_settings_metrics_agreement_and_features(
@@ -40,6 +46,25 @@ def test_ensemble_has_no_features_to_compare(home: Path, tiny_settings: tuple[st
     found = diff(trunk[0].uri, both.uri)
     assert found.cka is None
     assert 0 < found.agreement < 1
+
+
+def test_program_without_a_linear_end_has_no_features_to_compare(
+    home: Path, tiny_settings: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own,) = lineage.grow("digits", overrides=tiny_settings, generations=0)[0].versions
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1))
+    program = ExportedNetwork(10, (1, 8, 8))
+    program.read(export(network, (1, 8, 8)))
+    model = LoadedModel(program, EXPORTED, {}, lineage.load(own.uri).description)
+    theirs = register_adopted("theirs", model, {}, {})
+    found = diff(own.uri, theirs.uri)
+    assert found.cka is None
+    assert 0 <= found.agreement < 1
+    capsys.readouterr()
+    command(own.uri, theirs.uri)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Their features are not compared: an ensemble, or a program without a linear end, has none."
+    )
 
 
 def test_difference_of_a_missing_version_is_told(home: Path) -> None:

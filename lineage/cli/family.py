@@ -104,3 +104,7 @@ def diff(
     print_text(f"Both put {found.agreement:.2%} of the test images into the same class.")
     if found.cka is not None:
         print_text(f"Their features on the test images have a linear CKA of {found.cka:.4f}.")
+    else:
+        print_text(
+            "Their features are not compared: an ensemble, or a program without a linear end, has none."
+        )

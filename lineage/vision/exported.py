@@ -57,6 +57,11 @@ class ExportedNetwork(nn.Module):
         self.archive = archive
         self._require_logits(batches[0])
 
+    @property
+    def has_features(self) -> bool:
+        """Whether the program ends in a linear layer."""
+        return self.trunk is not None
+
     def features(self, x: Tensor) -> Tensor:
         """What the program's last linear layer sees, shape (B, D).
 

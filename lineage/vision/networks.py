@@ -77,6 +77,13 @@ def build_network(
     return network
 
 
+def has_features(network: nn.Module) -> bool:
+    """Whether a network gives features: ensembles and some exported programs have none."""
+    if isinstance(network, ExportedNetwork):
+        return network.has_features
+    return callable(getattr(network, "features", None))
+
+
 def options_without_weights(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options that build the same network without fetching the weights it began with.
 

@@ -15,7 +15,7 @@ from lineage.vision.archives import clean_archive
 from lineage.vision.combined import EnsembleNetwork, fit_to_data
 from lineage.vision.datasets import Description
 from lineage.vision.exported import ExportedNetwork, export
-from lineage.vision.networks import EXPORTED, build_network
+from lineage.vision.networks import EXPORTED, build_network, has_features
 
 SHAPE = (3, 8, 8)
 
@@ -171,8 +171,16 @@ def test_clean_archive_holds_no_pickle_and_is_the_same_again(archive: bytes) -> 
 def test_program_without_a_linear_end_has_no_features() -> None:
     found = exported_from(export(make_network(nn.Softmax(1)), SHAPE))
     assert found(torch.randn(2, *SHAPE)).shape == (2, 3)
+    assert not has_features(found)
     with pytest.raises(UsageError, match="must end in a linear layer"):
         found.features(torch.randn(2, *SHAPE))
+
+
+def test_networks_but_for_ensembles_have_features(network: nn.Sequential, archive: bytes) -> None:
+    found = exported_from(archive)
+    assert has_features(found)
+    assert has_features(build_network("resnet8", 3, SHAPE))
+    assert not has_features(EnsembleNetwork([found], [1]))
 
 
 def test_program_exported_for_training_is_refused(network: nn.Sequential) -> None:
