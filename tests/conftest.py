@@ -334,6 +334,21 @@ def registry(request: pytest.FixtureRequest) -> Registry:
     return found
 
 
+@pytest.fixture(scope="module", params=["sqlite", "http", "postgres"])
+def module_registry(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    """Each of the three, in turn, for families that a module's tests share."""
+    stores = {"sqlite": "sqlite_store", "http": "server", "postgres": "postgres_server"}
+    found: Registry = request.getfixturevalue(stores[request.param])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("home"))
+        patch.setenv("MLFLOW_TRACKING_URI", found.uri)
+        patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        patch.delenv("LINEAGE_HOME", raising=False)
+        yield found
+
+
 def _move_to(folder: Path, database: Path, patch: pytest.MonkeyPatch) -> None:
     shutil.copy(database, folder / "mlflow.db")
     patch.chdir(folder)
