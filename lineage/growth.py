@@ -52,12 +52,12 @@ def grow(
         TrainingError: If training fails; run again, it continues from the last epoch.
     """
     founder, model = (None, None)
+    changes: list[str] = []  # of two the later wins: what is usual, what is set, what has its own option
     if teacher is not None:
         make_accelerator()  # opens the process group
         founder, model = on_main_process(lambda: _find(teacher))
-        name = name or founder.name
-        generations = 1 if generations is None else generations
-    changes = list(overrides)
+        changes += [f"model.name={json.dumps(founder.name)}", "succession.generations=1"]
+    changes += overrides
     if name is not None:
         changes.append(f"model.name={json.dumps(name)}")
     if generations is not None:

@@ -91,6 +91,17 @@ def test_teacher_of_other_images_is_refused(grow: Grow) -> None:
     assert len(lineage.tree("digits")) == 1
 
 
+def test_settings_name_students_and_count_them_unless_options_do(grow: Grow) -> None:
+    (teacher,) = grow(generations=0)
+    settings = ("model.name=elsewhere", "succession.generations=2")
+    assert [student.id for student in grow(None, *settings, teacher=teacher.uri)] == [
+        "elsewhere/1",
+        "elsewhere/2",
+    ]
+    (student,) = grow(None, *settings, teacher=teacher.uri, name="there", generations=1)
+    assert student.id == "there/1"
+
+
 def test_neither_recipe_nor_teacher_is_refused() -> None:
     with pytest.raises(UsageError, match="A recipe or a teacher must be given, but got neither"):
         lineage.grow()
