@@ -45,7 +45,8 @@ def grow(
         One lineage a seed, without the teacher.
 
     Raises:
-        UsageError: If the recipe cannot hold; nothing is created then.
+        UsageError: If the recipe cannot hold, or would validate students on images that trained their
+            teacher; nothing is created then.
         NotFoundError: If the recipe, the teacher or the images are not there.
         IntegrityError: If the teacher's classes, input or images are not those of the data.
         RegistryError: If the store cannot be reached or written.
@@ -72,8 +73,10 @@ def grow(
     if founder is not None and model is not None:
         description = material.dataset.description
         fit_to_data(model.network, model.description, description, founder.uri)
-        if recipe is None and base.data.name == model.description.name:
+        if description.name == model.description.name:
             require_same_data(founder.uri, model.description, description)
+        if description.digest == model.description.digest:
+            _require_same_split(founder.uri, model, base)
     return [Succession(one, material, reporter or Silent(), fresh, founder).run() for one in recipes]
 
 
@@ -91,3 +94,23 @@ def _recipe(given: str | None, model: LoadedModel | None, teacher: str | None, c
     if not model.recipe:
         raise UsageError(f"{teacher} must be given a recipe for its students, since none is stored with it.")
     return change_recipe(Recipe.from_json(model.recipe), changes)
+
+
+def _require_same_split(uri: str, model: LoadedModel, recipe: Recipe) -> None:
+    """Refuse to validate students on images that trained their teacher.
+
+    The images held out depend on ``data.seed`` and ``data.validation`` alone: a student may train on fewer,
+    or hold out none. Since every student is asked this, no ancestor has seen what it validates on.
+
+    Raises:
+        UsageError: If the recipe holds out other images than the teacher's.
+    """
+    if not model.recipe or recipe.data.validation == 0:
+        return
+    teachers, own = Recipe.from_json(model.recipe).data, recipe.data
+    if (teachers.seed, teachers.validation) != (own.seed, own.validation):
+        raise UsageError(
+            f"data.seed and data.validation must be those of {uri}, {teachers.seed} and"
+            f" {teachers.validation}, or students are validated on images that trained their teacher, but are"
+            f" {own.seed} and {own.validation}; set them so, or data.validation=0."
+        )

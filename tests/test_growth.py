@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import lineage
 from lineage.errors import IntegrityError, UsageError
@@ -102,9 +103,57 @@ def test_settings_name_students_and_count_them_unless_options_do(grow: Grow) -> 
     assert student.id == "there/1"
 
 
+def test_teacher_of_other_contents_under_the_same_name_is_refused(grow: Grow, tmp_path: Path) -> None:
+    for folder, shift in (("ours", 0), ("theirs", 1)):
+        for part in ("train", "test"):
+            _write_images(tmp_path / folder / part, range(shift, 40 + shift))
+    settings = ("data.name=imagefolder", "data.image_size=16", "network.name=resnet20", "data.validation=0.1")
+    few = ("data.train_samples=24", "training.batch_size=8", "patriarch.top_k=2", "training.epochs=1")
+    (teacher,) = grow("digits", *settings, *few, "data.root=ours", generations=0)
+    sentence = r"models:/digits/1 was grown on data with the digest \w{12}….* 'imagefolder' here have \w{12}…"
+    with pytest.raises(IntegrityError, match=sentence):
+        grow("digits", *settings, *few, "data.root=theirs", teacher=teacher.uri)
+    assert len(lineage.tree("digits")) == 1
+
+
+@pytest.mark.parametrize("recipe", ["digits", None])
+@pytest.mark.parametrize("setting", ["data.seed=1", "data.validation=0.2"])
+def test_student_is_never_validated_on_what_trained_its_teacher(
+    grow: Grow, recipe: str | None, setting: str
+) -> None:
+    (teacher,) = grow(generations=0)
+    with pytest.raises(
+        UsageError, match=r"those of models:/digits/1, 0 and 0\.1, .* but are [01] and 0\.[12]"
+    ):
+        grow(recipe, setting, teacher=teacher.uri)
+    assert len(lineage.tree("digits")) == 1
+
+
+def test_student_may_see_fewer_images_or_hold_out_none(grow: Grow) -> None:
+    (teacher,) = grow(generations=0)
+    (fewer,) = grow(None, "data.train_samples=300", teacher=teacher.uri)
+    assert "validation_accuracy" in fewer.metrics
+    (blind,) = grow(None, "data.validation=0", "data.seed=1", teacher=teacher.uri)
+    assert "validation_accuracy" not in blind.metrics
+
+
+def test_student_of_a_teacher_that_held_out_none_holds_out_none(grow: Grow) -> None:
+    (teacher,) = grow("digits", "data.validation=0", generations=0)
+    with pytest.raises(UsageError, match=r"must be those of models:/digits/1, 0 and 0\.0"):
+        grow("digits", teacher=teacher.uri)
+
+
 def test_neither_recipe_nor_teacher_is_refused() -> None:
     with pytest.raises(UsageError, match="A recipe or a teacher must be given, but got neither"):
         lineage.grow()
+
+
+def _write_images(part: Path, levels: range) -> None:
+    for name in ("dark", "light"):
+        (part / name).mkdir(parents=True)
+        for level in levels:
+            grey = level if name == "dark" else 255 - level
+            Image.new("RGB", (16 + level, 16), (grey,) * 3).save(part / name / f"{level}.png")
 
 
 def _real_images(name: str) -> list[str]:
