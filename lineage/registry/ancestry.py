@@ -54,6 +54,8 @@ class Version:
         created: Milliseconds since the epoch.
         aliases: That point here.
         members: Of an ensemble, oldest first.
+        teacher_model_id: Of the teacher as it was when this version was registered.
+        teacher_sha256: Of the teacher's weights then.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Version:
     created: int = 0
     aliases: tuple[str, ...] = ()
     members: tuple[Member, ...] = ()
+    teacher_model_id: str = ""
+    teacher_sha256: str = ""
 
     @property
     def id(self) -> str:
@@ -155,6 +159,8 @@ def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
         created=int(entity.creation_timestamp or 0),
         aliases=aliases,
         members=_read_members(tags),
+        teacher_model_id=tags.get(TAG + "teacher_model_id", ""),
+        teacher_sha256=tags.get(TAG + "teacher_sha256", ""),
     )
 
 

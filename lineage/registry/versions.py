@@ -102,10 +102,11 @@ def read_ancestors(version: Version) -> tuple[Version, ...]:
 
     Raises:
         NotFoundError: If the store holds no model of a teacher's name.
+        IntegrityError: If what is called like a teacher now is not what taught.
     """
     families: dict[str, Family] = {}
     found: dict[str, Version] = {}
-    teacher = version.teacher
+    student, teacher = version, version.teacher
     while teacher is not None and teacher not in found and teacher != version.id:
         name = teacher.rpartition("/")[0]
         if name not in families:
@@ -113,9 +114,21 @@ def read_ancestors(version: Version) -> tuple[Version, ...]:
         member = families[name].with_id(teacher)
         if member is None:
             break
+        _require_pinned(student, member)
         found[teacher] = member
-        teacher = member.teacher
+        student, teacher = member, member.teacher
     return tuple(found.values())
+
+
+def _require_pinned(student: Version, teacher: Version) -> None:
+    """Refuse what has the name of a student's teacher and is not the model that its edge was pinned to."""
+    pins = ((student.teacher_model_id, teacher.model_id), (student.teacher_sha256, teacher.weights_sha256))
+    for pinned, found in pins:
+        if pinned != found:
+            raise IntegrityError(
+                f"{student.uri} names teacher {teacher.id} as {pinned or 'nothing'}, but the store's"
+                f" {teacher.id} is {found or 'nothing'}; run 'lineage doctor {student.name}'."
+            )
 
 
 @translated_errors()

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -23,7 +24,7 @@ from lineage.registry.ancestry import Member, Version
 from lineage.registry.cards import card
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.removal import remove
-from lineage.registry.versions import Birth, find_version, read_family, settle
+from lineage.registry.versions import Birth, find_version, read_ancestors, read_family, settle
 
 Beget = Callable[..., Version]
 
@@ -462,6 +463,39 @@ def test_version_of_a_family_that_is_not_there_is_not_found(registry: Any, name:
     beget()
     with pytest.raises(NotFoundError, match=f"holds no registered model '{name}x'. Did you mean '{name}'"):
         find_version(f"models:/{name}x/1")
+
+
+def test_ancestors_are_those_that_taught(registry: Any, name: str, beget: Beget) -> None:
+    patriarch = beget(family=f"{name}-elders")
+    student = beget(patriarch)
+    grandchild = beget(student)
+    assert [version.id for version in read_ancestors(grandchild)] == [student.id, patriarch.id]
+    assert (student.teacher_model_id, student.teacher_sha256) == (
+        patriarch.model_id,
+        patriarch.weights_sha256,
+    )
+
+
+def test_ancestor_under_a_name_that_was_given_again_is_refused(
+    registry: Any, name: str, beget: Beget, log_one: Callable[..., Any]
+) -> None:
+    other = f"{name}-other"
+    student = beget(beget(family=other))
+    MlflowClient().delete_registered_model(other)
+    again = beget(logged=log_one(), family=other)
+    sentence = (
+        f"{student.uri} names teacher {other}/1 as {student.teacher_model_id}, but the store's {other}/1 is"
+        f" {again.model_id}; run 'lineage doctor {name}'."
+    )
+    with pytest.raises(IntegrityError, match=re.escape(sentence)):
+        read_ancestors(beget(student))
+
+
+def test_ancestor_of_other_weights_is_refused(registry: Any, name: str, beget: Beget) -> None:
+    student = beget(beget())
+    MlflowClient().set_model_version_tag(name, "2", "lineage.teacher_sha256", "f" * 64)
+    with pytest.raises(IntegrityError, match=f"names teacher {name}/1 as {'f' * 64}, but the store's"):
+        read_ancestors(find_version(student.uri))
 
 
 def test_version_of_a_later_schema_is_refused(registry: Any, name: str, beget: Beget) -> None:
