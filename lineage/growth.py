@@ -10,7 +10,7 @@ from lineage.recipe import Recipe, change_recipe, load_recipe
 from lineage.registry.ancestry import Version
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.store import connect
-from lineage.registry.versions import find_version
+from lineage.registry.versions import find_version, require_sound_line
 from lineage.report.progress import Reporter, Silent
 from lineage.succession import Lineage, Succession
 from lineage.training.devices import make_accelerator, on_main_process
@@ -48,7 +48,8 @@ def grow(
         UsageError: If the recipe cannot hold, or would validate students on images that trained their
             teacher; nothing is created then.
         NotFoundError: If the recipe, the teacher or the images are not there.
-        IntegrityError: If the teacher's classes, input or images are not those of the data.
+        IntegrityError: If the teacher's classes, input or images are not those of the data, or it descends
+            from itself.
         RegistryError: If the store cannot be reached or written.
         TrainingError: If training fails; run again, it continues from the last epoch.
     """
@@ -82,6 +83,7 @@ def grow(
 
 def _find(uri: str) -> tuple[Version, LoadedModel]:
     version = find_version(uri)
+    require_sound_line(version)
     return version, load_version(version)
 
 

@@ -18,6 +18,7 @@ from mlflow.protos.databricks_pb2 import (
 from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError, suggestion
 from lineage.registry.ancestry import SCHEMA, TAG, Family, Member, Version, from_model_version
 from lineage.registry.cards import card, family_card, mended
+from lineage.registry.circles import circle, require_no_circle
 from lineage.registry.entities import model_versions, students_elsewhere
 from lineage.registry.history import ALIAS, REGISTERED, Event, record
 from lineage.registry.store import connect, safe_uri, translated_errors
@@ -131,6 +132,15 @@ def _require_pinned(student: Version, teacher: Version) -> None:
             )
 
 
+def require_sound_line(version: Version) -> None:
+    """Refuse a version that descends from itself, or whose ancestors do.
+
+    Raises:
+        IntegrityError: If there is a circle.
+    """
+    require_no_circle(version.id, version.parents, _read_any)
+
+
 @translated_errors()
 def find_version(uri: str) -> Version:
     """The version behind ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
@@ -170,14 +180,18 @@ def register(name: str, birth: Birth, model_id: str, run_id: str) -> Version:
 
     Returns:
         The version as a later reader finds it.
+
+    Raises:
+        IntegrityError: If its teacher or a member descends from itself, or would from the new version.
     """
     client = connect()
-    _ensure_registered_model(client, name)
     tags = birth.tags()
     draft = from_model_version(
         ModelVersion(name, "0", 0, source=f"models:/{model_id}", run_id=run_id, tags=_as_entities(tags))
     )
     assert draft is not None
+    above = require_no_circle(draft.id, draft.parents, _read_any)
+    _ensure_registered_model(client, name)
     created = client.create_model_version(
         name,
         source=f"models:/{model_id}",
@@ -186,6 +200,9 @@ def register(name: str, birth: Birth, model_id: str, run_id: str) -> Version:
         description=card(draft, birth.teacher, ()),
         model_id=model_id,
     )
+    if f"{name}/{created.version}" in above:  # its number is known only now
+        client.delete_model_version(name, created.version)
+        raise circle(f"{name}/{created.version}", draft.parents)
     record(name, Event(REGISTERED, int(created.version), model_id=model_id))
     family = settle(name)
     version = next(version for version in family if version.version == int(created.version))
@@ -262,6 +279,14 @@ def point(client: MlflowClient, alias: str, version: Version) -> None:
         if error.error_code != ErrorCode.Name(BAD_REQUEST):
             raise
         client.set_registered_model_alias(version.name, alias, str(version.version))
+
+
+def _read_any(name: str) -> Family:
+    """The family of that name, which is empty where the store holds none, or can hold none."""
+    try:
+        return read_family(name, missing_ok=True)
+    except UsageError:
+        return Family(name)
 
 
 def _family(name: str, entities: list[ModelVersion]) -> Family:
