@@ -1,5 +1,6 @@
 """Ensembles of registered generations: measured, and registered as versions that name their members."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -149,6 +150,7 @@ def _register(
     if existing is not None:
         return existing
     newest = models[-1]
+    generation = max(version.generation for version in versions)
     network = EnsembleNetwork([model.network for model in models], shares)
     copies = tuple(models) if copy else ()
     model = LoadedModel(network, ENSEMBLE, {}, newest.description, newest.recipe, members, copies)
@@ -156,7 +158,7 @@ def _register(
         ensure_experiment(name),
         f"{name} ensemble of {len(members)}",
         versions,
-        {"key": key, "kind": ENSEMBLE},
+        {"key": key, "kind": ENSEMBLE, "generation": str(generation)},
         newest.recipe,
         {f"member.{number}": json.dumps(asdict(member)) for number, member in enumerate(members)},
         newest.description,
@@ -165,7 +167,7 @@ def _register(
         named = {f"test_{metric}": value for metric, value in metrics.items()}
         model_id = run.log_model(model, f"{name}-ensemble", named, 0)
         birth = Birth(
-            generation=max(version.generation for version in versions),
+            generation=generation,
             teacher=None,
             objective=ENSEMBLE,
             seed=versions[-1].seed,
@@ -177,8 +179,9 @@ def _register(
             members=members,
         )
         version = register(name, birth, model_id, run.run_id)
-    except RegistryError:
-        run.stop("FAILED")
+    except BaseException:
+        with contextlib.suppress(RegistryError):  # the first error is the one to tell
+            run.stop("FAILED")
         raise
     run.finish(version)
     return version

@@ -4,9 +4,11 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 import lineage
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.registry.doctor import examine
 from lineage.vision.datasets import load_dataset
 
 
@@ -91,6 +93,23 @@ def test_copied_members_outlive_their_versions(trunk: Trunk) -> None:
     assert len(lineage.load(version.uri).members) == 2
     with pytest.raises(NotFoundError, match="weights of models:/digits/1 must lie in"):
         lineage.load(linked.uri)
+
+
+def test_ensemble_that_cannot_be_registered_leaves_a_failed_run(trunk: Trunk) -> None:
+    lead = MlflowClient().set_model_version_tag
+    for tag, value in (("teacher", trunk[2].id), ("teacher_model_id", trunk[2].model_id)):
+        lead("digits", "1", f"lineage.{tag}", value)  # a circle
+    with pytest.raises(IntegrityError, match="must not descend from itself"):
+        lineage.ensemble([version.uri for version in trunk], name="committee")
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("committee")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+    client.create_registered_model("committee")
+    (torn, _) = examine("committee", lambda _key: False).findings
+    assert (torn.check, torn.subject) == ("half-finished", f"run {run.info.run_id}")
+    assert "run the same 'lineage ensemble --register' again" in torn.remedy
 
 
 def test_members_and_weights_must_fit(trunk: Trunk) -> None:

@@ -17,6 +17,7 @@ from lineage.registry.runs import GenerationRun
 from lineage.registry.store import connect
 
 _PAGE = 1000
+_COMMANDS = {"ensemble": "lineage ensemble --register", "adopted": "lineage adopt"}
 
 
 def check_runs(
@@ -44,13 +45,14 @@ def check_runs(
             )
         elif version is None or status != "FAILED":  # a failure that was grown again is past
             continued = has_local_state(key)
+            command = _COMMANDS.get(run.data.tags.get(TAG + "kind", ""), "lineage grow")
             yield Finding(
                 "half-finished",
                 f"run {run.info.run_id}",
                 f"{who} must have given a version, but is {status}, {_progress(run)}",
-                "run the same 'lineage grow' again to continue from its state on this machine"
+                f"run the same '{command}' again to continue from its state on this machine"
                 if continued
-                else "run the same 'lineage grow' again where its state lies; if it is dead,"
+                else f"run the same '{command}' again where its state lies; if it is dead,"
                 " --fix --kill-runs marks it as KILLED",
                 partial(generation_run.stop, "KILLED") if kill_runs and not continued else None,
             )
