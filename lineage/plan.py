@@ -18,7 +18,13 @@ from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, in_turns, make_accelerator
 from lineage.training.engines import Loss
 from lineage.training.generation import Course, GenerationTraining, Part, Samples
-from lineage.training.handlers import Schedule, build_optimizer, build_schedule
+from lineage.training.handlers import (
+    Schedule,
+    build_optimizer,
+    build_schedule,
+    optimizer_settings,
+    schedule_settings,
+)
 from lineage.training.losses import build_objective, distillation_loss, objective_settings
 from lineage.vision.batches import Augmentation, TrainingBatches, split_indices, training_batches
 from lineage.vision.datasets import load_dataset
@@ -26,6 +32,19 @@ from lineage.vision.images import DataSet, Images
 from lineage.vision.networks import build_network
 
 STUDENT = "student"
+
+_SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
+# Settings of the training that count whatever the optimizer and the schedule are
+_ALWAYS_USED = (
+    "epochs",
+    "batch_size",
+    "decay_norm_and_bias",
+    "warmup_epochs",
+    "clip_norm",
+    "precision",
+    "ema",
+    "accumulation",
+)
 
 
 @dataclass(frozen=True)
@@ -104,14 +123,30 @@ class Plan:
         depends_on = {
             "data": contents,
             "split": [data.seed, data.validation, data.train_samples],
-            "augmentation": asdict(self._augmentation),
+            "augmentation": self._augmentation_settings,
             "network": [self.recipe.network.name, self.network_options],
-            "training": self.recipe.training.model_dump(),
+            "training": self._training_settings,
             "objective": [self.objective, self.own_settings],
             "seed": [self.recipe.succession.seed, self.generation],
             "teacher": self.teacher_key,
         }
         return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _training_settings(self) -> dict[str, Any]:
+        """Settings of the training, of optimizer and schedule only those that they use."""
+        given = self.recipe.training.model_dump()
+        shape = {name: given[name] for name in _SCHEDULE_SETTINGS}
+        return {name: given[name] for name in _ALWAYS_USED} | {
+            "optimizer": [given["optimizer"], optimizer_settings(given["optimizer"], given)],
+            "schedule": [given["schedule"], schedule_settings(given["schedule"], shape)],
+        }
+
+    @property
+    def _augmentation_settings(self) -> dict[str, Any]:
+        """How images are varied: the way they are padded only where they are."""
+        settings = asdict(self._augmentation)
+        return settings if settings["crop_padding"] else settings | {"padding_mode": None}
 
     @property
     def seed(self) -> int:
@@ -220,7 +255,7 @@ class Plan:
 
     def _schedule(self) -> Schedule:
         training = self.recipe.training
-        settings = training.model_dump(include={"epochs", "milestones", "gamma"})
+        settings = training.model_dump(include=_SCHEDULE_SETTINGS)
         return build_schedule(training.schedule, training.warmup_epochs, settings)
 
     def _batches(self) -> TrainingBatches:

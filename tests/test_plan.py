@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lineage.errors import RecipeError, UsageError
-from lineage.plan import Material, Plan, read_material
-from lineage.recipe import Recipe, load_recipe
+from lineage.plan import _ALWAYS_USED, _SCHEDULE_SETTINGS, Material, Plan, read_material
+from lineage.recipe import Recipe, TrainingSettings, load_recipe
+from lineage.training.handlers import _OPTIMIZER_SETTINGS
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,52 @@ def test_key_of_a_patriarch_changes_with(key: Key, setting: str) -> None:
 )
 def test_key_of_a_patriarch_ignores(key: Key, setting: str) -> None:
     assert key(setting) == key()
+
+
+@pytest.mark.parametrize(
+    ("setting", "chosen"),
+    [
+        ("training.gamma=0.5", ""),
+        ("training.milestones=[1]", ""),
+        ("training.gamma=0.5", "training.schedule=constant"),
+        ("training.momentum=0.5", "training.optimizer=adamw"),
+        ("training.nesterov=true", "training.optimizer=adamw"),
+        ("data.padding_mode=reflect", "data.crop_padding=0"),
+    ],
+)
+def test_key_ignores_what_the_chosen_part_does_not_use(key: Key, setting: str, chosen: str) -> None:
+    settings = [chosen] if chosen else []
+    assert key(setting, *settings) == key(*settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "chosen"),
+    [
+        ("training.gamma=0.5", ["training.schedule=step", "training.milestones=[1]"]),
+        ("training.milestones=[2]", ["training.milestones=[1]", "training.schedule=step"]),
+        ("training.momentum=0.5", []),
+        ("training.nesterov=true", []),
+        ("training.weight_decay=0.01", ["training.optimizer=adamw"]),
+        ("training.lr=0.01", ["training.optimizer=adamw"]),
+        ("training.warmup_epochs=2", []),
+        ("training.batch_size=32", []),
+        ("training.decay_norm_and_bias=false", []),
+        ("training.clip_norm=1", []),
+        ("training.ema=0.9", []),
+        ("training.accumulation=2", []),
+        ("training.optimizer=adamw", []),
+        ("training.schedule=constant", []),
+        ("data.padding_mode=reflect", []),
+    ],
+)
+def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chosen: list[str]) -> None:
+    assert key(*chosen, setting) != key(*chosen)
+
+
+def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
+    used = {*_ALWAYS_USED, *_SCHEDULE_SETTINGS, "optimizer", "schedule"}
+    used |= {name for names in _OPTIMIZER_SETTINGS.values() for name in names}
+    assert used == set(TrainingSettings.model_fields)
 
 
 def test_key_of_a_student_holds_its_own_settings_and_its_teacher(key: Key) -> None:

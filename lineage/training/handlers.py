@@ -23,6 +23,10 @@ from lineage.vision.batches import TrainingBatches
 Schedule = Callable[[float], float]
 """From epochs passed, a fraction counted from 0, to a factor of the base learning rate."""
 
+_OPTIMIZER_SETTINGS = {
+    "sgd": ("lr", "weight_decay", "momentum", "nesterov"),
+    "adamw": ("lr", "weight_decay"),
+}
 _STEPS_BETWEEN_CHECKS = 200
 
 
@@ -55,11 +59,24 @@ def build_schedule(name: str, warmup_epochs: float, settings: Mapping[str, Any])
     Raises:
         RecipeError: If no schedule has that name.
     """
-    builder = resolve("schedule", name, SCHEDULES)
-    schedule: Schedule = builder(**named_settings(builder, settings))
+    schedule: Schedule = resolve("schedule", name, SCHEDULES)(**schedule_settings(name, settings))
     if warmup_epochs == 0:
         return schedule
     return lambda epoch: schedule(epoch) * min(1.0, epoch / warmup_epochs)
+
+
+def schedule_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``settings`` that the schedule ``name`` depends on: what enters a generation's key.
+
+    Raises:
+        RecipeError: If no schedule has that name.
+    """
+    return named_settings(resolve("schedule", name, SCHEDULES), settings)
+
+
+def optimizer_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``settings`` that the optimizer ``name`` depends on, likewise."""
+    return {key: settings[key] for key in _OPTIMIZER_SETTINGS[name]}
 
 
 def build_optimizer(
@@ -71,7 +88,7 @@ def build_optimizer(
         name: ``sgd`` or ``adamw``.
         network: Whose parameters are optimised.
         decay_norm_and_bias: Whether weight decay also applies to parameters of one dimension.
-        settings: ``lr``, ``weight_decay``, and for SGD ``momentum`` and ``nesterov``.
+        settings: ``lr``, ``weight_decay``, and for SGD ``momentum`` and ``nesterov``; others' are left out.
     """
     parameters = list(network.parameters())
     groups: list[dict[str, Any]] = [{"params": parameters}]
@@ -80,9 +97,8 @@ def build_optimizer(
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-    if name == "adamw":
-        return AdamW(groups, lr=settings["lr"], weight_decay=settings["weight_decay"])
-    return SGD(groups, **settings)
+    used = optimizer_settings(name, settings)
+    return AdamW(groups, **used) if name == "adamw" else SGD(groups, **used)
 
 
 def attach_learning_rate(
