@@ -168,7 +168,7 @@ class Plan:
             )
         return network.options | ({} if network.width is None else {"width": network.width})
 
-    @property
+    @cached_property
     def checkpoint(self) -> Checkpoint:
         """Where this generation's unfinished state lies."""
         return Checkpoint(state_home() / self.key)

@@ -101,6 +101,8 @@ class Succession:
         Raises:
             TrainingError: If a loss is not finite.
             RegistryError: If the store cannot be reached or written.
+            IntegrityError: If another process is growing one of them from the same folder, or weights were
+                altered.
         """
         generations = self.recipe.succession.generations + (self.founder is None)
         if generations:
@@ -114,20 +116,32 @@ class Succession:
         teacher = self.versions[-1] if self.versions else self.founder
         generation = 0 if teacher is None else teacher.generation + 1
         plan = Plan(self.recipe, self.material, generation, teacher.key if teacher else None)
-        version = on_main_process(lambda: self._find(plan))
         event = GenerationEvents.GENERATION_PULLED
-        if version is None:
-            engine.fire_event(GenerationEvents.GENERATION_STARTED)
-            version = self._train(plan, teacher)
-            self.num_trained += 1
-            event = GenerationEvents.GENERATION_COMPLETED
+        try:
+            version = on_main_process(lambda: self._find_or_claim(plan))
+            if version is None:
+                engine.fire_event(GenerationEvents.GENERATION_STARTED)
+                version, is_new = self._train(plan, teacher)
+                if is_new:
+                    self.num_trained += 1
+                    event = GenerationEvents.GENERATION_COMPLETED
+        finally:
+            plan.checkpoint.release()
         self.versions.append(version)
         engine.fire_event(event)
         return version
 
+    def _find_or_claim(self, plan: Plan) -> Version | None:
+        """The version that holds the plan's key, or else None and the right to train it."""
+        version = self._find(plan)
+        if version is None:
+            plan.checkpoint.acquire()
+            version = self._find(plan)  # whoever had the right may just have registered it
+        return version
+
     def _find(self, plan: Plan) -> Version | None:
         """The version that holds the plan's key; what a crash left undone after it is done now."""
-        version = read_family(self.name, missing_ok=True).with_key(plan.key)
+        version = self._registered(plan)
         if version is not None:
             settle(self.name)
             left = self._left_run(plan)
@@ -136,14 +150,19 @@ class Succession:
             plan.checkpoint.discard()
         return version
 
-    def _train(self, plan: Plan, teacher: Version | None) -> Version:
+    def _registered(self, plan: Plan) -> Version | None:
+        return read_family(self.name, missing_ok=True).with_key(plan.key)
+
+    def _train(self, plan: Plan, teacher: Version | None) -> tuple[Version, bool]:
+        """Train and register; the version, and whether it is this one and not one of another machine."""
         network = None if teacher is None else self._pull(teacher)
         run = on_main_process(lambda: self._open_run(plan, teacher))
         try:
             training = plan.make_training(network)
             trained = training.run(partial(self._attach, plan, run))
             metrics = self._final_metrics(training, trained)
-            return on_main_process(lambda: self._register(plan, teacher, trained.network, metrics, run))
+            version = on_main_process(lambda: self._register(plan, teacher, trained.network, metrics, run))
+            return version, version.run_id == run.run_id
         except BaseException as error:
             if is_main_process():
                 with contextlib.suppress(RegistryError):  # the first error is the one to tell
@@ -230,7 +249,20 @@ class Succession:
         metrics: dict[str, float],
         run: GenerationRun,
     ) -> Version:
-        """Log the network, make it a version, close its run and forget its local state."""
+        """Make the network a version unless another machine has; close its run and forget its local state."""
+        version = self._registered(plan) or self._log_and_register(plan, teacher, network, metrics, run)
+        run.finish(version)
+        plan.checkpoint.discard()
+        return version
+
+    def _log_and_register(
+        self,
+        plan: Plan,
+        teacher: Version | None,
+        network: nn.Module,
+        metrics: dict[str, float],
+        run: GenerationRun,
+    ) -> Version:
         recipe = self.recipe
         model = LoadedModel(
             network,
@@ -252,10 +284,7 @@ class Succession:
             metrics=metrics,
             weights_sha256=weights_digest(network),
         )
-        version = register(self.name, birth, model_id, run.run_id)
-        run.finish(version)
-        plan.checkpoint.discard()
-        return version
+        return register(self.name, birth, model_id, run.run_id)
 
     def _report_pulled(self) -> None:
         self.reporter.pulled(self.versions[-1])

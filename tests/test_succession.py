@@ -13,12 +13,13 @@ from ignite.engine import Engine, Events
 from mlflow import MlflowClient
 
 import lineage
-from lineage.errors import TrainingError
+from lineage.errors import IntegrityError, TrainingError
 from lineage.recipe import load_recipe
+from lineage.registry.doctor import examine
 from lineage.registry.flavor import load_version
 from lineage.registry.versions import read_family
 from lineage.report.progress import Silent
-from lineage.training.checkpoints import state_home
+from lineage.training.checkpoints import Checkpoint, state_home
 
 
 def digests(versions: tuple[lineage.Version, ...]) -> list[str]:
@@ -195,6 +196,59 @@ def test_crash_after_registration_is_tidied_up(grow: Grow, monkeypatch: pytest.M
     assert grown.num_trained == 0
     assert MlflowClient().get_run(grown.versions[0].run_id).info.status == "FINISHED"
     assert len(lineage.tree("digits")) == 1
+    assert list(state_home().iterdir()) == []
+
+
+def test_generation_that_another_process_grows_is_left_alone(grow: Grow) -> None:
+    with pytest.raises(TrainingError):
+        grow(generations=1, reporter=Crash())
+    (left,) = state_home().iterdir()
+    before = sorted(left.iterdir())
+    other = Checkpoint(left)
+    other.acquire()
+    for options in ({}, {"fresh": True}):
+        with pytest.raises(IntegrityError, match=rf"One process at a time may grow the generation in {left}"):
+            grow(generations=1, **options)
+    (found,) = lineage.tree("digits")
+    assert found.generation == 0
+    other.release()
+    assert sorted(left.iterdir()) == before
+    assert grow(generations=1)[0].num_trained == 1
+
+
+class Twin(Silent):
+    """Grows the same in another folder, while the second generation trains."""
+
+    def __init__(self, folder: Path, arguments: list[str]) -> None:
+        self.folder = folder
+        self.command = [sys.executable, "-m", "lineage", "grow", "digits", *arguments]
+        self.pulls: list[int] = []
+
+    def pulled(self, version: lineage.Version) -> None:
+        self.pulls.append(version.generation)
+
+    def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
+        if generation == 1:
+            subprocess.run(self.command, cwd=self.folder, check=True, capture_output=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_generation_that_another_folder_registered_meanwhile_is_taken(
+    grow: Grow, tiny: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    twin = Twin(elsewhere, ["--generations", "1", *tiny()])
+    (grown,) = grow(generations=1, reporter=twin)
+    assert (grown.num_trained, twin.pulls) == (1, [1])
+    assert [version.id for version in lineage.tree("digits")] == [version.id for version in grown.versions]
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    pointed = [run.data.tags["lineage.version"] for run in runs if run.info.status == "FINISHED"]
+    assert sorted(pointed) == ["digits/1", "digits/2", "digits/2"]
+    assert examine("digits", lambda _key: False).healthy
     assert list(state_home().iterdir()) == []
 
 

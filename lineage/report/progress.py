@@ -72,17 +72,22 @@ class ConsoleReporter:
         self._progress.stop()
 
     def pulled(self, version: Version) -> None:
-        """One line."""
+        """One line, in place of the bar."""
+        self.forget_bars()
         self._print(f"generation {version.generation}: {version.uri} holds it already, not trained again")
 
     def completed(self, version: Version) -> None:
         """One line, in place of the bar."""
-        for task in self._progress.task_ids:
-            self._progress.remove_task(task)
+        self.forget_bars()
         accuracy = version.metrics["test_accuracy"]
         self._print(
             f"generation {version.generation}: registered {version.uri}, test accuracy {accuracy:.2%}"
         )
+
+    def forget_bars(self) -> None:
+        """Take the bars of generations that ended from the terminal."""
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         """A bar that moves with the batches, and one line an epoch where there is no terminal."""

@@ -1,12 +1,29 @@
+import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from lineage.errors import IntegrityError
 from lineage.training.checkpoints import Checkpoint, History, state_home
 from lineage.training.devices import make_accelerator
+
+OWNER = """
+import os, sys, time
+from pathlib import Path
+from lineage.training.checkpoints import Checkpoint
+
+Checkpoint(Path(sys.argv[1]) / "key").acquire()
+worker = os.fork()
+if worker:
+    print(worker, flush=True)
+time.sleep(60)
+"""
 
 
 def test_state_home_is_in_the_working_directory_unless_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +96,48 @@ def test_checkpoint_keeps_notes_until_it_is_discarded(tmp_path: Path) -> None:
     checkpoint.discard()
     assert checkpoint.noted("run_id") is None
     assert checkpoint.epoch == 0
+
+
+def test_checkpoint_is_owned_by_one_at_a_time(tmp_path: Path) -> None:
+    mine, other = Checkpoint(tmp_path / "key"), Checkpoint(tmp_path / "key")
+    mine.acquire()
+    sentence = rf"grow the generation in {tmp_path}/key, but process {os.getpid()} on \S+ is growing it; wait"
+    with pytest.raises(IntegrityError, match=sentence):
+        other.acquire()
+    mine.note("run_id", "abc")
+    other.discard()
+    assert mine.noted("run_id") == "abc"
+    mine.discard()
+    assert mine.noted("run_id") is None
+    with pytest.raises(IntegrityError):
+        other.acquire()
+    mine.release()
+    other.acquire()
+    other.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_that_holds_a_state_outlives_its_owner(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "key")
+    checkpoint.acquire()
+    checkpoint.note("run_id", "abc")
+    checkpoint.release()
+    assert checkpoint.noted("run_id") == "abc"
+
+
+def test_checkpoint_of_a_killed_process_is_free_though_its_workers_live(tmp_path: Path) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    worker = int(owner.stdout.readline())
+    checkpoint = Checkpoint(tmp_path / "key")
+    with pytest.raises(IntegrityError, match=f"but process {owner.pid} on"):
+        checkpoint.acquire()
+    owner.kill()
+    owner.wait()
+    checkpoint.acquire()
+    checkpoint.release()
+    os.kill(worker, signal.SIGKILL)
+    owner.stdout.close()
 
 
 def _prepared() -> tuple:
