@@ -11,18 +11,17 @@ from ignite.engine.events import EventEnum
 from torch import nn
 
 from lineage.errors import NotFoundError, RegistryError
-from lineage.evaluation.ensemble import RunningEnsemble
+from lineage.forebears import EnsembleSoFar, pull_network
 from lineage.plan import Material, Plan
 from lineage.recipe import Recipe, flatten
 from lineage.registry.ancestry import Version
-from lineage.registry.flavor import LoadedModel, load_version, weights_digest
+from lineage.registry.flavor import LoadedModel, weights_digest
 from lineage.registry.runs import GenerationRun, resume_run, start_run
 from lineage.registry.store import ensure_experiment
-from lineage.registry.versions import Birth, read_ancestors, read_family, register, settle
+from lineage.registry.versions import Birth, read_family, register, settle
 from lineage.report.progress import Reporter
 from lineage.training.devices import describe_hardware, is_main_process, on_main_process
-from lineage.training.generation import GenerationTraining, Trained, measure
-from lineage.vision.combined import fit_to_data
+from lineage.training.generation import Trained
 
 _RUN_FILE = "run_id"
 
@@ -88,7 +87,9 @@ class Succession:
         self.name = recipe.model.name
         self.versions: list[Version] = []
         self.num_trained = 0
-        self.ensemble = RunningEnsemble(material.dataset.test.labels)
+        self.ensemble = EnsembleSoFar(
+            Plan(recipe, material, 0, None).test, recipe.patriarch.top_k, founder, self._notice
+        )
         self.engine = Engine(self._grow_one)
         self.engine.register_events(*GenerationEvents)
         if is_main_process():
@@ -155,12 +156,12 @@ class Succession:
 
     def _train(self, plan: Plan, teacher: Version | None) -> tuple[Version, bool]:
         """Train and register; the version, and whether it is this one and not one of another machine."""
-        network = None if teacher is None else self._pull(teacher)
+        network = None if teacher is None else pull_network(teacher, self.material.dataset.description)
+        self.ensemble.gather(self.versions)
         run = on_main_process(lambda: self._open_run(plan, teacher))
         try:
-            training = plan.make_training(network)
-            trained = training.run(partial(self._attach, plan, run))
-            metrics = self._final_metrics(training, trained)
+            trained = plan.make_training(network).run(partial(self._attach, plan, run))
+            metrics = self._final_metrics(trained)
             version = on_main_process(lambda: self._register(plan, teacher, trained.network, metrics, run))
             return version, version.run_id == run.run_id
         except BaseException as error:
@@ -168,11 +169,6 @@ class Succession:
                 with contextlib.suppress(RegistryError):  # the first error is the one to tell
                     run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
-
-    def _pull(self, version: Version) -> nn.Module:
-        """The network of a registered version, as it can be used on this succession's data."""
-        model = on_main_process(lambda: load_version(version))
-        return fit_to_data(model.network, model.description, self.material.dataset.description, version.uri)
 
     def _open_run(self, plan: Plan, teacher: Version | None) -> GenerationRun:
         """The generation's run: the one that a killed process left, or a new one."""
@@ -219,27 +215,16 @@ class Succession:
         if is_main_process():
             self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
 
-    def _final_metrics(self, training: GenerationTraining, trained: Trained) -> dict[str, float]:
+    def _final_metrics(self, trained: Trained) -> dict[str, float]:
         """The numbers that stay with the version, with the accuracy of the ensemble of all so far."""
-        for version in [*self._forebears(), *self.versions][self.ensemble.size :]:
-            network = self._pull(version).to(training.accelerator.device)
-            test, top_k = training.samples.test, training.course.top_k
-            self.ensemble.add(measure(training.accelerator, network, test, top_k, keep_logits=True).logits)
-        self.ensemble.add(trained.test.logits)
         speeds = [record["images_per_second"] for record in trained.history if "images_per_second" in record]
         return (
             {f"test_{name}": value for name, value in trained.test.metrics.items()}
             | {name: value for name, value in trained.history[-1].items() if name.startswith("validation_")}
-            | {"ensemble_accuracy": self.ensemble.accuracy, "seconds": trained.seconds}
+            | self.ensemble.add(trained.test.logits)
+            | {"seconds": trained.seconds}
             | ({"images_per_second": statistics.mean(speeds)} if speeds else {})
         )
-
-    def _forebears(self) -> list[Version]:
-        """The founder and its teachers, oldest first."""
-        founder = self.founder
-        if founder is None:
-            return []
-        return [*reversed(on_main_process(lambda: read_ancestors(founder))), founder]
 
     def _register(
         self,
@@ -285,6 +270,10 @@ class Succession:
             weights_sha256=weights_digest(network),
         )
         return register(self.name, birth, model_id, run.run_id)
+
+    def _notice(self, line: str) -> None:
+        if is_main_process():
+            self.reporter.notice(line)
 
     def _report_pulled(self) -> None:
         self.reporter.pulled(self.versions[-1])

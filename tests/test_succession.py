@@ -108,6 +108,65 @@ def test_ensemble_of_all_so_far_is_the_mean_of_probabilities(grow: Grow) -> None
     assert grown.versions[0].metrics["ensemble_accuracy"] == grown.versions[0].metrics["test_accuracy"]
 
 
+class Listener(Silent):
+    """Keeps what it is told beside the ordinary."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def notice(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_forebear_that_cannot_be_pulled_does_not_hold_a_generation_back(grow: Grow) -> None:
+    (patriarch, _) = grow(generations=1)[0].versions
+    (weights,) = Path("mlruns").rglob(f"{patriarch.model_id}/**/weights.safetensors")
+    weights.unlink()
+    listener = Listener()
+    (grown,) = grow(generations=3, reporter=listener)
+    assert grown.num_trained == 2
+    assert [("ensemble_accuracy" in version.metrics) for version in grown.versions] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    (line,) = listener.lines
+    assert line.startswith(
+        "the ensemble of all generations so far is left out: The weights of models:/digits/1"
+    )
+
+
+def test_forebear_is_missed_before_training(grow: Grow) -> None:
+    (patriarch, _) = grow(generations=1)[0].versions
+    (weights,) = Path("mlruns").rglob(f"{patriarch.model_id}/**/weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x07")
+
+    class Order(Listener):
+        def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
+            self.lines.append(f"trains {generation}")
+
+    order = Order()
+    grow(generations=2, reporter=order)
+    assert [line.partition(" ")[0] for line in order.lines] == ["the", "trains"]
+
+
+@pytest.mark.parametrize("gone", ["model", "version"])
+def test_branch_grows_though_its_founders_teacher_is_gone(grow: Grow, gone: str) -> None:
+    (patriarch,) = grow(generations=0)[0].versions
+    (student,) = grow(teacher=patriarch.uri, name="branch")[0].versions
+    if gone == "model":
+        MlflowClient().delete_registered_model("digits")
+    else:
+        MlflowClient().delete_model_version("digits", "1")
+    listener = Listener()
+    (grandchild,) = grow(teacher=student.uri, reporter=listener)[0].versions
+    assert grandchild.teacher == "branch/1"
+    assert "ensemble_accuracy" not in grandchild.metrics
+    (line,) = listener.lines
+    assert "digits" in line
+
+
 def test_runs_nest_by_teacher_and_hold_the_epochs(grow: Grow) -> None:
     (grown,) = grow(generations=1)
     client = MlflowClient()

@@ -25,6 +25,9 @@ class Reporter(Protocol):
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         """A generation's training is about to start, or to resume, on ``trainer``."""
 
+    def notice(self, line: str) -> None:
+        """Something is not as one would expect, though the work goes on."""
+
 
 class Silent:
     """Tells nothing."""
@@ -36,6 +39,9 @@ class Silent:
         """Nothing."""
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
+        """Nothing."""
+
+    def notice(self, line: str) -> None:
         """Nothing."""
 
 
@@ -113,6 +119,10 @@ class ConsoleReporter:
             self._progress.update(task, completed=engine.state.epoch, numbers=numbers, refresh=True)
             if not self.console.is_terminal:
                 self._print(f"generation {generation}: epoch {engine.state.epoch}/{epochs}, {numbers}")
+
+    def notice(self, line: str) -> None:
+        """The line itself."""
+        self._print(line)
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -28,6 +28,12 @@ def test_reporter_writes_plain_lines_where_there_is_no_terminal() -> None:
     ]
 
 
+def test_reporter_notices_in_a_line() -> None:
+    output = io.StringIO()
+    ConsoleReporter(Console(file=output)).notice("[red]x is missing")
+    assert output.getvalue() == "[red]x is missing\n"
+
+
 def test_reporter_draws_a_bar_on_a_terminal() -> None:
     text = _watch(terminal=True)
     assert "generation 1" in text

@@ -1,0 +1,84 @@
+"""The ensemble of all generations so far: those that came before a generation, pulled, and itself."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from lineage.errors import LineageError, NotFoundError
+from lineage.evaluation.ensemble import RunningEnsemble
+from lineage.registry.ancestry import Version
+from lineage.registry.flavor import load_version
+from lineage.registry.store import safe_uri
+from lineage.registry.versions import read_ancestors
+from lineage.training.devices import make_accelerator, on_main_process
+from lineage.training.generation import Part, measure
+from lineage.vision.combined import fit_to_data
+from lineage.vision.datasets import Description
+
+
+def pull_network(version: Version, data: Description) -> nn.Module:
+    """The network of a registered version, as it can be used on ``data``.
+
+    Raises:
+        NotFoundError: If the store does not hold it.
+        IntegrityError: If its weights were altered, or it does not fit the data.
+    """
+    model = on_main_process(lambda: load_version(version))
+    return fit_to_data(model.network, model.description, data, version.uri)
+
+
+class EnsembleSoFar:
+    """The mean of the probabilities of all generations of a line on the test set.
+
+    Forebears are measured one by one, before a generation trains: one that cannot be pulled is noticed then,
+    and what is trained is registered all the same, without the number.
+
+    Args:
+        test: What they are measured on.
+        top_k: K of the metrics.
+        founder: The registered version that the line begins with, if it is not a patriarch grown here.
+        tell: Is given a line where there is something to tell.
+    """
+
+    def __init__(self, test: Part, top_k: int, founder: Version | None, tell: Callable[[str], None]) -> None:
+        self.test = test
+        self.top_k = top_k
+        self.founder = founder
+        self.tell = tell
+        self._ensemble: RunningEnsemble | None = RunningEnsemble(test.images.labels)
+
+    def gather(self, versions: Sequence[Version]) -> None:
+        """Take in the founder's line and those of ``versions``, oldest first, that are not in yet."""
+        ensemble = self._ensemble
+        if ensemble is None:
+            return
+        try:
+            for version in [*self._founders_line(), *versions][ensemble.size :]:
+                network = pull_network(version, self.test.description)
+                accelerator = make_accelerator()
+                network.to(accelerator.device)
+                seen = measure(accelerator, network, self.test, self.top_k, keep_logits=True)
+                ensemble.add(seen.logits)
+        except LineageError as error:
+            self._ensemble = None
+            self.tell(f"the ensemble of all generations so far is left out: {error}")
+
+    def add(self, logits: Tensor) -> dict[str, float]:
+        """Take in a generation's own logits; the number that stays with it, or none."""
+        if self._ensemble is None:
+            return {}
+        self._ensemble.add(logits)
+        return {"ensemble_accuracy": self._ensemble.accuracy}
+
+    def _founders_line(self) -> list[Version]:
+        """The founder and its teachers, oldest first."""
+        founder = self.founder
+        if founder is None:
+            return []
+        line = [*reversed(on_main_process(lambda: read_ancestors(founder))), founder]
+        if line[0].teacher is not None:
+            raise NotFoundError(
+                f"{line[0].uri} names teacher {line[0].teacher}, which {safe_uri()} does not hold. Run"
+                f" 'lineage doctor {line[0].name}'."
+            )
+        return line
