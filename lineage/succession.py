@@ -20,7 +20,12 @@ from lineage.registry.runs import GenerationRun, resume_run, start_run
 from lineage.registry.store import ensure_experiment
 from lineage.registry.versions import Birth, read_family, register, settle
 from lineage.report.progress import Reporter
-from lineage.training.devices import describe_hardware, is_main_process, on_main_process
+from lineage.training.devices import (
+    describe_hardware,
+    is_main_process,
+    lost_processes_told,
+    on_main_process,
+)
 from lineage.training.generation import Trained
 
 _RUN_FILE = "run_id"
@@ -96,11 +101,12 @@ class Succession:
             self.engine.add_event_handler(GenerationEvents.GENERATION_PULLED, self._report_pulled)
             self.engine.add_event_handler(GenerationEvents.GENERATION_COMPLETED, self._report_completed)
 
+    @lost_processes_told()
     def run(self) -> Lineage:
         """Grow all generations of the recipe.
 
         Raises:
-            TrainingError: If a loss is not finite.
+            TrainingError: If a loss is not finite, or a process is lost.
             RegistryError: If the store cannot be reached or written.
             IntegrityError: If another process is growing one of them from the same folder, or weights were
                 altered.

@@ -19,12 +19,13 @@ from lineage.registry.results import Transfer, log_transfer
 from lineage.registry.versions import find_version, read_ancestors
 from lineage.report.progress import epoch_line
 from lineage.target import BATCH_SIZE, FINETUNE, Target, read_settings, read_target
-from lineage.training.devices import is_main_process, make_accelerator, on_main_process
+from lineage.training.devices import is_main_process, lost_processes_told, make_accelerator, on_main_process
 from lineage.training.generation import Part
 
 Tell = Callable[[str], None]
 
 
+@lost_processes_told()
 def transfer(
     uri: str,
     to: str,
@@ -59,7 +60,7 @@ def transfer(
         UsageError: If an argument cannot hold, or the images do not fit the network; nothing is written then.
         NotFoundError: If a version or the images are not there.
         IntegrityError: If a version's weights are not those that were registered.
-        TrainingError: If finetuning fails; run again, it continues from the last epoch.
+        TrainingError: If finetuning fails, or a process is lost; run again, it continues from the last epoch.
     """
     settings = read_settings(to, probe, seed, overrides)
     make_accelerator()  # opens the process group

@@ -7,7 +7,8 @@ module only follows the group that Accelerate opened. All code that differs betw
 import atexit
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -163,3 +164,23 @@ def describe_hardware() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "torch": str(torch.__version__),
     }
+
+
+@contextmanager
+def lost_processes_told() -> Iterator[None]:
+    """Raise what the process group raises, where one of its processes is gone, as one of our errors.
+
+    NCCL's errors have a class of their own; gloo's are known by the name of its source files.
+
+    Raises:
+        TrainingError: If a process died or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingError(
+            f"All {idist.get_world_size()} processes must answer each other, but one has died or does not"
+            " answer; see what it said last, and run the same command again to continue."
+        ) from error
