@@ -66,6 +66,13 @@ def finish(ranks: Ranks) -> str:
     return told[0]
 
 
+def test_first_process_alone_speaks_to_the_registry(start: Start, silent_store: socket.socket) -> None:
+    finish(start("--generations", "1"))
+    assert [version.teacher for version in read_family("digits")] == [None, "digits/1"]
+    with pytest.raises(BlockingIOError):  # nobody has knocked
+        silent_store.accept()
+
+
 def test_death_of_a_process_is_told_in_a_sentence_and_the_run_continues(start: Start) -> None:
     first, second = start("--generations", "0")
     assert first.stderr is not None
