@@ -1,12 +1,12 @@
 """A generation pulled from the registry, with all that the registry knows of how it came about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from lineage.errors import IntegrityError, UsageError
+from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.recipe import Recipe, change_recipe
 from lineage.registry.ancestry import Version
 from lineage.registry.flavor import LoadedModel, load_version
@@ -14,6 +14,8 @@ from lineage.registry.versions import find_version
 from lineage.training.devices import in_turns, make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
 from lineage.vision.datasets import Description, load_dataset
+
+_MOST_CLASSES_RANKED = 5
 
 
 def load(uri: str) -> LoadedModel:
@@ -47,39 +49,66 @@ class Evaluation:
 
 
 def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
-    """Measure a version again on the test set of the recipe that is stored with it.
+    """Measure a version again on the test set that it was measured on, or adopted for.
 
     Args:
         uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
         overrides: ``section.key=value``, as after ``--set``: where the images lie on this machine, say.
 
     Raises:
+        UsageError: If the version was adopted and does not name its images, nor do the overrides.
         IntegrityError: If the images are not those that the version was measured on.
         NotFoundError: If the version or the images are not there.
     """
     accelerator = make_accelerator()
     version = on_main_process(lambda: find_version(uri))
     model = on_main_process(lambda: load_version(version))
-    recipe = change_recipe(stored_recipe(uri, model), overrides)
+    recipe = recipe_of(uri, model, overrides)
     part = read_test_part(recipe)
     require_same_data(uri, model.description, part.description)
+    wanted = replace(part.description, mean=model.description.mean, std=model.description.std)
     network = model.network.to(accelerator.device)
-    measured = measure(accelerator, network, part, recipe.patriarch.top_k)
+    measured = measure(accelerator, network, replace(part, description=wanted), recipe.patriarch.top_k)
     metrics = {f"test_{name}": value for name, value in measured.metrics.items()}
     return Evaluation(
         version, metrics, {name: version.metrics[name] for name in metrics if name in version.metrics}
     )
 
 
-def stored_recipe(uri: str, model: LoadedModel) -> Recipe:
-    """The recipe that a version was grown from.
+def recipe_of(uri: str, model: LoadedModel, overrides: Sequence[str]) -> Recipe:
+    """The recipe that a version was grown from, changed; of an adopted one, a recipe that names its images.
+
+    Args:
+        uri: Of the version, for errors.
+        model: The version's own.
+        overrides: ``section.key=value``, as after ``--set``.
 
     Raises:
-        UsageError: If none is stored with it: it was adopted.
+        UsageError: If the version was adopted for no data set, and the overrides name none.
     """
-    if not model.recipe:
-        raise UsageError(f"{uri} must have a recipe, which names its images, but none is stored with it.")
-    return Recipe.from_json(model.recipe)
+    if model.recipe:
+        return change_recipe(Recipe.from_json(model.recipe), overrides)
+    name = model.description.name
+    chosen = any(override.partition("=")[0].strip() == "data.name" for override in overrides)
+    base = {
+        "model": {"name": "adopted"},
+        "data": {"name": "digits" if chosen else name, "image_size": model.description.input_shape[-1]},
+        "network": {"name": "resnet8"},
+        "patriarch": {
+            "objective": "strict",
+            "top_k": min(_MOST_CLASSES_RANKED, model.description.num_classes),
+        },
+        "student": {"label_weight": 1.0},
+        "training": {"epochs": 0},
+    }
+    try:
+        minimal = Recipe.from_dict(base)
+    except RecipeError as error:
+        raise UsageError(
+            f"{uri} must be given its images, since it was adopted with '{name}', which names none; add"
+            " --set data.name=NAME."
+        ) from error
+    return change_recipe(minimal, overrides)
 
 
 def require_same_data(uri: str, own: Description, found: Description) -> None:

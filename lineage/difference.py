@@ -7,10 +7,10 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from lineage.ancestor import read_test_part, require_same_data, stored_recipe
+from lineage.ancestor import read_test_part, recipe_of, require_same_data
 from lineage.evaluation.features import extract_features
 from lineage.evaluation.similarity import agreement, linear_cka
-from lineage.recipe import Recipe, change_recipe, flatten
+from lineage.recipe import Recipe, flatten
 from lineage.registry.ancestry import Version
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.versions import find_version
@@ -61,7 +61,7 @@ def diff(first: str, second: str, overrides: Sequence[str] = ()) -> Difference:
     accelerator = make_accelerator()
     versions = on_main_process(lambda: [find_version(uri) for uri in (first, second)])
     models = on_main_process(lambda: [load_version(version) for version in versions])
-    recipe = change_recipe(stored_recipe(versions[0].uri, models[0]), overrides)
+    recipe = recipe_of(versions[0].uri, models[0], overrides)
     part = read_test_part(recipe)
     require_same_data(versions[0].uri, models[0].description, part.description)
     pairs = list(zip(versions, models, strict=True))

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lineage.ancestor import read_test_part, require_same_data, stored_recipe
+from lineage.ancestor import read_test_part, recipe_of, require_same_data
 from lineage.errors import RegistryError, UsageError
 from lineage.evaluation.ensemble import score_prefixes
-from lineage.recipe import change_recipe
 from lineage.registry.ancestry import Member, Version
 from lineage.registry.artifacts import ENSEMBLE
 from lineage.registry.flavor import LoadedModel, load_version, weights_digest
@@ -81,7 +80,7 @@ def ensemble(
     shares = _shares(weights, len(versions))
     models = on_main_process(lambda: [load_version(version) for version in versions])
     newest = models[-1]
-    recipe = change_recipe(stored_recipe(versions[-1].uri, newest), overrides)
+    recipe = recipe_of(versions[-1].uri, newest, overrides)
     part = read_test_part(recipe)
     require_same_data(versions[-1].uri, newest.description, part.description)
     top_k = recipe.patriarch.top_k
