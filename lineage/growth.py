@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from lineage.ancestor import require_same_data
 from lineage.errors import UsageError
 from lineage.plan import read_material
 from lineage.recipe import Recipe, change_recipe, load_recipe
 from lineage.registry.ancestry import Version
-from lineage.registry.flavor import LoadedModel, load_version
+from lineage.registry.flavor import LoadedModel, load_member, load_version
 from lineage.registry.store import connect
 from lineage.registry.versions import find_version, require_sound_line
 from lineage.report.progress import Reporter, Silent
@@ -54,10 +55,11 @@ def grow(
         TrainingError: If training fails; run again, it continues from the last epoch.
     """
     founder, model = (None, None)
+    sources: list[_Source] = []
     changes: list[str] = []  # of two the later wins: what is usual, what is set, what has its own option
     if teacher is not None:
         make_accelerator()  # opens the process group
-        founder, model = on_main_process(lambda: _find(teacher))
+        founder, model, sources = on_main_process(lambda: _find(teacher))
         changes += [f"model.name={json.dumps(founder.name)}", "succession.generations=1"]
     changes += overrides
     if name is not None:
@@ -76,15 +78,41 @@ def grow(
         fit_to_data(model.network, model.description, description, founder.uri)
         if description.name == model.description.name:
             require_same_data(founder.uri, model.description, description)
-        if description.digest == model.description.digest:
-            _require_same_split(founder.uri, model, base)
+        for source in sources:
+            if source.digest == description.digest:
+                _require_same_split(source, base)
     return [Succession(one, material, reporter or Silent(), fresh, founder).run() for one in recipes]
 
 
-def _find(uri: str) -> tuple[Version, LoadedModel]:
+@dataclass(frozen=True)
+class _Source:
+    """What one network of a teacher was trained on.
+
+    Attributes:
+        uri: Of the network's version.
+        digest: Of the images.
+        recipe: That made it, as JSON; "" for one that was adopted.
+    """
+
+    uri: str
+    digest: str
+    recipe: str
+
+
+def _find(uri: str) -> tuple[Version, LoadedModel, list[_Source]]:
     version = find_version(uri)
     require_sound_line(version)
-    return version, load_version(version)
+    model = load_version(version)
+    return version, model, _sources(version.uri, model)
+
+
+def _sources(uri: str, model: LoadedModel) -> list[_Source]:
+    """Of the model itself; of an ensemble, those of its members."""
+    if not model.members:
+        return [_Source(uri, model.description.digest, model.recipe)]
+    models = model.copies or [load_member(member) for member in model.members]
+    pairs = zip(model.members, models, strict=True)
+    return [source for member, one in pairs for source in _sources(f"models:/{member.id}", one)]
 
 
 def _recipe(given: str | None, model: LoadedModel | None, teacher: str | None, changes: list[str]) -> Recipe:
@@ -98,7 +126,7 @@ def _recipe(given: str | None, model: LoadedModel | None, teacher: str | None, c
     return change_recipe(Recipe.from_json(model.recipe), changes)
 
 
-def _require_same_split(uri: str, model: LoadedModel, recipe: Recipe) -> None:
+def _require_same_split(source: _Source, recipe: Recipe) -> None:
     """Refuse to validate students on images that trained their teacher.
 
     The images held out depend on ``data.seed`` and ``data.validation`` alone: a student may train on fewer,
@@ -107,12 +135,12 @@ def _require_same_split(uri: str, model: LoadedModel, recipe: Recipe) -> None:
     Raises:
         UsageError: If the recipe holds out other images than the teacher's.
     """
-    if not model.recipe or recipe.data.validation == 0:
+    if not source.recipe or recipe.data.validation == 0:
         return
-    teachers, own = Recipe.from_json(model.recipe).data, recipe.data
+    teachers, own = Recipe.from_json(source.recipe).data, recipe.data
     if (teachers.seed, teachers.validation) != (own.seed, own.validation):
         raise UsageError(
-            f"data.seed and data.validation must be those of {uri}, {teachers.seed} and"
+            f"data.seed and data.validation must be those of {source.uri}, {teachers.seed} and"
             f" {teachers.validation}, or students are validated on images that trained their teacher, but are"
             f" {own.seed} and {own.validation}; set them so, or data.validation=0."
         )

@@ -143,6 +143,18 @@ def test_student_of_a_teacher_that_held_out_none_holds_out_none(grow: Grow) -> N
         grow("digits", teacher=teacher.uri)
 
 
+@pytest.mark.parametrize("copy", [False, True])
+def test_student_of_an_ensemble_is_never_validated_on_what_trained_a_member(grow: Grow, copy: bool) -> None:
+    (other,) = grow("digits", "data.seed=1", generations=0)
+    (usual,) = grow("digits", generations=0)
+    committee = lineage.ensemble([other.uri, usual.uri], name="committee", copy=copy).version
+    assert committee is not None
+    with pytest.raises(
+        UsageError, match=r"must be those of models:/digits/1, 1 and 0\.1, .* but are 0 and 0\.1"
+    ):
+        grow(None, teacher=committee.uri)
+
+
 def test_neither_recipe_nor_teacher_is_refused() -> None:
     with pytest.raises(UsageError, match="A recipe or a teacher must be given, but got neither"):
         lineage.grow()

@@ -46,6 +46,7 @@ __all__ = [
     "STRUCTURE_FILE",
     "WEIGHTS_FILE",
     "LoadedModel",
+    "load_member",
     "load_model",
     "load_version",
     "log_model",
@@ -143,10 +144,15 @@ def load_version(version: Version) -> LoadedModel:
     return _load(version.id, version.model_id, version.weights_sha256)
 
 
+def load_member(member: Member) -> LoadedModel:
+    """The model of an ensemble's member, likewise."""
+    return _load(member.id, member.model_id, member.weights_sha256)
+
+
 def _read_member(copy: Path, member: Member) -> LoadedModel:
     """A member of an ensemble: its embedded copy, or the version that it names."""
     if not copy.is_dir():
-        return _load(member.id, member.model_id, member.weights_sha256)
+        return load_member(member)
     _require_digest(weights_digest(copy), member.id, member.weights_sha256)
     return read_model(copy)
 
