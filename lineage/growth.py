@@ -8,14 +8,19 @@ from lineage.ancestor import require_same_data
 from lineage.errors import UsageError
 from lineage.plan import read_material
 from lineage.recipe import Recipe, change_recipe, load_recipe
-from lineage.registry.ancestry import Version
+from lineage.registry.ancestry import Family, Version
 from lineage.registry.flavor import LoadedModel, load_member, load_version
+from lineage.registry.runs import keep_page
 from lineage.registry.store import connect
-from lineage.registry.versions import find_version, require_sound_line
+from lineage.registry.versions import find_version, read_family, require_sound_line
+from lineage.report.document import family_html
 from lineage.report.progress import Reporter, Silent
 from lineage.succession import Lineage, Succession
 from lineage.training.devices import make_accelerator, on_main_process
 from lineage.vision.combined import fit_to_data
+
+_DRAWN = 1000
+"""Versions of a family whose whole tree is kept with every run that adds to it."""
 
 
 def grow(
@@ -81,7 +86,20 @@ def grow(
         for source in sources:
             if source.digest == description.digest:
                 _require_same_split(source, base)
-    return [Succession(one, material, reporter or Silent(), fresh, founder).run() for one in recipes]
+    grown = [Succession(one, material, reporter or Silent(), fresh, founder).run() for one in recipes]
+    new = [line.versions[-1] for line in grown if line.num_trained]
+    if new:
+        on_main_process(lambda: _keep_drawing(max(new, key=lambda version: version.version)))
+    return grown
+
+
+def _keep_drawing(newest: Version) -> None:
+    """The family's tree as a page of the newest generation's run; of a large family, its ancestors alone."""
+    family = read_family(newest.name)
+    if len(family) > _DRAWN:
+        line = sorted((*family.ancestors(newest), newest), key=lambda version: version.version)
+        family = Family(family.name, tuple(version for version in line if version.name == family.name))
+    keep_page(newest.run_id, family_html(family))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lineage.forebears import EnsembleSoFar, pull_network
 from lineage.plan import Material, Plan
 from lineage.recipe import Recipe, flatten
 from lineage.registry.ancestry import Version
+from lineage.registry.context import tagging_runs
 from lineage.registry.flavor import LoadedModel, weights_digest
 from lineage.registry.runs import GenerationRun, resume_run, start_run
 from lineage.registry.store import ensure_experiment
@@ -113,7 +114,8 @@ class Succession:
         """
         generations = self.recipe.succession.generations + (self.founder is None)
         if generations:
-            self.engine.run(max_epochs=generations, epoch_length=1)
+            with tagging_runs({"recipe_digest": self.recipe.digest} | describe_hardware()):
+                self.engine.run(max_epochs=generations, epoch_length=1)
         return Lineage(
             self.name, self.recipe.succession.seed, tuple(self.versions), self.num_trained, self.founder
         )
@@ -191,9 +193,12 @@ class Succession:
             ensure_experiment(self.name),
             f"{self.name} generation {plan.generation}, seed {recipe.succession.seed}",
             () if teacher is None else (teacher,),
-            {"key": plan.key, "generation": str(plan.generation), "epochs": str(recipe.training.epochs)}
-            | {"seed": str(recipe.succession.seed), "recipe_digest": recipe.digest}
-            | describe_hardware(),
+            {
+                "key": plan.key,
+                "generation": str(plan.generation),
+                "epochs": str(recipe.training.epochs),
+                "seed": str(recipe.succession.seed),
+            },
             recipe.to_json(),
             flatten(recipe),
             self.material.dataset.description,

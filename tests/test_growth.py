@@ -1,8 +1,12 @@
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 import lineage
@@ -173,3 +177,28 @@ def _real_images(name: str) -> list[str]:
     if not folder.is_dir():
         pytest.skip(f"needs {name} in {folder}")
     return [f"data.root={folder}"]
+
+
+def test_run_of_the_newest_generation_keeps_the_tree(grow: Grow) -> None:
+    trunk = grow(generations=1)
+    client = MlflowClient()
+
+    def pages(version: lineage.Version) -> list[str]:
+        return [file.path for file in client.list_artifacts(version.run_id) if file.path.endswith(".html")]
+
+    assert (pages(trunk[0]), pages(trunk[1])) == ([], ["family.html"])
+    page = mlflow.artifacts.load_text(f"runs:/{trunk[1].run_id}/family.html")
+    found = re.search(r'id="data">(.*?)</script>', page)
+    assert found is not None
+    kept = json.loads(found[1])
+    assert [node["id"] for node in kept["family"]["nodes"]] == [trunk[0].id, trunk[1].id]
+    assert kept["settings"][trunk[1].recipe_digest]["network.width"] == "4"
+    grow(generations=1)  # finds all there is
+    assert pages(trunk[0]) == []
+
+
+def test_runs_of_a_succession_say_recipe_and_hardware(grow: Grow) -> None:
+    (patriarch,) = grow(generations=0)
+    tags = MlflowClient().get_run(patriarch.run_id).data.tags
+    assert tags["lineage.recipe_digest"] == patriarch.recipe_digest
+    assert (tags["lineage.device"], tags["lineage.processes"]) == ("cpu", "1")

@@ -71,3 +71,18 @@ def test_readme_links_lead_somewhere() -> None:
             assert link[1:] in headings, link
         elif not link.startswith("http"):
             assert (ROOT / link).exists(), link
+
+
+def test_readme_leaves_nothing_open() -> None:
+    assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE)
+
+
+def test_readme_says_of_each_recipe_whether_it_was_measured() -> None:
+    table = README[README.index("| recipe |") : README.index("| section |")]
+    rows = {row.split("|")[1]: row.split("|")[4] for row in table.splitlines() if row.startswith("| `")}
+    for name in recipe_names():
+        short = name.removeprefix("cifar100")
+        (said,) = {yes for names, yes in rows.items() if f"`{name}`" in names or f"`{short}`" in names}
+        measured = re.search(r"^# measured: (.*)$", (ROOT / "recipes" / f"{name}.toml").read_text(), re.M)
+        assert measured is not None
+        assert ("not run" in said) == (measured[1] == "not run"), name

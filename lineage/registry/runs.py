@@ -28,6 +28,7 @@ from lineage.registry.flavor import RECIPE_FILE, LoadedModel, log_model
 from lineage.registry.store import translated_errors
 from lineage.vision.datasets import Description
 
+PAGE_FILE = "family.html"
 _LONGEST_DIGEST = 36  # MLflow's limit for a data set's
 
 
@@ -126,6 +127,12 @@ def start_run(
     if recipe:
         client.log_text(run_id, recipe, RECIPE_FILE)
     return GenerationRun(run_id)
+
+
+@translated_errors()
+def keep_page(run_id: str, page: str) -> None:
+    """Keep an HTML page as an artifact of a run, where MLflow's UI shows it."""
+    MlflowClient().log_text(run_id, page, PAGE_FILE)
 
 
 @translated_errors()

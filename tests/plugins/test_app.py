@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,9 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
+
+from lineage.registry.versions import read_family
+from lineage.report.document import family_html
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 DATA = "/ajax-api/3.0/lineage"
@@ -243,6 +247,22 @@ def test_what_users_typed_is_text(page: Page, site: str) -> None:
     assert page.locator("img").count() == 0
 
 
+def test_one_file_shows_the_same_without_a_server(
+    page: Page, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    file = tmp_path / "tree.html"
+    file.write_text(family_html(read_family("digits")), encoding="utf-8")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    expect(card(page, 3)).to_contain_text("95.00 %")
+    card(page, 4).click()
+    expect(in_panel(page)).to_contain_text("Differs from its teacher v2")
+    expect(in_panel(page).locator("table.settings").first).to_contain_text("0.05")
+    assert asked == [file.as_uri(), "data:,"] or asked == [file.as_uri()]
+
+
 def test_page_is_usable_at_400_pixels_and_in_the_dark(page: Page, site: str) -> None:
     page.set_viewport_size({"width": 400, "height": 780})
     page.emulate_media(color_scheme="dark")
@@ -371,19 +391,19 @@ def test_ten_thousand_versions_open_and_stay_smooth(
         expect(page.locator("#count")).to_contain_text("10,000 versions")
         assert page.locator(".node").count() < 400
         page.locator(".fold").last.click()
-        slowest = page.evaluate(
+        steps = page.evaluate(
             """async () => {
                 const canvas = document.getElementById("canvas");
                 const frame = () => new Promise(requestAnimationFrame);
-                let slowest = 0;
+                const steps = [];
                 for (let step = 0; step < 60; step += 1) {
                     const begin = performance.now();
                     canvas.dispatchEvent(new WheelEvent("wheel", { deltaY: 400, cancelable: true }));
-                    slowest = Math.max(slowest, performance.now() - begin);
+                    steps.push(performance.now() - begin);
                     await frame();
                 }
-                return slowest;
+                return steps;
             }"""
         )
-        assert slowest < 100
+        assert sorted(steps)[-4] < 50  # milliseconds: of sixty steps all but three
         assert page.locator(".node").count() < 400

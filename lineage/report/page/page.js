@@ -214,9 +214,12 @@ function edge(from, to) {
 // ---------------------------------------------------------------- drawing
 
 let drawn = null; // the part of the world whose cards stand in the document
+let cards = new Map(); // by node, those cards
 
+// Draws everything anew; paint alone keeps the cards that stay in view.
 function draw() {
   drawn = null;
+  cards = new Map();
   paint();
 }
 
@@ -227,17 +230,32 @@ function paint() {
   const { clientWidth: width, clientHeight: height } = canvas;
   const view = { left: -x / zoom, top: -y / zoom, right: (width - x) / zoom, bottom: (height - y) / zoom };
   const inside = drawn && drawn.left <= view.left && drawn.top <= view.top && drawn.right >= view.right && drawn.bottom >= view.bottom;
+  if (drawn && drawn.zoom !== zoom > ZOOM.far) cards = new Map();
   if (!inside || drawn.zoom !== zoom > ZOOM.far) {
     const [across, down] = [(view.right - view.left) * 0.3, (view.bottom - view.top) * 0.3];
     drawn = { left: view.left - across, top: view.top - down, right: view.right + across, bottom: view.bottom + down, zoom: zoom > ZOOM.far };
     const { nodes, edges, folds } = state.shown;
     const inView = (item) => item.x < drawn.right && item.x + CARD.width > drawn.left && item.y < drawn.bottom && item.y + CARD.height > drawn.top;
-    const near = edges.filter((one) => one.left < drawn.right && one.right > drawn.left && one.top < drawn.bottom && one.bottom > drawn.top);
-    by("edges").replaceChildren(...near.map(drawEdge));
-    by("nodes").replaceChildren(...folds.filter(inView).map(drawFold), ...nodes.filter(inView).map(drawNode));
+    by("edges").replaceChildren(...edgesIn(edges, drawn).map(drawEdge));
+    cards = new Map(nodes.filter(inView).map((node) => [node.id, cards.get(node.id) ?? drawNode(node)]));
+    by("nodes").replaceChildren(...folds.filter(inView).map(drawFold), ...cards.values());
     mark();
   }
   drawColumns(view);
+}
+
+// Edges that cross a part of the world. Of those that only pass through on their way from one teacher to its
+// thousandth student, which lie upon each other, the longest stands for all.
+function edgesIn(edges, part) {
+  const near = [];
+  const passing = new Map();
+  for (const one of edges) {
+    if (one.left > part.right || one.right < part.left || one.top > part.bottom || one.bottom < part.top) continue;
+    const ends = one.kind === "member" || (one.to.y < part.bottom && one.to.y + CARD.height > part.top);
+    if (ends) near.push(one);
+    else if (one.bottom > (passing.get(one.from)?.bottom ?? -Infinity)) passing.set(one.from, one);
+  }
+  return [...near, ...passing.values()];
 }
 
 function drawColumns(view) {
