@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import mlflow
 from mlflow.entities import Run, RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from lineage.errors import NotFoundError
 from lineage.registry.ancestry import TAG
-from lineage.registry.store import connect, translated_errors
+from lineage.registry.store import connect, find_experiment, translated_errors
 
-_PAGE = 1000
 _SETTLED = ("FINISHED", "KILLED")
 
 
@@ -52,7 +52,7 @@ def read_growing(name: str) -> tuple[Growing, ...]:
     """
     running = RunStatus.to_string(RunStatus.RUNNING)
     runs = [run for run in unregistered_runs(name) if run.info.status == running]
-    return tuple(map(_growing, sorted(runs, key=lambda run: int(run.info.start_time))))
+    return tuple(map(_growing, runs))
 
 
 def unregistered_runs(name: str) -> Iterator[Run]:
@@ -60,23 +60,21 @@ def unregistered_runs(name: str) -> Iterator[Run]:
 
     A killed run says itself that it was interrupted.
     """
-    client = connect()
-    experiment = client.get_experiment_by_name(name)
-    token: str | None = None
-    while experiment is not None:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            f"attributes.status != 'FINISHED' AND tags.`{TAG}generation` != ''",
-            max_results=_PAGE,
-            page_token=token,
-        )
-        for run in page:
-            tags = run.data.tags
-            if run.info.status not in _SETTLED and TAG + "key" in tags and TAG + "version" not in tags:
-                yield run
-        token = page.token
-        if not token:
-            return
+    for run in search_runs(name, f"attributes.status != 'FINISHED' AND tags.`{TAG}generation` != ''"):
+        tags = run.data.tags
+        if run.info.status not in _SETTLED and TAG + "key" in tags and TAG + "version" not in tags:
+            yield run
+
+
+def search_runs(name: str, condition: str) -> list[Run]:
+    """Runs of a family's experiment that meet a filter of MLflow's, oldest first; [] where there is none."""
+    experiment = find_experiment(name)
+    if not experiment:
+        return []
+    found: list[Run] = mlflow.search_runs(
+        [experiment], condition, order_by=["attributes.start_time ASC"], output_format="list"
+    )
+    return found
 
 
 @dataclass(frozen=True)

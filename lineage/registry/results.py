@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 from lineage.errors import IntegrityError
 from lineage.registry.ancestry import TAG, Version
 from lineage.registry.cards import version_link
+from lineage.registry.progress import search_runs
 from lineage.registry.store import connect, ensure_experiment, translated_errors
 
 TRANSFER_TAG = TAG + "transfer."
@@ -145,22 +146,8 @@ def newest_transfer(experiment: str) -> str:
     return str(found[0].info.run_id) + str(found[0].info.status) if found else ""
 
 
-def _finished_runs(name: str, condition: str) -> Iterator[Run]:
-    """Runs of a family's experiment that ended well and meet a filter of MLflow's, oldest first."""
-    client = connect()
-    experiment = client.get_experiment_by_name(name)
-    token: str | None = None
-    while experiment is not None:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            f"{condition} AND attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _finished_runs(name: str, condition: str) -> list[Run]:
+    return search_runs(name, f"{condition} AND attributes.status = 'FINISHED'")
 
 
 def _tags(result: Transfer) -> dict[str, str]:
