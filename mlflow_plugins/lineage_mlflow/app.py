@@ -102,7 +102,7 @@ def _blueprint(reader: Reader) -> Blueprint:
     page(f"{_PAGE_PATH}/", lambda: redirect(_add_static_prefix(_PAGE_PATH)))
     page(f"{_PAGE_PATH}/{STYLE}", lambda: _asset(STYLE, "text/css"))
     page(f"{_PAGE_PATH}/{SCRIPT}", lambda: _asset(SCRIPT, "text/javascript"))
-    answers("families", lambda: families.list(reader.may_read_model, reader.may_read_runs))
+    answers("families", lambda: families.overview(reader.may_read_model, reader.may_read_runs))
     answers("family", family)
     answers("growing", growing)
     answers("settings", settings)

@@ -50,7 +50,7 @@ class Families:
         self._locks: dict[tuple[Any, ...], Lock] = {}
 
     @translated_errors()
-    def list(self, may_read_model: MayRead, may_read_runs: MayRead) -> dict[str, Any]:
+    def overview(self, may_read_model: MayRead, may_read_runs: MayRead) -> dict[str, Any]:
         """All families that may be read, last changed first."""
         readable = [model for model in read_families() if may_read_model(model.name)]
         rows = [_row(model, may_read_runs, detailed=i < _DETAILED) for i, model in enumerate(readable)]
