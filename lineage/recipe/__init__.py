@@ -5,7 +5,16 @@ torch nor the packages that its names stand for: our own names are Literals, whi
 is built.
 """
 
-from lineage.recipe.files import change_recipe, find_recipe, flatten, load_recipe, recipe_names, recipe_path
+from lineage.recipe.files import (
+    change_recipe,
+    find_recipe,
+    flatten,
+    load_recipe,
+    recipe_names,
+    recipe_path,
+    set_values,
+)
+from lineage.recipe.recipe import Recipe, recipe_schema
 from lineage.recipe.sections import (
     DataSetName,
     DataSettings,
@@ -14,13 +23,13 @@ from lineage.recipe.sections import (
     NetworkSettings,
     ObjectiveName,
     PatriarchSettings,
-    Recipe,
     ScheduleName,
     StudentSettings,
     SuccessionSettings,
     TrainingSettings,
-    recipe_schema,
 )
+from lineage.recipe.space import check_space, own_values, with_space
+from lineage.recipe.study import ObjectiveMetric, PrunerName, Range, SamplerName, StudySettings
 
 __all__ = [
     "DataSetName",
@@ -28,18 +37,27 @@ __all__ = [
     "ModelSettings",
     "NetworkName",
     "NetworkSettings",
+    "ObjectiveMetric",
     "ObjectiveName",
     "PatriarchSettings",
+    "PrunerName",
+    "Range",
     "Recipe",
+    "SamplerName",
     "ScheduleName",
     "StudentSettings",
+    "StudySettings",
     "SuccessionSettings",
     "TrainingSettings",
     "change_recipe",
+    "check_space",
     "find_recipe",
     "flatten",
     "load_recipe",
+    "own_values",
     "recipe_names",
     "recipe_path",
     "recipe_schema",
+    "set_values",
+    "with_space",
 ]

@@ -2,12 +2,12 @@
 
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lineage.errors import NotFoundError, RecipeError, suggestion
-from lineage.recipe.sections import Recipe
+from lineage.recipe.recipe import Recipe
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel carries the recipes inside the package; an editable install has them beside it.
@@ -63,7 +63,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         NotFoundError: If there is no such recipe.
         RecipeError: If the file is no TOML, an override cannot be read, or a setting cannot hold.
     """
-    settings = _read(find_recipe(name_or_path))
+    settings = read_toml(find_recipe(name_or_path))
     for override in overrides:
         _apply(override, settings)
     return Recipe.from_dict(settings)
@@ -81,9 +81,44 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     return Recipe.from_dict(settings)
 
 
+def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with the ``values`` of some keys, by dotted name, every value checked again.
+
+    Raises:
+        RecipeError: If a setting cannot hold.
+    """
+    settings = recipe.model_dump(exclude_none=True)
+    for dotted, value in values.items():
+        *sections, key = dotted.split(".")
+        table = settings
+        for section in sections:
+            table = table[section]
+        table[key] = value
+    return Recipe.from_dict(settings)
+
+
 def flatten(recipe: Recipe) -> dict[str, Any]:
-    """Every setting of ``recipe`` under its dotted name, as ``--set`` takes it."""
-    return dict(_leaves(recipe.model_dump(mode="json"), ""))
+    """Every setting that something is grown from, under its dotted name, as ``--set`` takes it."""
+    return dict(_leaves(recipe.model_dump(mode="json", exclude={"study"}), ""))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises:
+        NotFoundError: If it cannot be read.
+        RecipeError: If it is no TOML.
+    """
+    try:
+        # Without a last line break tomllib places an error there "at end of document", not at its line.
+        return tomllib.loads(path.read_text(encoding="utf-8") + "\n")
+    except tomllib.TOMLDecodeError as error:
+        twice = "; a key or section may stand only once" if "Cannot" in str(error) else ""
+        raise RecipeError(f"A recipe must be TOML, but in '{path}' reading failed: {error}{twice}.") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"A recipe must be UTF-8 text, but '{path}' is not: {error.reason}.") from None
+    except OSError as error:
+        raise NotFoundError(f"A recipe must be readable, but '{path}' is not: {error.strerror}.") from None
 
 
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -99,19 +134,6 @@ def _folder() -> Path:
         if folder.is_dir():
             return folder
     raise NotFoundError(f"The recipes of lineage must lie in '{_FOLDERS[0]}', but do not; reinstall it.")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        # Without a last line break tomllib places an error there "at end of document", not at its line.
-        return tomllib.loads(path.read_text(encoding="utf-8") + "\n")
-    except tomllib.TOMLDecodeError as error:
-        twice = "; a key or section may stand only once" if "Cannot" in str(error) else ""
-        raise RecipeError(f"A recipe must be TOML, but in '{path}' reading failed: {error}{twice}.") from None
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"A recipe must be UTF-8 text, but '{path}' is not: {error.reason}.") from None
-    except OSError as error:
-        raise NotFoundError(f"A recipe must be readable, but '{path}' is not: {error.strerror}.") from None
 
 
 def _apply(override: str, settings: dict[str, Any]) -> None:

@@ -3,11 +3,8 @@
 Types are strict: an integer passes for a number, but a text never does, nor a truth value for an integer.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -17,12 +14,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from lineage.errors import RecipeError
-from lineage.recipe.problems import FORMS, describe
+from lineage.recipe.problems import FORMS
 
 DataSetName = Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet"]
 NetworkName = Literal[
@@ -51,7 +46,7 @@ LabelWeights = Annotated[tuple[LabelWeight, ...], Field(strict=False, min_length
 Milestones = Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     """A table of a recipe; the text below each key is its description in the schema."""
 
     model_config = ConfigDict(
@@ -59,14 +54,14 @@ class _Section(BaseModel):
     )
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Where the family is registered."""
 
     name: ModelName
     """Registered model that holds the family."""
 
 
-class DataSettings(_Section):
+class DataSettings(Section):
     """What the networks see."""
 
     name: DataSetName | HubName | PackageName
@@ -93,7 +88,7 @@ class DataSettings(_Section):
     """Processes that load images; without influence on the results."""
 
 
-class NetworkSettings(_Section):
+class NetworkSettings(Section):
     """What every generation is built like."""
 
     name: NetworkName | TorchvisionName | PackageName
@@ -104,7 +99,7 @@ class NetworkSettings(_Section):
     """Further arguments of the network's builder."""
 
 
-class PatriarchSettings(_Section):
+class PatriarchSettings(Section):
     """How generation 0, which has no teacher, is trained."""
 
     objective: ObjectiveName | PackageName
@@ -119,7 +114,7 @@ class PatriarchSettings(_Section):
     """Weight β of the entropy (confidence-penalty)."""
 
 
-class StudentSettings(_Section):
+class StudentSettings(Section):
     """How every later generation learns from labels and teacher."""
 
     label_weight: LabelWeight | LabelWeights
@@ -140,7 +135,7 @@ class StudentSettings(_Section):
         return self.label_weight[min(generation, len(self.label_weight)) - 1]
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How each generation is optimised."""
 
     epochs: NonNegativeInt
@@ -194,72 +189,10 @@ class TrainingSettings(_Section):
         return self
 
 
-class SuccessionSettings(_Section):
+class SuccessionSettings(Section):
     """How far the family grows."""
 
     generations: NonNegativeInt = 2
     """Number of students after the patriarch."""
     seed: NonNegativeInt = 0
     """Fixes, together with a generation's index, its first weights and the order of its samples."""
-
-
-# A name, a repetition, a length and a machine: recipes that differ in these alone are one recipe.
-_OUTSIDE_DIGEST: dict[str, set[str]] = {
-    "model": {"name"},
-    "succession": {"seed", "generations"},
-    "data": {"root", "download", "workers"},
-}
-
-
-class Recipe(_Section):
-    """All that a lineage is grown from: a patriarch, and students in generations."""
-
-    model_config = ConfigDict(title="lineage recipe")
-
-    model: ModelSettings
-    data: DataSettings
-    network: NetworkSettings
-    patriarch: PatriarchSettings
-    student: StudentSettings
-    training: TrainingSettings
-    succession: SuccessionSettings = SuccessionSettings()
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """The recipe that ``settings``, section by section, stand for.
-
-        Raises:
-            RecipeError: If a key is unknown or missing, or a value cannot hold; the first is told.
-        """
-        try:
-            return cls.model_validate(settings)
-        except ValidationError as error:
-            raise RecipeError(describe(error, cls)) from None
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The recipe that ``to_json`` wrote.
-
-        Raises:
-            RecipeError: If ``text`` is no JSON, or no recipe that holds.
-        """
-        try:
-            return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise RecipeError(f"A resolved recipe must be JSON, but reading it failed: {error}.") from None
-
-    def to_json(self) -> str:
-        """The resolved recipe, defaults included, as JSON."""
-        return self.model_dump_json(indent=2)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256, in hexadecimal, of the settings: the same whatever the name, the seed or the machine."""
-        settings = self.model_dump(mode="json", exclude=_OUTSIDE_DIGEST)
-        canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def recipe_schema() -> dict[str, Any]:
-    """JSON Schema of a recipe, for editors that complete and check TOML."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}

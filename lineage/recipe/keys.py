@@ -1,0 +1,85 @@
+"""Recipe keys that a study may vary: under which names, and of which type."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from lineage.errors import suggestion
+from lineage.recipe.sections import (
+    DataSettings,
+    ModelSettings,
+    NetworkSettings,
+    PatriarchSettings,
+    StudentSettings,
+    SuccessionSettings,
+    TrainingSettings,
+)
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "model": ModelSettings,
+    "data": DataSettings,
+    "network": NetworkSettings,
+    "patriarch": PatriarchSettings,
+    "student": StudentSettings,
+    "training": TrainingSettings,
+    "succession": SuccessionSettings,
+}
+_OPTIONS = "network.options."
+_ONE_FAMILY = {"model.name"}
+_SAME_IMAGES = {
+    f"data.{key}"
+    for key in ("name", "root", "download", "validation", "seed", "train_samples", "image_size", "workers")
+}
+
+
+def resolve_key(name: str) -> str:
+    """The whole name, ``section.key``, of a key that a study may vary.
+
+    Args:
+        name: Whole, or without its section where no other section has a key so called.
+
+    Raises:
+        ValueError: If there is no such key, or it must be the same in all trials.
+    """
+    known = [f"{section}.{key}" for section, model in _SECTIONS.items() for key in model.model_fields]
+    if name.startswith(_OPTIONS) and len(name) > len(_OPTIONS):
+        return name
+    found = [key for key in known if name in (key, key.partition(".")[2])]
+    free = [key for key in found if key not in _ONE_FAMILY | _SAME_IMAGES]
+    if len(free) == 1:
+        return free[0]
+    if free:
+        raise ValueError(
+            f"'{name}' must name one recipe key, but may be {' or '.join(free)}; write it whole."
+        )
+    if found:
+        reason = "all trials are one family" if found[0] in _ONE_FAMILY else "trials share their images"
+        raise ValueError(f"{found[0]} must not vary within a study, since {reason}; leave it out.")
+    short = [key.partition(".")[2] for key in known]
+    near = suggestion(name, known) if "." in name else suggestion(name, short)
+    raise ValueError(f"Unknown recipe key '{name}' in a study's space.{near}")
+
+
+def number_type(key: str) -> type[float] | type[int] | None:
+    """``float`` or ``int``, whichever numbers the recipe key takes; None where it takes none."""
+    if key.startswith(_OPTIONS):
+        return float
+    section, _, name = key.partition(".")
+    types = _types(_SECTIONS[section].model_fields[name].annotation)
+    return float if float in types else int if int in types else None
+
+
+def takes_integers(key: str, values: Sequence[Any]) -> bool:
+    """Whether numbers for the key, such as ``values``, must be integers; options go by their values."""
+    if key.startswith(_OPTIONS):
+        return all(isinstance(value, int) for value in values)
+    return number_type(key) is int
+
+
+def _types(annotation: Any) -> set[Any]:
+    """The plain types that an annotation is made of."""
+    parts = get_args(annotation)
+    if not parts:
+        return {annotation}
+    return {found for part in parts for found in _types(part)}

@@ -1,0 +1,85 @@
+"""The recipe: its sections as one, which is read, changed, digested and written."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import ConfigDict, ValidationError
+
+from lineage.errors import RecipeError
+from lineage.recipe.problems import describe
+from lineage.recipe.sections import (
+    DataSettings,
+    ModelSettings,
+    NetworkSettings,
+    PatriarchSettings,
+    Section,
+    StudentSettings,
+    SuccessionSettings,
+    TrainingSettings,
+)
+from lineage.recipe.study import StudySettings
+
+# A name, a repetition, a length, a machine and what is tried: recipes that differ in these alone are one.
+_OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
+    "model": {"name"},
+    "succession": {"seed", "generations"},
+    "data": {"root", "download", "workers"},
+    "study": True,
+}
+
+
+class Recipe(Section):
+    """All that a lineage is grown from: a patriarch, and students in generations."""
+
+    model_config = ConfigDict(title="lineage recipe")
+
+    model: ModelSettings
+    data: DataSettings
+    network: NetworkSettings
+    patriarch: PatriarchSettings
+    student: StudentSettings
+    training: TrainingSettings
+    succession: SuccessionSettings = SuccessionSettings()
+    study: StudySettings = StudySettings()
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """The recipe that ``settings``, section by section, stand for.
+
+        Raises:
+            RecipeError: If a key is unknown or missing, or a value cannot hold; the first is told.
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise RecipeError(describe(error, cls)) from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The recipe that ``to_json`` wrote.
+
+        Raises:
+            RecipeError: If ``text`` is no JSON, or no recipe that holds.
+        """
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"A resolved recipe must be JSON, but reading it failed: {error}.") from None
+
+    def to_json(self) -> str:
+        """The resolved recipe, defaults included, as JSON."""
+        return self.model_dump_json(indent=2)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of the settings: the same whatever the name, the seed or the machine."""
+        settings = self.model_dump(mode="json", exclude=_OUTSIDE_DIGEST)
+        canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe, for editors that complete and check TOML."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
