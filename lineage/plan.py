@@ -72,15 +72,25 @@ def read_material(recipe: Recipe) -> Material:
     data = recipe.data
     dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
     num_classes = dataset.description.num_classes
+    split = split_indices(dataset.train.labels, num_classes, data.validation, data.seed, data.train_samples)
+    material = Material(dataset, *split)
+    check_against_data(recipe, material)
+    return material
+
+
+def check_against_data(recipe: Recipe, material: Material) -> None:
+    """Check what of ``recipe`` can only be checked against its data.
+
+    Raises:
+        UsageError: If the recipe does not fit the data.
+    """
+    num_classes = material.dataset.description.num_classes
     if recipe.patriarch.top_k > num_classes:
         raise RecipeError(
             f"patriarch.top_k must be between 2 and the number of classes, {num_classes},"
             f" but got {recipe.patriarch.top_k}."
         )
-    split = split_indices(dataset.train.labels, num_classes, data.validation, data.seed, data.train_samples)
-    material = Material(dataset, *split)
     Plan(recipe, material, 0, None).check()
-    return material
 
 
 @dataclass(frozen=True)

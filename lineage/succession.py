@@ -2,6 +2,7 @@
 
 import contextlib
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from ignite.engine import Engine, Events
 from ignite.engine.events import EventEnum
 from torch import nn
 
+from lineage.claims import Alone, Claims, claim_or_find
 from lineage.errors import NotFoundError, RegistryError
 from lineage.forebears import EnsembleSoFar, pull_network
 from lineage.plan import Material, Plan
@@ -28,6 +30,7 @@ from lineage.training.devices import (
     on_main_process,
 )
 from lineage.training.generation import Trained
+from lineage.training.handlers import AbandonedError
 
 _RUN_FILE = "run_id"
 
@@ -75,6 +78,9 @@ class Succession:
         reporter: Is told what happens, on rank 0.
         fresh: Whether to drop unfinished local state.
         founder: Registered version that teaches the first student, in place of a patriarch grown here.
+        claims: Ask for a key before it is looked up and trained; what others are training is awaited.
+        attach: Adds handlers to the trainer of each generation, given with its index, on every rank. An
+            ``AbandonedError`` from one of them, or from a handler of ``engine``, ends the succession.
     """
 
     def __init__(
@@ -84,12 +90,16 @@ class Succession:
         reporter: Reporter,
         fresh: bool = False,
         founder: Version | None = None,
+        claims: Claims | None = None,
+        attach: Callable[[Engine, int], None] = lambda _trainer, _generation: None,
     ) -> None:
         self.recipe = recipe
         self.material = material
         self.reporter = reporter
         self.fresh = fresh
         self.founder = founder
+        self.claims = claims or Alone()
+        self.attach = attach
         self.name = recipe.model.name
         self.versions: list[Version] = []
         self.num_trained = 0
@@ -127,10 +137,14 @@ class Succession:
         plan = Plan(self.recipe, self.material, generation, teacher.key if teacher else None)
         event = GenerationEvents.GENERATION_PULLED
         try:
-            version = on_main_process(lambda: self._find_or_claim(plan))
+            version = claim_or_find(
+                self.claims,
+                plan.key,
+                find=lambda: self._find_or_lock(plan),
+                peek=lambda: self._registered(plan),
+            )
             if version is None:
-                engine.fire_event(GenerationEvents.GENERATION_STARTED)
-                version, is_new = self._train(plan, teacher)
+                version, is_new = self._train_claimed(engine, plan, teacher)
                 if is_new:
                     self.num_trained += 1
                     event = GenerationEvents.GENERATION_COMPLETED
@@ -140,12 +154,21 @@ class Succession:
         engine.fire_event(event)
         return version
 
-    def _find_or_claim(self, plan: Plan) -> Version | None:
-        """The version that holds the plan's key, or else None and the right to train it."""
+    def _train_claimed(self, engine: Engine, plan: Plan, teacher: Version | None) -> tuple[Version, bool]:
+        """Train what nobody else trains now, and leave it to others whatever comes of it."""
+        try:
+            engine.fire_event(GenerationEvents.GENERATION_STARTED)
+            return self._train(plan, teacher)
+        finally:
+            if is_main_process():
+                self.claims.release(plan.key)
+
+    def _find_or_lock(self, plan: Plan) -> Version | None:
+        """The version that holds the plan's key, or else None and the lock on its local state."""
         version = self._find(plan)
         if version is None:
             plan.checkpoint.acquire()
-            version = self._find(plan)  # whoever had the right may just have registered it
+            version = self._find(plan)  # whoever had the lock may just have registered it
         return version
 
     def _find(self, plan: Plan) -> Version | None:
@@ -172,6 +195,11 @@ class Succession:
             metrics = self._final_metrics(trained)
             version = on_main_process(lambda: self._register(plan, teacher, trained.network, metrics, run))
             return version, version.run_id == run.run_id
+        except AbandonedError as error:
+            if is_main_process():
+                run.abandon(str(error))
+                plan.checkpoint.discard()
+            raise
         except BaseException as error:
             if is_main_process():
                 with contextlib.suppress(RegistryError):  # the first error is the one to tell
@@ -223,6 +251,7 @@ class Succession:
         def _log(engine: Engine) -> None:
             on_main_process(lambda: run.log_epoch(engine.state.metrics, engine.state.epoch))
 
+        self.attach(trainer, plan.generation)
         if is_main_process():
             self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
 

@@ -79,6 +79,12 @@ class GenerationRun:
         MlflowClient().set_terminated(self.run_id, RunStatus.to_string(RunStatus.FINISHED))
 
     @translated_errors()
+    def abandon(self, reason: str) -> None:
+        """Close the run of a generation that is not worth more training, with the reason as a tag."""
+        MlflowClient().log_batch(self.run_id, tags=[RunTag(TAG + "abandoned", reason)])
+        MlflowClient().set_terminated(self.run_id, RunStatus.to_string(RunStatus.KILLED))
+
+    @translated_errors()
     def stop(self, status: str) -> None:
         """Close the run as ``FAILED`` or ``KILLED``; running again opens it anew."""
         MlflowClient().set_terminated(self.run_id, status)

@@ -30,6 +30,10 @@ _OPTIMIZER_SETTINGS = {
 _STEPS_BETWEEN_CHECKS = 200
 
 
+class AbandonedError(Exception):
+    """What a handler raises, on every rank, to give a generation up: nothing failed, it is not worth more."""
+
+
 def constant() -> Schedule:
     """The base learning rate throughout."""
     return lambda _epoch: 1.0
