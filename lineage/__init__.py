@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lineage.registry.ancestry import Family, Version
     from lineage.registry.flavor import LoadedModel
     from lineage.registry.versions import read_family as tree
+    from lineage.studies.conduct import study
+    from lineage.studies.results import StudyResult
     from lineage.succession import Lineage
     from lineage.transfers import transfer
 
@@ -29,6 +31,7 @@ __all__ = [
     "Lineage",
     "LineageError",
     "LoadedModel",
+    "StudyResult",
     "Version",
     "adopt",
     "diff",
@@ -36,6 +39,7 @@ __all__ = [
     "evaluate",
     "grow",
     "load",
+    "study",
     "transfer",
     "tree",
 ]
@@ -49,6 +53,8 @@ _HOMES = {
     "lineage.growth": ("grow",),
     "lineage.registry.ancestry": ("Family", "Version"),
     "lineage.registry.flavor": ("LoadedModel",),
+    "lineage.studies.conduct": ("study",),
+    "lineage.studies.results": ("StudyResult",),
     "lineage.succession": ("Lineage",),
     "lineage.transfers": ("transfer",),
 }

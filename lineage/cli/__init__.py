@@ -20,6 +20,7 @@ from lineage.cli.family import compare, diff, show, tree
 from lineage.cli.growing import evaluate, grow
 from lineage.cli.output import is_first_process
 from lineage.cli.recipes import app as recipes
+from lineage.cli.study import study, study_report, study_worker
 from lineage.cli.transfer import transfer
 from lineage.cli.ui import ui
 from lineage.errors import LineageError
@@ -49,8 +50,11 @@ for command in (
     rm,
     doctor,
     ui,
+    study,
+    study_report,
 ):
     app.command()(command)
+app.command(hidden=True)(study_worker)
 
 
 def main() -> None:

@@ -155,6 +155,23 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def share_of_machine(index: int, processes: int) -> dict[str, str]:
+    """Environment variables that give one of several processes, which train apart, its share of the machine.
+
+    Args:
+        index: Of the process, from 0.
+        processes: How many there are.
+    """
+    share = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        share["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = [*map(str, range(torch.cuda.device_count()))] if devices is None else devices.split(",")
+    if len(found) > 1:
+        share["CUDA_VISIBLE_DEVICES"] = found[index % len(found)]
+    return share
+
+
 def describe_hardware() -> dict[str, str]:
     """What the weights and speed of a run depend on besides its recipe."""
     cuda = torch.cuda.is_available()

@@ -1,0 +1,142 @@
+"""``lineage study`` and ``study-report``: variants of a recipe, tried by Optuna."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lineage.cli.output import AsJson, Overrides, print_json, print_rich, print_text
+from lineage.errors import UsageError
+
+if TYPE_CHECKING:
+    from lineage.studies.results import StudyResult
+
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Database of studies; $LINEAGE_STUDIES, or sqlite:///studies.db, by default."
+    ),
+]
+
+
+def study(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE [KEY=RANGE]...",
+            help="Name of a shipped recipe, or a TOML file; and more of the space, after --space.",
+        ),
+    ],
+    name: Annotated[str, typer.Option(metavar="STUDY", help="Of the study and its family.")],
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=RANGE|FILE",
+            help="What varies, as in strictness=0.4:1.0 temperature=1:8:log top_k=2..8 optimizer=sgd,adamw;"
+            " in place of the recipe's [study.space].",
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Number of trials, over all workers; 20, or the whole grid.")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC[,METRIC]",
+            help="accuracy, top5_accuracy, cross_entropy, calibration, seconds; several give a Pareto front.",
+        ),
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, gp, cmaes, grid, random, qmc or nsgaii.")] = None,
+    pruner: Annotated[
+        str | None,
+        typer.Option(help="median, percentile, hyperband, successive-halving, patient, threshold or none."),
+    ] = None,
+    storage: Storage = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try variants of a recipe in one family; no generation is trained twice; run again, it continues."""
+    recipe, axes = _sort(words, space or [])
+    from rich.console import Console
+
+    from lineage.report.study_progress import ConsoleStudyReporter
+    from lineage.studies.conduct import study as conduct
+    from lineage.studies.methods import quieten
+
+    quieten()
+    chosen = {"objective": objective, "sampler": sampler, "pruner": pruner}
+    changes = [f"study.{key}={value}" for key, value in chosen.items() if value is not None]
+    with ConsoleStudyReporter(Console(stderr=True)) as reporter:
+        result = conduct(
+            recipe,
+            name=name,
+            space=axes,
+            trials=trials,
+            storage=storage,
+            workers=workers,
+            overrides=[*(overrides or ()), *changes],
+            reporter=reporter,
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print(result)
+
+
+def study_report(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")],
+    storage: Storage = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where plots go; STUDY-report by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a study's trials and importances, and plot them into files and the study's MLflow run."""
+    from lineage.report.study_tables import importances_table
+    from lineage.studies.methods import quieten
+    from lineage.studies.report import report_study
+
+    quieten()
+    report = report_study(name, storage, out or Path(f"{name}-report"))
+    if as_json:
+        print_json(report.to_json())
+        return
+    _print(report.result)
+    if report.importances:
+        print_rich(importances_table(report.importances))
+    for file in report.files:
+        print_text(str(file))
+    for remark in report.remarks:
+        print_text(remark)
+
+
+def study_worker() -> None:
+    """Work on a study that another process began; its job comes by standard input."""
+    from rich.console import Console
+
+    from lineage.report.study_progress import ConsoleStudyReporter
+    from lineage.studies.conduct import work
+    from lineage.studies.methods import quieten
+    from lineage.studies.workers import Job
+
+    quieten()
+    job = Job.from_json(sys.stdin.read())
+    with ConsoleStudyReporter(Console(stderr=True), job.worker) as reporter:
+        work(job, reporter)
+
+
+def _sort(words: list[str], space: list[str]) -> tuple[str, list[str]]:
+    """The recipe, and all words of the space: an option takes one word, those after it come as arguments."""
+    recipes = [word for word in words if "=" not in word or Path(word).is_file()]
+    if len(recipes) != 1:
+        found = " and ".join(f"'{word}'" for word in recipes) or "none"
+        raise UsageError(f"A study must be given one recipe, but got {found}; see 'lineage recipes ls'.")
+    return recipes[0], [*space, *(word for word in words if word not in recipes)]
+
+
+def _print(result: "StudyResult") -> None:
+    from lineage.studies.report import study_table
+
+    print_rich(study_table(result))

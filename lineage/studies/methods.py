@@ -1,0 +1,134 @@
+"""Samplers and pruners by Optuna's names, with the options of a recipe."""
+
+import importlib.util
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, GridSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from lineage.errors import RecipeError, suggestion
+from lineage.recipe import StudySettings
+
+EXTRA = "pip install '.[studies]' in the clone"
+
+SAMPLERS: dict[str, type[BaseSampler]] = {
+    "tpe": optuna.samplers.TPESampler,
+    "gp": optuna.samplers.GPSampler,
+    "cmaes": optuna.samplers.CmaEsSampler,
+    "grid": GridSampler,
+    "random": optuna.samplers.RandomSampler,
+    "qmc": optuna.samplers.QMCSampler,
+    "nsgaii": optuna.samplers.NSGAIISampler,
+}
+PRUNERS: dict[str, type[BasePruner]] = {
+    "median": optuna.pruners.MedianPruner,
+    "percentile": optuna.pruners.PercentilePruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "successive-halving": optuna.pruners.SuccessiveHalvingPruner,
+    "patient": optuna.pruners.PatientPruner,
+    "threshold": optuna.pruners.ThresholdPruner,
+    "none": optuna.pruners.NopPruner,
+}
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "percentile": {"percentile": 25.0},
+    "patient": {"wrapped_pruner": None, "patience": 3},
+}
+_NEEDS_CMAES = "cmaes"
+_SINGLE_OBJECTIVE = {"cmaes"}
+_SAME_SEED = {"grid", "qmc"}  # one sequence, of which every trial takes the next point
+_SEEDS = 2**32
+
+
+class _Grid(GridSampler):
+    """A grid whose end is seen by whoever asks for trials: there is no ``optimize`` to be stopped."""
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Nothing."""
+
+
+def quieten() -> None:
+    """Keep Optuna's notices out of ours, for a command line; its errors come as exceptions."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def check_methods(settings: StudySettings) -> None:
+    """Build sampler and pruner once, to see that they can be.
+
+    Raises:
+        RecipeError: If an option does not exist or cannot hold, or a package is missing.
+    """
+    if settings.sampler == _NEEDS_CMAES and importlib.util.find_spec("cmaes") is None:
+        raise RecipeError(f"study.sampler 'cmaes' needs the package cmaes, which is not installed: {EXTRA}.")
+    if settings.sampler in _SINGLE_OBJECTIVE and len(settings.objective) > 1:
+        raise RecipeError(
+            f"study.sampler must be one for several objectives, such as 'tpe' or 'nsgaii', but got"
+            f" '{settings.sampler}' for {len(settings.objective)}."
+        )
+    make_sampler(settings, {"x": [0]}, 0)
+    make_pruner(settings)
+
+
+def make_sampler(settings: StudySettings, grid: Mapping[str, Sequence[Any]], number: int) -> BaseSampler:
+    """The sampler for one trial.
+
+    What it draws depends on the study's seed and the trial's number alone, so a study that is continued, or
+    worked on by several processes, draws nothing twice.
+
+    Args:
+        settings: Of the study.
+        grid: Values by key, for the grid sampler.
+        number: Of the trial.
+
+    Raises:
+        RecipeError: If an option does not exist or cannot hold.
+    """
+    name = settings.sampler
+    seed = settings.seed if name in _SAME_SEED else (settings.seed * 1_000_003 + number) % _SEEDS
+    if name == "grid":
+        _check_options("sampler", GridSampler, settings.sampler_options, {"search_space", "seed"})
+        return _Grid(grid, seed=seed)
+    sampler: BaseSampler = _build("sampler", SAMPLERS[name], settings.sampler_options, seed=seed)
+    return sampler
+
+
+def make_pruner(settings: StudySettings) -> BasePruner:
+    """The study's pruner.
+
+    Raises:
+        RecipeError: If an option does not exist or cannot hold.
+    """
+    name = settings.pruner_in_use
+    options = {} if name == "none" else settings.pruner_options
+    pruner: BasePruner = _build("pruner", PRUNERS[name], _DEFAULTS.get(name, {}) | options)
+    return pruner
+
+
+def _build(kind: str, builder: Callable[..., Any], options: Mapping[str, Any], **fixed: Any) -> Any:
+    _check_options(kind, builder, options, set(fixed))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return builder(**options, **fixed)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"study.{kind}_options must suit Optuna's {kind}, which says: {error}") from error
+
+
+def _check_options(
+    kind: str, builder: Callable[..., Any], options: Mapping[str, Any], ours: set[str]
+) -> None:
+    known = sorted(set(inspect.signature(builder).parameters) - ours)
+    for name in options:
+        if name not in known:
+            raise RecipeError(
+                f"study.{kind}_options takes {', '.join(known) or 'nothing'}, but got"
+                f" '{name}'.{suggestion(name, known)}"
+            )

@@ -1,0 +1,94 @@
+"""A recipe's space in Optuna's words."""
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from lineage.errors import RecipeError
+from lineage.recipe import Range, StudySettings
+from lineage.recipe.keys import takes_integers
+
+
+def distributions(settings: StudySettings) -> dict[str, BaseDistribution]:
+    """What every key is drawn from.
+
+    Numbers that a grid lists are drawn from the interval that holds them, so that plots have a scale.
+    """
+    as_grid = settings.sampler == "grid"
+    return {key: _distribution(key, axis, as_grid) for key, axis in settings.space.items()}
+
+
+def grid(settings: StudySettings) -> dict[str, list[Any]]:
+    """Every value of every key, for the grid sampler; nothing for another.
+
+    Raises:
+        RecipeError: If a key has endlessly many.
+    """
+    if settings.sampler != "grid":
+        return {}
+    return {key: _values(key, axis) for key, axis in settings.space.items()}
+
+
+def describe_space(settings: StudySettings) -> dict[str, Any]:
+    """The space as plain values: what a study that is continued is compared by."""
+    if settings.sampler == "grid":
+        return dict(grid(settings))
+    return {key: json.loads(distribution_to_json(found)) for key, found in distributions(settings).items()}
+
+
+def shown(values: Mapping[str, Any]) -> str:
+    """``strictness 0.8, temperature 2.5``: what a trial tries."""
+    return ", ".join(f"{short(key)} {shown_value(value)}" for key, value in values.items())
+
+
+def short(key: str) -> str:
+    """A key without its section."""
+    return key.rpartition(".")[2]
+
+
+def shown_value(value: Any) -> str:
+    """A value with as many digits as a reader needs."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _distribution(key: str, axis: Range | Sequence[Any], as_grid: bool) -> BaseDistribution:
+    if not isinstance(axis, Range):
+        if as_grid and all(isinstance(value, int | float) and not isinstance(value, bool) for value in axis):
+            whole = takes_integers(key, axis)
+            return (IntDistribution if whole else FloatDistribution)(min(axis), max(axis))
+        return CategoricalDistribution(axis)
+    if takes_integers(key, (axis.low, axis.high, axis.step or 1)):
+        return IntDistribution(int(axis.low), int(_last(axis)), log=axis.log, step=int(axis.step or 1))
+    return FloatDistribution(axis.low, _last(axis), log=axis.log, step=axis.step)
+
+
+def _last(axis: Range) -> float:
+    """The highest value, which is below the upper end where the steps miss that."""
+    if axis.step is None:
+        return axis.high
+    low, high, step = (Decimal(str(number)) for number in (axis.low, axis.high, axis.step))
+    return float(low + (high - low) // step * step)
+
+
+def _values(key: str, axis: Range | Sequence[Any]) -> list[Any]:
+    if not isinstance(axis, Range):
+        return list(axis)
+    whole = takes_integers(key, (axis.low, axis.high, axis.step or 1))
+    step = axis.step or (1 if whole else None)
+    if step is None:
+        raise RecipeError(
+            f"The grid sampler must know every value, but {key} takes any from {axis.low:g} to {axis.high:g};"
+            " give it choices or a step."
+        )
+    low, high, distance = (Decimal(str(number)) for number in (axis.low, axis.high, step))
+    count = int((high - low) // distance) + 1
+    return [(int if whole else float)(low + distance * place) for place in range(count)]
