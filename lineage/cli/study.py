@@ -21,20 +21,19 @@ Storage = Annotated[
 
 
 def study(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE [KEY=RANGE]...",
-            help="Name of a shipped recipe, or a TOML file; and more of the space, after --space.",
-        ),
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")
     ],
     name: Annotated[str, typer.Option(metavar="STUDY", help="Of the study and its family.")],
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=RANGE", help="More of the space, after --space.")
+    ] = None,
     space: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=RANGE|FILE",
             help="What varies, as in strictness=0.4:1.0 temperature=1:8:log top_k=2..8 optimizer=sgd,adamw;"
-            " in place of the recipe's [study.space].",
+            " in place of the recipe's own.",
         ),
     ] = None,
     trials: Annotated[
@@ -58,7 +57,7 @@ def study(
     as_json: AsJson = False,
 ) -> None:
     """Try variants of a recipe in one family; no generation is trained twice; run again, it continues."""
-    recipe, axes = _sort(words, space or [])
+    recipe, axes = _sort([recipe, *(more or [])], space or [])
     from rich.console import Console
 
     from lineage.report.study_progress import ConsoleStudyReporter

@@ -19,7 +19,7 @@ from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.plots import draw, objective_value
 from lineage.studies.results import StudyResult, TrialResult, read_result
 from lineage.studies.space import short, shown_value
-from lineage.studies.storage import check_url, open_storage, translated_errors
+from lineage.studies.storage import check_url, open_storage, require_database, translated_errors
 
 _ANY = 60  # seconds; a report gives no signs of life
 
@@ -64,6 +64,7 @@ def report_study(name: str, storage: str | None, folder: Path) -> StudyReport:
     """
     url = study_storage(storage)
     check_url(url, 1)
+    require_database(url)
     opened = open_storage(url, _ANY, 2 * _ANY)
     study = load_study(opened, name)
     with translated_errors(url):

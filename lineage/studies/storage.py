@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from lineage.errors import IntegrityError, LineageError, RegistryError, UsageError
+from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError, UsageError
 
 T = TypeVar("T")
 
@@ -66,6 +66,19 @@ def check_url(url: str, workers: int) -> None:
         raise UsageError(
             f"--workers {workers} needs a database that several processes can write, but {safe_url(url)}"
             " takes one; give a PostgreSQL database, as in --storage postgresql+psycopg2://USER@HOST/DATABASE."
+        )
+
+
+def require_database(url: str) -> None:
+    """Refuse an sqlite file that is not there: whoever only reads must not create it.
+
+    Raises:
+        NotFoundError: If there is no such file.
+    """
+    database = make_url(url).database
+    if is_sqlite(url) and not (database and Path(database).is_file()):
+        raise NotFoundError(
+            f"There is no database of studies {safe_url(url)}; name another one with --storage or {VARIABLE}."
         )
 
 

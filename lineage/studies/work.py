@@ -21,7 +21,7 @@ from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.results import read_result
 from lineage.studies.space import shown
 from lineage.studies.trials import grow_trial
-from lineage.training.devices import is_main_process, on_main_process
+from lineage.training.devices import on_main_process
 from lineage.training.handlers import AbandonedError
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -54,6 +54,7 @@ class Worker:
         self.desk = desk
         self.reporter = reporter
         self._trial_run: TrialRun | None = None
+        self._has_trial = False
 
     def run(self) -> None:
         """Work until all trials have ended, those of other workers as well.
@@ -61,21 +62,23 @@ class Worker:
         Raises:
             RegistryError: If the registry or the study's database does not answer.
         """
-        while True:
-            given = on_main_process(self._take)
-            if given is Turn.DONE:
-                return
-            if isinstance(given, Assignment):
-                self._grow(given)
-            else:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        try:
+            while (given := on_main_process(self._take)) is not Turn.DONE:
+                if isinstance(given, Assignment):
+                    self._grow(given)
+                else:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+        except BaseException:
+            if self._has_trial:
+                self._cut_short()
+            raise
 
     def _take(self) -> Assignment | Turn:
         """A trial from the book, with a run of its own."""
         desk = self._at_desk()
         given = desk.book.take()
         if isinstance(given, Assignment):
-            attempt = self._attempt()
+            attempt, self._trial_run, self._has_trial = self._attempt(), None, True
             desk.pulse.trial_id = attempt.trial_id
             self._trial_run = desk.run.start_trial(given.number, given.values)
             attempt.note(RUN_ID, self._trial_run.run_id)
@@ -100,10 +103,6 @@ class Worker:
         except (RecipeError, TrainingError) as error:  # of this trial's values; others may do better
             reason = str(error)
             on_main_process(lambda: self._end(TrialState.FAIL, reason=reason))
-        except BaseException:
-            if is_main_process():
-                self._cut_short()
-            raise
         else:
             on_main_process(lambda: self._end(TrialState.COMPLETE, versions))
 
@@ -117,7 +116,8 @@ class Worker:
         if state == TrialState.FAIL:
             attempt.note(FAILED, reason)
         desk.pulse.trial_id = None
-        if not attempt.tell(state, values or None):
+        is_ours, self._has_trial = attempt.tell(state, values or None), False
+        if not is_ours:
             run.close("KILLED", {}, "another worker took the trial over")
             self.reporter.end("was taken over by another worker, which had not heard from this one")
             return
