@@ -98,9 +98,12 @@ def open_storage(url: str, heartbeat: int, grace: int) -> RDBStorage:
     Raises:
         RegistryError: If the database does not answer, or refuses.
     """
+    options = {"pool_pre_ping": True}  # a database may be restarted while a generation trains
     with translated_errors(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return again_if_taken(lambda: RDBStorage(url, heartbeat_interval=heartbeat, grace_period=grace))
+        return again_if_taken(
+            lambda: RDBStorage(url, options, heartbeat_interval=heartbeat, grace_period=grace)
+        )
 
 
 def again_if_taken(create: Callable[[], T]) -> T:

@@ -46,7 +46,7 @@ def grow_trial(
 
     Raises:
         AbandonedError: If the pruner gives the trial up.
-        RecipeError: If its values do not hold together.
+        UsageError: If its values do not hold together.
         TrainingError: If a loss is not finite.
     """
     tried = set_values(recipe, assignment.values)

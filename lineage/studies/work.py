@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lineage.errors import LineageError, RecipeError, TrainingError
+from lineage.errors import LineageError, TrainingError, UsageError
 from lineage.plan import Material
 from lineage.recipe import Recipe
 from lineage.registry.ancestry import Version
@@ -100,7 +100,7 @@ class Worker:
         except AbandonedError as error:
             reason = str(error)
             on_main_process(lambda: self._end(TrialState.PRUNED, reason=reason))
-        except (RecipeError, TrainingError) as error:  # of this trial's values; others may do better
+        except (UsageError, TrainingError) as error:  # of this trial's values; others may do better
             reason = str(error)
             on_main_process(lambda: self._end(TrialState.FAIL, reason=reason))
         else:

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from lineage.errors import NotFoundError, UsageError
-from lineage.training.devices import derive_seed, describe_hardware, make_accelerator, on_main_process
+from lineage.training.devices import (
+    derive_seed,
+    describe_hardware,
+    make_accelerator,
+    on_main_process,
+    share_of_machine,
+)
 
 TWO_PROCESSES = """
 import sys
@@ -96,6 +102,18 @@ def test_main_process_alone_returns_and_raises() -> None:
 
 def test_hardware_names_what_speed_and_bits_depend_on() -> None:
     assert describe_hardware().keys() == {"device", "processes", "threads", "torch"}
+
+
+def test_processes_that_train_apart_share_threads_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert [share_of_machine(index, 3) for index in range(3)] == [
+        {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": device} for device in ("0", "3", "0")
+    ]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert share_of_machine(1, 2) == {}
 
 
 def test_two_processes_share_results_errors_and_weights(tmp_path: Path) -> None:
