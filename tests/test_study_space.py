@@ -137,7 +137,7 @@ def test_words_of_a_space_may_come_together_or_apart() -> None:
 def test_space_is_read_from_a_file_and_replaces_the_recipes(
     recipe: Recipe, head: str, tmp_path: Path
 ) -> None:
-    file = tmp_path / "space.toml"
+    file = tmp_path / "a space.toml"
     file.write_text(head + '"training.lr" = [0.05, 0.1]\ntop_k = { low = 2, high = 4 }\n')
     space = with_space(recipe, [str(file)]).study.space
     assert space == {"training.lr": (0.05, 0.1), "patriarch.top_k": Range(low=2, high=4)}

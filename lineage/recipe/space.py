@@ -31,7 +31,7 @@ def with_space(recipe: Recipe, words: Sequence[str]) -> Recipe:
         RecipeError: If a word has no such form, or the space cannot hold.
     """
     space: dict[str, Any] = {}
-    for word in (part for given in words for part in given.split()):
+    for word in (part for given in words for part in _parts(given)):
         name, equals, text = word.partition("=")
         found = {_resolved(name): _parse_axis(name, text)} if equals else _read_file(Path(word))
         twice = space.keys() & found.keys()
@@ -74,6 +74,11 @@ def _holds(axis: Choices | Range, value: Any) -> bool:
         return False
     steps = 0.0 if axis.step is None else (value - axis.low) / axis.step
     return abs(steps - round(steps)) < 1e-8
+
+
+def _parts(given: str) -> list[str]:
+    """The words of one argument; a file's name may hold spaces."""
+    return [given] if Path(given).is_file() else given.split()
 
 
 def _resolved(name: str) -> str:

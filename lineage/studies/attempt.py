@@ -1,9 +1,11 @@
 """The trial that a worker has in hand, in the study's database. Rank 0 alone has one."""
 
+import contextlib
 import copy
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -13,6 +15,9 @@ from lineage.studies.storage import translated_errors
 
 class Attempt:
     """One trial, from its beginning to its end.
+
+    Another worker may hold us for dead and end it; we learn that when we end it ourselves. What was trained
+    until then is registered, and found by whoever tries again.
 
     Every method raises a ``RegistryError`` if the database does not answer.
 
@@ -36,14 +41,15 @@ class Attempt:
         return self.trial._trial_id
 
     def note(self, name: str, value: Any) -> None:
-        """Keep something with the trial."""
-        with translated_errors(self.storage.url):
+        """Keep something with the trial, while it is ours."""
+        with translated_errors(self.storage.url), contextlib.suppress(UpdateFinishedTrialError):
             self.trial.set_user_attr(name, value)
 
     def report(self, value: float, step: int) -> bool:
         """Tell of a step, and whether it is new: a trial that is tried again has told of some already."""
         with translated_errors(self.storage.url):
-            if step in self._frozen().intermediate_values:
+            known = self._frozen()
+            if known.state != TrialState.RUNNING or step in known.intermediate_values:
                 return False
             self.trial.report(value, step)
             return True

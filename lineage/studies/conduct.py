@@ -97,6 +97,7 @@ def work(job: Job, reporter: StudyReporter) -> None:
     with contextlib.ExitStack() as stack:
         desk = _open_desk(stack, recipe, job.storage, material)
         Worker(recipe, material, desk, reporter).run()
+        _finish(desk)  # who began the study may be gone
 
 
 def study_storage(given: str | None) -> str:

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 from rich.table import Table
 
-from lineage.errors import UsageError
+from lineage.errors import NotFoundError, UsageError
 from lineage.registry.studies import StudyRun
 from lineage.report.formats import counted
 from lineage.report.study_tables import TrialRow, trials_table
@@ -77,8 +77,10 @@ def report_study(name: str, storage: str | None, folder: Path) -> StudyReport:
             raise UsageError(
                 f"The folder of a report must be writable, but '{folder}' is not: {error.strerror}."
             ) from error
-    if result.run_id:
+    try:
         StudyRun(result.run_id, name).log_report(files)
+    except NotFoundError:
+        remarks.append("The study's MLflow run is gone, so the plots are kept in files only.")
     return StudyReport(result, importances, tuple(files), tuple(remarks))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lineage.errors import LineageError, TrainingError, UsageError
+from lineage.errors import LineageError, NotFoundError, TrainingError, UsageError
 from lineage.plan import Material
 from lineage.recipe import Recipe
 from lineage.registry.ancestry import Version
@@ -18,7 +18,7 @@ from lineage.studies.attempt import Attempt
 from lineage.studies.book import FAILED, INTERRUPTED, RUN_ID, Assignment, Book, Turn
 from lineage.studies.claims import Pulse
 from lineage.studies.objectives import OBJECTIVES
-from lineage.studies.results import read_result
+from lineage.studies.results import StudyResult, read_result
 from lineage.studies.space import shown
 from lineage.studies.trials import grow_trial
 from lineage.training.devices import on_main_process
@@ -156,7 +156,7 @@ def close_lost_run(trial: FrozenTrial) -> None:
 def update_study(book: Book, run: StudyRun) -> None:
     """Bring the winner's alias and the study's run up to date."""
     result = read_result(book.study)
-    winner = find_version(result.winner) if result.winner else None
+    winner = _find_winner(result)
     if winner is not None:
         point_to_winner(winner, result.alias)
     metrics = {
@@ -167,6 +167,14 @@ def update_study(book: Book, run: StudyRun) -> None:
     } | {f"best_{name}": value for best in result.best[:1] for name, value in best.objectives.items()}
     text = f"{len(result.trials)} trials, {result.num_saved} trainings saved."
     run.update(metrics, winner_note(text, winner, result.alias))
+
+
+def _find_winner(result: StudyResult) -> Version | None:
+    """The winner, unless there is none or somebody removed it."""
+    try:
+        return find_version(result.winner) if result.winner else None
+    except NotFoundError:
+        return None
 
 
 def _told(values: dict[str, float]) -> str:

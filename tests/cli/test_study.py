@@ -201,6 +201,16 @@ def test_report_of_a_front_has_plots_of_each_objective(
 
 
 @pytest.mark.usefixtures("home")
+def test_report_without_the_studys_run_keeps_files(call_main: Lineage, tiny: Options, tmp_path: Path) -> None:
+    options = ["--sampler", "grid", *tiny("succession.generations=0", "training.epochs=1")]
+    outcome = call_main("study", "digits", "--name", "s", "--json", *options, "--space", "strictness=0.5,1")
+    MlflowClient().delete_run(json.loads(outcome.stdout)["run_id"])
+    outcome = call_main("study-report", "s", "--out", str(tmp_path / "plots"))
+    assert outcome.returncode == 0
+    assert "The study's MLflow run is gone, so the plots are kept in files only." in outcome.stdout
+
+
+@pytest.mark.usefixtures("home")
 def test_report_of_too_few_trials_says_so(call_main: Lineage, tiny: Options) -> None:
     options = ["--trials", "1", *tiny("succession.generations=0", "training.epochs=1")]
     assert (

@@ -128,8 +128,11 @@ def test_trial_of_a_silent_worker_is_tried_again_by_another(url: str, name: str)
     assert isinstance(turn, Assignment)
     assert turn.number == 1
     assert lost == [0]
-    assert dead.attempt is not None
-    assert not dead.attempt.tell(TrialState.COMPLETE, [1.0])  # it lived after all, but comes too late
+    assert dead.attempt is not None  # it lived after all, but comes too late
+    dead.attempt.note("lineage.generations", ["s/1"])
+    assert not dead.attempt.report(0.5, 3)
+    assert not dead.attempt.tell(TrialState.COMPLETE, [1.0])
+    assert "lineage.generations" not in living.study.trials[0].user_attrs
     assert _states(living) == ["FAIL", "RUNNING"]
 
 
