@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from sqlalchemy import create_engine, text
 
 if TYPE_CHECKING:
     from lineage.registry.ancestry import Version
@@ -244,6 +245,16 @@ def postgres() -> Iterator[str]:
     finally:
         run(*stop)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def study_database(postgres: str) -> str:
+    """The URI of a second database in the cluster: MLflow and Optuna cannot share one."""
+    engine = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE studies"))
+    engine.dispose()
+    return postgres.replace("/postgres?", "/studies?")
 
 
 def _unprivileged_user() -> str | None:

@@ -91,10 +91,10 @@ def _runs(name: str) -> list[Run]:
 
 
 def test_study_survives_the_death_of_a_worker(
-    postgres: str, begin: Callable[..., Command], tiny: Options
+    study_database: str, begin: Callable[..., Command], tiny: Options
 ) -> None:
     settings = tiny("succession.generations=1", "study.heartbeat=1", "study.grace=3", "training.epochs=4")
-    options = ["--storage", postgres, "--workers", "2", "--trials", "20", "--json", *settings, *SPACE]
+    options = ["--storage", study_database, "--workers", "2", "--trials", "20", "--json", *settings, *SPACE]
     command = begin("study", "digits", "--name", "killed", *options)
     command.await_line(r"trial [4-9]: generation 0")
     victim = command.workers()[0]
@@ -121,10 +121,10 @@ def test_study_survives_the_death_of_a_worker(
 
 
 def test_two_commands_share_a_study_and_train_no_key_twice(
-    postgres: str, begin: Callable[..., Command], tiny: Options, home: Path
+    study_database: str, begin: Callable[..., Command], tiny: Options, home: Path
 ) -> None:
     settings = tiny("succession.generations=1", "study.heartbeat=1", "study.grace=3", "study.sampler=grid")
-    options = ["--storage", postgres, "--json", *settings, "--space", "temperature=1,2,4,8"]
+    options = ["--storage", study_database, "--json", *settings, "--space", "temperature=1,2,4,8"]
     first = begin("study", "digits", "--name", "shared", *options)
     second = Command(["study", "digits", "--name", "shared", *options], home)
     results = [first.finish(), second.finish()]
@@ -137,13 +137,13 @@ def test_two_commands_share_a_study_and_train_no_key_twice(
 
 
 def test_ctrl_c_marks_the_trials_of_all_workers_and_leaves_with_130(
-    postgres: str, begin: Callable[..., Command], tiny: Options
+    study_database: str, begin: Callable[..., Command], tiny: Options
 ) -> None:
     name = "interrupted"
     settings = tiny("training.epochs=200", "succession.generations=0")
     options = [
         "--storage",
-        postgres,
+        study_database,
         "--workers",
         "2",
         "--trials",

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -21,6 +22,8 @@ T = TypeVar("T")
 DEFAULT_STORAGE = "sqlite:///studies.db"
 VARIABLE = "LINEAGE_STUDIES"
 
+_VERSION_TABLE = "alembic_version"
+_OPTUNA_TABLES = {"studies", "trials", "version_info"}
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
 
 
@@ -56,7 +59,9 @@ def check_url(url: str, workers: int) -> None:
         UsageError: If it is none, or names a database that takes one process, for several workers.
     """
     try:
-        backend = make_url(url).get_backend_name()
+        parsed = make_url(url)
+        parsed.get_dialect()
+        backend = parsed.get_backend_name()
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise UsageError(
             f"--storage must be the URL of a database, such as {DEFAULT_STORAGE} or"
@@ -96,13 +101,32 @@ def open_storage(url: str, heartbeat: int, grace: int) -> RDBStorage:
         grace: Seconds of silence after which the trial is failed.
 
     Raises:
+        IntegrityError: If another program's tables are there.
         RegistryError: If the database does not answer, or refuses.
     """
+    with translated_errors(url):
+        _refuse_tables_of_others(url)
     options = {"pool_pre_ping": True}  # a database may be restarted while a generation trains
     with translated_errors(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return again_if_taken(
             lambda: RDBStorage(url, options, heartbeat_interval=heartbeat, grace_period=grace)
+        )
+
+
+def _refuse_tables_of_others(url: str) -> None:
+    """Keep Optuna out of MLflow's database: both note their version in one table, and the other's is lost."""
+    if is_sqlite(url) and not Path(make_url(url).database or "").is_file():
+        return
+    engine = create_engine(url)
+    try:
+        tables = set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+    if _VERSION_TABLE in tables and not tables.issuperset(_OPTUNA_TABLES):
+        raise IntegrityError(
+            f"The database of studies must be their own, but {safe_url(url)} is another program's, such as"
+            " MLflow's, which would not open it any more; create another one, as in CREATE DATABASE studies."
         )
 
 

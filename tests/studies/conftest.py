@@ -11,7 +11,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of each of the two, in turn; others' studies may stand in the second."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'studies.db'}"
-    return str(request.getfixturevalue("postgres"))
+    return str(request.getfixturevalue("study_database"))
 
 
 @pytest.fixture
