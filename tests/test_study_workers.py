@@ -93,14 +93,14 @@ def _runs(name: str) -> list[Run]:
 def test_study_survives_the_death_of_a_worker(
     study_database: str, begin: Callable[..., Command], tiny: Options
 ) -> None:
-    settings = tiny("succession.generations=1", "study.heartbeat=1", "study.grace=3", "training.epochs=4")
+    settings = tiny("succession.generations=1", "study.heartbeat=1", "study.grace=5", "training.epochs=4")
     options = ["--storage", study_database, "--workers", "2", "--trials", "20", "--json", *settings, *SPACE]
     command = begin("study", "digits", "--name", "killed", *options)
-    command.await_line(r"trial [4-9]: generation 0")
+    command.await_line(r"worker 1, trial [2-9]: generation 0")  # it is at the student now
     victim = command.workers()[0]
     os.kill(victim, signal.SIGKILL)
     result = command.finish()
-    assert "died of SIGKILL; its trial is tried again after 3 s of silence" in command.log.read_text()
+    assert "died of SIGKILL; its trial is tried again after 5 s of silence" in command.log.read_text()
 
     states = Counter(trial["state"] for trial in result["trials"])
     assert states["COMPLETE"] + states["PRUNED"] == 20
@@ -117,7 +117,9 @@ def test_study_survives_the_death_of_a_worker(
     del trained[None]
     assert set(trained.values()) == {1}  # one run a key, resumed where its worker died
     assert not [run for run in _runs("killed") if run.info.status == "RUNNING"]
-    assert examine("killed", lambda _: False).healthy
+    # a worker may die between logging a model and registering it, whose next one is logged anew
+    findings = examine("killed", lambda _: False).findings
+    assert {finding.check for finding in findings} <= {"unregistered-model"}
 
 
 def test_two_commands_share_a_study_and_train_no_key_twice(

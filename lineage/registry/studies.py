@@ -73,7 +73,13 @@ class StudyRun:
 
     @translated_errors()
     def log_report(self, files: Sequence[Path]) -> None:
-        """Keep files as artifacts of the run, in the folder ``report``."""
+        """Keep files as artifacts of the run, in the folder ``report``.
+
+        Raises:
+            NotFoundError: If the store no longer holds the run, or somebody deleted it.
+        """
+        if MlflowClient().get_run(self.run_id).info.lifecycle_stage == LifecycleStage.DELETED:
+            raise NotFoundError(f"Run {self.run_id} must be active to take a report, but was deleted.")
         for file in files:
             MlflowClient().log_artifact(self.run_id, str(file), _REPORT)
 

@@ -57,7 +57,7 @@ def test_early_epoch_is_not_held_against_later_ones_of_others(storage: RDBStorag
     [
         ("percentile", "{percentile=50.0,n_startup_trials=1}"),
         ("successive-halving", "{min_resource=1,reduction_factor=2}"),
-        ("hyperband", "{min_resource=1,max_resource=7,reduction_factor=7}"),
+        ("hyperband", "{min_resource=1,max_resource=6,reduction_factor=7}"),
         ("patient", "{patience=0}"),
     ],
 )
