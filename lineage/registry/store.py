@@ -45,7 +45,12 @@ def translated_errors() -> Iterator[None]:
 
 def safe_uri() -> str:
     """The tracking URI without a password."""
-    return _without_passwords(mlflow.get_tracking_uri())
+    return without_passwords(mlflow.get_tracking_uri())
+
+
+def without_passwords(text: str) -> str:
+    """``text`` with every password of a URL in it made unreadable."""
+    return _PASSWORD.sub(r"\1\2***", text)
 
 
 @translated_errors()
@@ -153,9 +158,5 @@ def _short_patience() -> Iterator[None]:
             os.environ.pop(name, None)  # another thread may have been here
 
 
-def _without_passwords(text: str) -> str:
-    return _PASSWORD.sub(r"\1\2***", text)
-
-
 def _first_line(error: Exception) -> str:
-    return _without_passwords(str(error).strip().partition("\n")[0].rstrip("."))
+    return without_passwords(str(error).strip().partition("\n")[0].rstrip("."))

@@ -1,7 +1,6 @@
 """The database of a study: where it is, whether it answers, and its errors in our words."""
 
 import fcntl
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError, UsageError
+from lineage.registry.store import without_passwords
 
 T = TypeVar("T")
 
@@ -24,7 +24,6 @@ VARIABLE = "LINEAGE_STUDIES"
 
 _VERSION_TABLE = "alembic_version"
 _OPTUNA_TABLES = {"studies", "trials", "version_info"}
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
 
 
 @contextmanager
@@ -40,7 +39,7 @@ def translated_errors(url: str) -> Iterator[None]:
         raise
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        said = _PASSWORD.sub(r"\1\2***", str(cause or error)).strip().partition("\n")[0].rstrip(".")
+        said = without_passwords(str(cause or error)).strip().partition("\n")[0].rstrip(".")
         raise RegistryError(
             f"The database of studies, {safe_url(url)}, must be reachable and writable, but is not: {said}."
             f" Give another one with --storage or {VARIABLE}."
@@ -49,7 +48,7 @@ def translated_errors(url: str) -> Iterator[None]:
 
 def safe_url(url: str) -> str:
     """A database's URL without its password."""
-    return _PASSWORD.sub(r"\1\2***", url)
+    return without_passwords(url)
 
 
 def check_url(url: str, workers: int) -> None:
