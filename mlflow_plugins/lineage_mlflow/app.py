@@ -9,6 +9,7 @@ read.
 import gzip
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-_STATUS = {NotFoundError: 404, UsageError: 400}
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,11 @@ def _answer(view: Callable[[], dict[str, Any]]) -> Response:
         body, status = view(), 200
     except _ForbiddenError as error:
         body, status = {"error": str(error)}, 403
-    except LineageError as error:
-        body, status = {"error": str(error)}, _STATUS.get(type(error), 503)
+    except (NotFoundError, UsageError) as error:
+        body, status = {"error": str(error)}, 404 if isinstance(error, NotFoundError) else 400
+    except LineageError:  # what it says of the store is for whoever runs the server
+        _logger.exception("A family could not be read")
+        body, status = {"error": "The registry cannot be read; the server's log says why."}, 503
     packed = body.pop("packed", None)
     response = _respond(packed or gzip.compress(json.dumps(body).encode(), 5), "application/json", status)
     response.headers["Cache-Control"] = "no-cache"

@@ -298,6 +298,16 @@ def test_family_that_is_not_there_says_what_to_do(page: Page, site: str) -> None
     expect(message).to_contain_text("holds no family 'nobody'")
 
 
+def test_model_that_holds_no_generation_says_what_to_do(page: Page, site: str, store: Any) -> None:
+    client = MlflowClient(store.uri)
+    client.create_registered_model("of others")
+    try:
+        look(page, site, "#/of%20others")
+        expect(page.get_by_role("alert")).to_contain_text("lineage grow digits --name 'of others'")
+    finally:
+        client.delete_registered_model("of others")
+
+
 def test_server_that_is_gone_says_what_to_do(page: Page, site: str) -> None:
     look(page, site)
     expect(card(page, 3)).to_be_visible()
@@ -336,12 +346,16 @@ def test_foreign_origin_may_not_read(site: str) -> None:
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_answers_say_what_is_wrong(site: str) -> None:
+def test_answers_say_what_is_wrong(site: str, store: Any) -> None:
+    client = MlflowClient(store.uri)
+    client.create_registered_model("altered")
+    client.create_model_version("altered", "s3://nowhere/model", tags={"lineage.schema": "1"})
     for path, status, text in (
         ("family", 400, "must have the parameter 'name'"),
         ("settings?name=digits&version=x", 400, "must be a number"),
         ("settings?name=digits&version=99", 404, "The family 'digits' has no version 99."),
         (f"family?name={quote('no/name')}", 404, "holds no family 'no/name'"),
+        ("family?name=altered", 503, "The registry cannot be read; the server's log says why."),
     ):
         answer = requests.get(f"{site}{DATA}/{path}", timeout=30)
         assert (answer.status_code, text in answer.json()["error"]) == (status, True), answer.text

@@ -974,6 +974,7 @@ async function openFamily(name, versions) {
     document.title = `${name} – lineage`;
     const answer = embedded ?? (await ask("family", { name }));
     if (mine !== journey) return;
+    if (!answer.family.nodes.length) return tell("Nothing has grown here", `${name} holds no version that lineage made.`, ["Grow its first", `lineage grow digits --name ${shell(name)}`]);
     show("drawing");
     take(answer);
     search(by("search").value);
