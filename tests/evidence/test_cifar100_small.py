@@ -12,6 +12,7 @@ import pytest
 import lineage
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "cifar100"
+CIFAR10 = DATA.with_name("cifar10")
 MINUTES = 30
 
 pytestmark = [
@@ -20,7 +21,7 @@ pytestmark = [
 ]
 
 
-def test_three_generations_take_half_an_hour_and_evaluate_as_logged(home: Path) -> None:
+def test_three_generations_take_half_an_hour_evaluate_as_logged_and_transfer_in_minutes(home: Path) -> None:
     started = time.monotonic()
     lineage_command(home, "grow", "cifar100-small")
     seconds = time.monotonic() - started
@@ -33,12 +34,16 @@ def test_three_generations_take_half_an_hour_and_evaluate_as_logged(home: Path) 
         recorded = version.metrics["test_cross_entropy"]
         assert again["test_cross_entropy"] == pytest.approx(recorded, abs=1e-6)
     assert seconds < MINUTES * 60
+    started = time.monotonic()
+    newest = family.versions[-1].uri
+    lineage_command(home, "transfer", newest, "--to", "cifar10", "--ancestors", "all", data=CIFAR10)
+    assert time.monotonic() - started < 3 * 60 * len(family)
 
 
-def lineage_command(home: Path, *arguments: str) -> str:
-    """What a command prints, run as a user would: with all threads, and on the images in ``DATA``."""
+def lineage_command(home: Path, *arguments: str, data: Path = DATA) -> str:
+    """What a command prints, run as a user would: with all threads, and on the images in ``data``."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    command = [sys.executable, "-m", "lineage", *arguments, "--set", f"data.root={DATA}"]
+    command = [sys.executable, "-m", "lineage", *arguments, "--set", f"data.root={data}"]
     done = subprocess.run(command, cwd=home, env=environment, check=True, text=True, stdout=subprocess.PIPE)
     print(done.stdout)  # noqa: T201 - as above
     return done.stdout
