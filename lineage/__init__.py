@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lineage.errors import LineageError
     from lineage.growth import grow
     from lineage.registry.ancestry import Family, Version
+    from lineage.registry.families import read_family as tree
     from lineage.registry.flavor import LoadedModel
-    from lineage.registry.versions import read_family as tree
     from lineage.studies.conduct import study
     from lineage.studies.results import StudyResult
     from lineage.succession import Lineage
@@ -63,7 +63,7 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     if name == "tree":
-        value = importlib.import_module("lineage.registry.versions").read_family
+        value = importlib.import_module("lineage.registry.families").read_family
     elif name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
     else:

@@ -9,8 +9,8 @@ import torch
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.recipe import Recipe, change_recipe
 from lineage.registry.ancestry import Version
+from lineage.registry.families import find_version
 from lineage.registry.flavor import LoadedModel, load_version
-from lineage.registry.versions import find_version
 from lineage.training.devices import in_turns, make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
 from lineage.vision.datasets import Description, load_dataset

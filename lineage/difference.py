@@ -12,8 +12,8 @@ from lineage.evaluation.features import extract_features
 from lineage.evaluation.similarity import agreement, linear_cka
 from lineage.recipe import Recipe, flatten
 from lineage.registry.ancestry import Version
+from lineage.registry.families import find_version
 from lineage.registry.flavor import LoadedModel, load_version
-from lineage.registry.versions import find_version
 from lineage.training.devices import make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
 from lineage.vision.combined import fit_to_data

@@ -12,10 +12,11 @@ from lineage.errors import RegistryError, UsageError
 from lineage.evaluation.ensemble import score_prefixes
 from lineage.registry.ancestry import Member, Version
 from lineage.registry.artifacts import ENSEMBLE
+from lineage.registry.families import find_version, read_ancestors, read_family
 from lineage.registry.flavor import LoadedModel, load_version, weights_digest
 from lineage.registry.runs import start_run
 from lineage.registry.store import ensure_experiment
-from lineage.registry.versions import Birth, find_version, read_ancestors, read_family, register
+from lineage.registry.versions import Birth, register
 from lineage.training.devices import make_accelerator, on_main_process
 from lineage.training.generation import measure
 from lineage.vision.combined import EnsembleNetwork, fit_to_data

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from lineage.errors import LineageError, NotFoundError
 from lineage.evaluation.ensemble import RunningEnsemble
 from lineage.registry.ancestry import Version
+from lineage.registry.families import read_ancestors
 from lineage.registry.flavor import load_version
 from lineage.registry.store import safe_uri
-from lineage.registry.versions import read_ancestors
 from lineage.training.devices import make_accelerator, on_main_process
 from lineage.training.generation import Part, measure
 from lineage.vision.combined import fit_to_data

@@ -9,10 +9,10 @@ from lineage.errors import UsageError
 from lineage.plan import read_material
 from lineage.recipe import Recipe, change_recipe, load_recipe
 from lineage.registry.ancestry import Family, Version
+from lineage.registry.families import find_version, read_family, require_sound_line
 from lineage.registry.flavor import LoadedModel, load_member, load_version
 from lineage.registry.runs import keep_page
 from lineage.registry.store import connect
-from lineage.registry.versions import find_version, read_family, require_sound_line
 from lineage.report.document import family_html
 from lineage.report.progress import Reporter, Silent
 from lineage.succession import Lineage, Succession

@@ -18,10 +18,11 @@ from lineage.plan import Material, Plan
 from lineage.recipe import Recipe, flatten
 from lineage.registry.ancestry import Version
 from lineage.registry.context import tagging_runs
+from lineage.registry.families import read_family
 from lineage.registry.flavor import LoadedModel, weights_digest
 from lineage.registry.runs import GenerationRun, resume_run, start_run
 from lineage.registry.store import ensure_experiment
-from lineage.registry.versions import Birth, read_family, register, settle
+from lineage.registry.versions import Birth, register, settle
 from lineage.report.progress import Reporter
 from lineage.training.devices import (
     describe_hardware,

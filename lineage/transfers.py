@@ -14,9 +14,9 @@ from lineage.evaluation.features import FittedDataSet, extract_features, fit_ima
 from lineage.evaluation.finetuning import make_finetuning
 from lineage.evaluation.probes import LabelledFeatures, find_probe, fit_probe
 from lineage.registry.ancestry import Version
+from lineage.registry.families import find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.results import Transfer, log_transfer
-from lineage.registry.versions import find_version, read_ancestors
 from lineage.report.progress import epoch_line
 from lineage.target import BATCH_SIZE, FINETUNE, Target, read_settings, read_target
 from lineage.training.devices import is_main_process, lost_processes_told, make_accelerator, on_main_process

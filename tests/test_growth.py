@@ -11,7 +11,7 @@ from PIL import Image
 
 import lineage
 from lineage.errors import IntegrityError, UsageError
-from lineage.registry.versions import read_ancestors
+from lineage.registry.families import read_ancestors
 
 Grow = Callable[..., tuple[lineage.Version, ...]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lineage.registry.versions import read_family
+from lineage.registry.families import read_family
 from lineage.training.devices import lost_processes_told
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ import lineage
 from lineage.errors import IntegrityError, TrainingError
 from lineage.recipe import load_recipe
 from lineage.registry.doctor import examine
+from lineage.registry.families import read_family
 from lineage.registry.flavor import load_version
-from lineage.registry.versions import read_family
 from lineage.report.progress import Silent
 from lineage.training.checkpoints import Checkpoint, state_home
 

@@ -13,8 +13,8 @@ from lineage.ensembles import ensemble
 from lineage.errors import IntegrityError, LineageError, RecipeError, UsageError
 from lineage.evaluation.probes import PROBES
 from lineage.growth import grow
+from lineage.registry.families import find_version
 from lineage.registry.results import read_transfers
-from lineage.registry.versions import find_version
 from lineage.succession import Lineage
 from lineage.target import read_settings
 from lineage.transfers import transfer

@@ -13,8 +13,8 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registe
 
 def ancestors(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
     """List the teachers of a version, or an ensemble's members, and theirs, nearest first."""
+    from lineage.registry.families import find_version
     from lineage.registry.kin import ancestors_of
-    from lineage.registry.versions import find_version
     from lineage.report.care import relatives_table
 
     found = ancestors_of(find_version(uri), depth)
@@ -26,8 +26,8 @@ def ancestors(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> 
 
 def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
     """List the students of a version and ensembles that hold it, and theirs, nearest first."""
+    from lineage.registry.families import find_version
     from lineage.registry.kin import descendants_of
-    from lineage.registry.versions import find_version
     from lineage.report.care import relatives_table
 
     found = descendants_of(find_version(uri), depth)

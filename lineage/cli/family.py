@@ -26,8 +26,8 @@ def tree(
     if html is not None:
         _write_html(model, html)
         return
+    from lineage.registry.families import read_family
     from lineage.registry.removal import read_tombstones
-    from lineage.registry.versions import read_family
     from lineage.report import tree as drawing
 
     family, removed = read_family(model), read_tombstones(model)
@@ -42,7 +42,7 @@ def tree(
 
 
 def _write_html(model: str, file: Path) -> None:
-    from lineage.registry.versions import read_family
+    from lineage.registry.families import read_family
     from lineage.report.document import family_html
 
     text = family_html(read_family(model))
@@ -58,7 +58,7 @@ def _write_html(model: str, file: Path) -> None:
 
 def show(uri: VersionUri, as_json: AsJson = False) -> None:
     """Show one version: its place in the family, its numbers, its digests."""
-    from lineage.registry.versions import find_version
+    from lineage.registry.families import find_version
     from lineage.report.tables import version_table
 
     version = find_version(uri)
@@ -76,7 +76,7 @@ def compare(
     """Set families side by side by generation: mean ± spread over seeds, and differences to the first."""
     from lineage.evaluation.compare import compare as compare_lines
     from lineage.evaluation.compare import group_lines
-    from lineage.registry.versions import read_family
+    from lineage.registry.families import read_family
     from lineage.report.tables import comparison_table
 
     comparison = compare_lines(group_lines([read_family(name) for name in models]), metric)

@@ -15,10 +15,11 @@ from mlflow.models import Model
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.registry.ancestry import Version
+from lineage.registry.families import read_family
 from lineage.registry.flavor import FLAVOR_NAME, LoadedModel, weights_digest
 from lineage.registry.runs import start_run
 from lineage.registry.store import connect, ensure_experiment, translated_errors
-from lineage.registry.versions import Birth, read_family, register
+from lineage.registry.versions import Birth, register
 from lineage.vision.exported import export
 from lineage.vision.networks import options_without_weights
 

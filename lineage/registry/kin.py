@@ -5,8 +5,8 @@ from typing import Any
 
 from lineage.registry.ancestry import TAG, Version, walk
 from lineage.registry.entities import other_than, search_versions, students_elsewhere
+from lineage.registry.families import read_family
 from lineage.registry.store import translated_errors
-from lineage.registry.versions import read_family
 
 
 @dataclass(frozen=True)

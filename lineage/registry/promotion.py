@@ -5,9 +5,10 @@ import re
 from lineage.errors import UsageError
 from lineage.registry.ancestry import Version
 from lineage.registry.entities import model_versions
+from lineage.registry.families import find_version
 from lineage.registry.history import ALIAS, Event, record
 from lineage.registry.store import connect, translated_errors
-from lineage.registry.versions import BEST, LATEST_GENERATION, find_version, point
+from lineage.registry.versions import BEST, LATEST_GENERATION, point
 
 _OURS = (BEST, LATEST_GENERATION)
 _MLFLOWS = re.compile(r"latest|v\d+", re.IGNORECASE)

@@ -10,10 +10,11 @@ from mlflow.entities.model_registry import RegisteredModel
 from lineage.errors import IntegrityError
 from lineage.registry.ancestry import TAG, Member, Version
 from lineage.registry.entities import read_model
+from lineage.registry.families import find_version
 from lineage.registry.history import REMOVED, Event, record
 from lineage.registry.kin import descendants_of
 from lineage.registry.store import connect, translated_errors
-from lineage.registry.versions import find_version, settle, settle_elsewhere
+from lineage.registry.versions import settle, settle_elsewhere
 
 TOMBSTONE = TAG + "removed."
 

@@ -1,7 +1,6 @@
 """Model versions as generations: found, registered, with aliases and cards; imports no torch."""
 
 import json
-import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -15,19 +14,17 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError, suggestion
+from lineage.errors import LineageError
 from lineage.registry.ancestry import SCHEMA, TAG, Family, Member, Version, from_model_version
 from lineage.registry.cards import card, family_card, mended
 from lineage.registry.circles import circle, require_no_circle
 from lineage.registry.entities import model_versions, students_elsewhere
+from lineage.registry.families import family_of, read_any, read_family
 from lineage.registry.history import ALIAS, REGISTERED, Event, record
-from lineage.registry.store import connect, safe_uri, translated_errors
+from lineage.registry.store import connect, translated_errors
 
 BEST = "best"
 LATEST_GENERATION = "latest-generation"
-
-_URI = re.compile(r"models:/(?P<name>[^/:]+)(/(?P<version>\d+)|@(?P<alias>[\w-]+))")
-_NUMBERS_IN_MESSAGE = 10
 
 
 @dataclass(frozen=True)
@@ -83,98 +80,6 @@ class Birth:
 
 
 @translated_errors()
-def read_family(name: str, missing_ok: bool = False) -> Family:
-    """All generations registered under ``name``: one search, and one call for the aliases.
-
-    Args:
-        name: Of the registered model.
-        missing_ok: Whether a model that does not exist is an empty family.
-
-    Raises:
-        NotFoundError: If the store holds no such model.
-        UsageError: If no model can have that name.
-        RegistryError: If the store does not answer.
-    """
-    return _family(name, model_versions(name, missing_ok))
-
-
-def read_ancestors(version: Version) -> tuple[Version, ...]:
-    """Teachers of ``version``, nearest first, also where they are registered under other names.
-
-    Raises:
-        NotFoundError: If the store holds no model of a teacher's name.
-        IntegrityError: If what is called like a teacher now is not what taught.
-    """
-    families: dict[str, Family] = {}
-    found: dict[str, Version] = {}
-    student, teacher = version, version.teacher
-    while teacher is not None and teacher not in found and teacher != version.id:
-        name = teacher.rpartition("/")[0]
-        if name not in families:
-            families[name] = read_family(name)
-        member = families[name].with_id(teacher)
-        if member is None:
-            break
-        _require_pinned(student, member)
-        found[teacher] = member
-        student, teacher = member, member.teacher
-    return tuple(found.values())
-
-
-def _require_pinned(student: Version, teacher: Version) -> None:
-    """Refuse what has the name of a student's teacher and is not the model that its edge was pinned to."""
-    pins = ((student.teacher_model_id, teacher.model_id), (student.teacher_sha256, teacher.weights_sha256))
-    for pinned, found in pins:
-        if pinned != found:
-            raise IntegrityError(
-                f"{student.uri} names teacher {teacher.id} as {pinned or 'nothing'}, but the store's"
-                f" {teacher.id} is {found or 'nothing'}; run 'lineage doctor {student.name}'."
-            )
-
-
-def require_sound_line(version: Version) -> None:
-    """Refuse a version that descends from itself, or whose ancestors do.
-
-    Raises:
-        IntegrityError: If there is a circle.
-    """
-    require_no_circle(version.id, version.parents, _read_any)
-
-
-@translated_errors()
-def find_version(uri: str) -> Version:
-    """The version behind ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-
-    Raises:
-        UsageError: If ``uri`` has another form.
-        NotFoundError: If the store holds no such model, version or alias.
-        IntegrityError: If the version was not made by lineage.
-    """
-    match = _URI.fullmatch(uri)
-    if match is None:
-        raise UsageError(
-            f"A model URI must read models:/NAME/VERSION or models:/NAME@ALIAS, but got '{uri}'."
-        )
-    found = model_versions(match["name"])
-    for entity in found:
-        if match["alias"] in entity.aliases or match["version"] == str(entity.version):
-            version = from_model_version(entity, tuple(entity.aliases))
-            if version is None:
-                raise IntegrityError(
-                    f"{uri} must be a version that lineage registered, but has no tags of it; name another."
-                )
-            return version
-    aliases = sorted(alias for entity in found for alias in entity.aliases)
-    numbers = [str(entity.version) for entity in found]
-    shown = ", ".join(numbers[-_NUMBERS_IN_MESSAGE:]) or "none"
-    raise NotFoundError(
-        f"The store {safe_uri()} holds no {uri}; the versions of '{match['name']}' are"
-        f" {'…, ' if len(numbers) > _NUMBERS_IN_MESSAGE else ''}{shown}, its aliases"
-        f" {', '.join(aliases) or 'none'}.{suggestion(match['alias'] or '', aliases)}"
-    )
-
-
-@translated_errors()
 def register(name: str, birth: Birth, model_id: str, run_id: str) -> Version:
     """Make the logged model a version of ``name``: tags, teacher edge and card in one call, then aliases.
 
@@ -190,7 +95,7 @@ def register(name: str, birth: Birth, model_id: str, run_id: str) -> Version:
         ModelVersion(name, "0", 0, source=f"models:/{model_id}", run_id=run_id, tags=_as_entities(tags))
     )
     assert draft is not None
-    above = require_no_circle(draft.id, draft.parents, _read_any)
+    above = require_no_circle(draft.id, draft.parents, read_any)
     _ensure_registered_model(client, name)
     created = client.create_model_version(
         name,
@@ -219,7 +124,7 @@ def settle(name: str) -> Family:
     """
     client = connect()
     entities = model_versions(name)
-    family = _family(name, entities)
+    family = family_of(name, entities)
     held = {alias: version for version in family for alias in version.aliases}
     wanted = wanted_aliases(family)
     for alias, version in wanted.items():
@@ -279,19 +184,6 @@ def point(client: MlflowClient, alias: str, version: Version) -> None:
         if error.error_code != ErrorCode.Name(BAD_REQUEST):
             raise
         client.set_registered_model_alias(version.name, alias, str(version.version))
-
-
-def _read_any(name: str) -> Family:
-    """The family of that name, which is empty where the store holds none, or can hold none."""
-    try:
-        return read_family(name, missing_ok=True)
-    except UsageError:
-        return Family(name)
-
-
-def _family(name: str, entities: list[ModelVersion]) -> Family:
-    versions = (from_model_version(entity, tuple(entity.aliases)) for entity in entities)
-    return Family(name, tuple(version for version in versions if version is not None))
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:

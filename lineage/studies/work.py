@@ -10,8 +10,8 @@ from lineage.errors import LineageError, NotFoundError, TrainingError, UsageErro
 from lineage.plan import Material
 from lineage.recipe import Recipe
 from lineage.registry.ancestry import Version
+from lineage.registry.families import find_version
 from lineage.registry.studies import StudyRun, TrialRun, point_to_winner, winner_note
-from lineage.registry.versions import find_version
 from lineage.report.formats import quantity
 from lineage.report.study_progress import StudyReporter
 from lineage.studies.attempt import Attempt

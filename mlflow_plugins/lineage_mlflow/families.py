@@ -16,11 +16,12 @@ from mlflow.utils.workspace_context import get_request_workspace
 from lineage.errors import NotFoundError, UsageError
 from lineage.registry.ancestry import from_model_version
 from lineage.registry.entities import newest_version, read_families, read_model
+from lineage.registry.families import read_family
 from lineage.registry.progress import Growing, read_growing, read_settings
 from lineage.registry.removal import read_tombstones
 from lineage.registry.results import newest_transfer
 from lineage.registry.store import find_experiment, translated_errors
-from lineage.registry.versions import BEST, read_family
+from lineage.registry.versions import BEST
 from lineage.report.document import Surroundings, family_document, read_surroundings
 
 _KEPT = 32

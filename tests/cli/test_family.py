@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from lineage.registry.ancestry import Version
-from lineage.registry.versions import find_version, read_family
+from lineage.registry.families import find_version, read_family
 
 Process = subprocess.CompletedProcess[str]
 Lineage = Callable[..., Process]

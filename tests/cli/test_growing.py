@@ -14,8 +14,8 @@ from PIL import Image
 
 from lineage.growth import grow
 from lineage.recipe import recipe_path
+from lineage.registry.families import find_version, read_family
 from lineage.registry.flavor import load_version
-from lineage.registry.versions import find_version, read_family
 
 Process = subprocess.CompletedProcess[str]
 Lineage = Callable[..., Process]

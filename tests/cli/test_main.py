@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lineage.registry.versions import read_family
+from lineage.registry.families import read_family
 
 Process = subprocess.CompletedProcess[str]
 Lineage = Callable[..., Process]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lineage.registry.families import find_version
 from lineage.registry.results import read_transfers
-from lineage.registry.versions import find_version
 
 Process = subprocess.CompletedProcess[str]
 Main = Callable[..., Process]

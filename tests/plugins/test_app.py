@@ -13,7 +13,7 @@ import requests
 from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 
-from lineage.registry.versions import read_family
+from lineage.registry.families import read_family
 from lineage.report.document import family_html
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 
 from lineage.errors import IntegrityError
 from lineage.registry.ancestry import Member, Version
-from lineage.registry.versions import find_version, read_family, require_sound_line
+from lineage.registry.families import find_version, read_family, require_sound_line
 
 Beget = Callable[..., Version]
 

@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 from lineage.errors import NotFoundError
 from lineage.registry.ancestry import Member, Version
 from lineage.registry.doctor import examine
+from lineage.registry.families import find_version, read_family
 from lineage.registry.finding import Diagnosis
 from lineage.registry.history import ALIAS, read_history
 from lineage.registry.removal import remove
-from lineage.registry.versions import find_version, read_family
 
 GrowOne = Callable[..., Version]
 

@@ -5,8 +5,8 @@ import pytest
 from mlflow import MlflowClient
 
 from lineage.registry.ancestry import Member, Version
+from lineage.registry.families import find_version, read_family
 from lineage.registry.kin import Relative, ancestors_of, descendants_of
-from lineage.registry.versions import find_version, read_family
 
 Beget = Callable[..., Version]
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from lineage.registry.ancestry import Version
+from lineage.registry.families import read_family
 from lineage.registry.kin import ancestors_of, descendants_of
-from lineage.registry.versions import read_family
 
 NUM_VERSIONS = 10_000
 NUM_METRICS = 12

@@ -5,9 +5,9 @@ import pytest
 
 from lineage.errors import UsageError
 from lineage.registry.ancestry import Version
+from lineage.registry.families import find_version
 from lineage.registry.history import read_history
 from lineage.registry.promotion import promote
-from lineage.registry.versions import find_version
 
 Beget = Callable[..., Version]
 

@@ -6,8 +6,8 @@ from mlflow import MlflowClient
 
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.registry.ancestry import Member, Version
+from lineage.registry.families import find_version, read_family
 from lineage.registry.removal import read_tombstones, remove
-from lineage.registry.versions import find_version, read_family
 
 Beget = Callable[..., Version]
 

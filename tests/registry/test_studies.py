@@ -5,6 +5,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lineage.registry.ancestry import Version
+from lineage.registry.families import find_version
 from lineage.registry.history import read_history
 from lineage.registry.runs import GenerationRun
 from lineage.registry.studies import (
@@ -14,7 +15,6 @@ from lineage.registry.studies import (
     resume_study_run,
     start_study_run,
 )
-from lineage.registry.versions import find_version
 
 Beget = Callable[..., Version]
 

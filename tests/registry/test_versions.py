@@ -22,9 +22,10 @@ from torch import Tensor
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.registry.ancestry import Member, Version
 from lineage.registry.cards import card
+from lineage.registry.families import find_version, read_ancestors, read_family
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.removal import remove
-from lineage.registry.versions import Birth, find_version, read_ancestors, read_family, settle
+from lineage.registry.versions import Birth, settle
 
 Beget = Callable[..., Version]
 
