@@ -26,7 +26,7 @@ main()
 """
 COMMANDS = (
     *("grow", "tree", "show", "evaluate", "compare", "diff", "ensemble", "transfer", "adopt"),
-    *("ancestors", "descendants", "log", "promote", "rm", "doctor", "study", "study-report", "recipes"),
+    *("ancestors", "descendants", "log", "promote", "rm", "doctor", "study", "study-report", "ui", "recipes"),
 )
 
 

@@ -14,14 +14,14 @@ import requests
 def ui(home: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
     """The command in a process of its own; Ctrl-C ends it."""
     command = [sys.executable, "-m", "lineage", "ui", *options]
-    with (home / "ui.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE, stderr=log)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
+    with (
+        (home / "ui.log").open("w") as log,
+        subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
+        try:
+            yield process
+        finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
 
 
 def test_ui_serves_the_store_in_use_until_it_is_ended(home: Path) -> None:
