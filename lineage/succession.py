@@ -9,20 +9,16 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from ignite.engine.events import EventEnum
-from torch import nn
 
 from lineage.claims import Alone, Claims, claim_or_find
-from lineage.errors import NotFoundError, RegistryError
+from lineage.errors import RegistryError
 from lineage.forebears import EnsembleSoFar, pull_network
 from lineage.plan import Material, Plan
-from lineage.recipe import Recipe, flatten
+from lineage.recipe import Recipe
+from lineage.records import find_or_lock, find_registered, open_run, register_network
 from lineage.registry.ancestry import Version
 from lineage.registry.context import tagging_runs
-from lineage.registry.families import read_family
-from lineage.registry.flavor import LoadedModel, weights_digest
-from lineage.registry.runs import GenerationRun, resume_run, start_run
-from lineage.registry.store import ensure_experiment
-from lineage.registry.versions import Birth, register, settle
+from lineage.registry.runs import GenerationRun
 from lineage.report.progress import Reporter
 from lineage.training.devices import (
     describe_hardware,
@@ -32,8 +28,6 @@ from lineage.training.devices import (
 )
 from lineage.training.generation import Trained
 from lineage.training.handlers import AbandonedError
-
-_RUN_FILE = "run_id"
 
 
 class GenerationEvents(EventEnum):
@@ -141,8 +135,8 @@ class Succession:
             version = claim_or_find(
                 self.claims,
                 plan.key,
-                find=lambda: self._find_or_lock(plan),
-                peek=lambda: self._registered(plan),
+                find=lambda: find_or_lock(plan),
+                peek=lambda: find_registered(plan),
             )
             if version is None:
                 version, is_new = self._train_claimed(engine, plan, teacher)
@@ -164,37 +158,15 @@ class Succession:
             if is_main_process():
                 self.claims.release(plan.key)
 
-    def _find_or_lock(self, plan: Plan) -> Version | None:
-        """The version that holds the plan's key, or else None and the lock on its local state."""
-        version = self._find(plan)
-        if version is None:
-            plan.checkpoint.acquire()
-            version = self._find(plan)  # whoever had the lock may just have registered it
-        return version
-
-    def _find(self, plan: Plan) -> Version | None:
-        """The version that holds the plan's key; what a crash left undone after it is done now."""
-        version = self._registered(plan)
-        if version is not None:
-            settle(self.name)
-            left = self._left_run(plan)
-            if left is not None:
-                left.finish(version)
-            plan.checkpoint.discard()
-        return version
-
-    def _registered(self, plan: Plan) -> Version | None:
-        return read_family(self.name, missing_ok=True).with_key(plan.key)
-
     def _train(self, plan: Plan, teacher: Version | None) -> tuple[Version, bool]:
         """Train and register; the version, and whether it is this one and not one of another machine."""
         network = None if teacher is None else pull_network(teacher, self.material.dataset.description)
         self.ensemble.gather(self.versions)
-        run = on_main_process(lambda: self._open_run(plan, teacher))
+        run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
         try:
             trained = plan.make_training(network).run(partial(self._attach, plan, run))
             metrics = self._final_metrics(trained)
-            version = on_main_process(lambda: self._register(plan, teacher, trained.network, metrics, run))
+            version = on_main_process(lambda: register_network(plan, teacher, trained.network, metrics, run))
             return version, version.run_id == run.run_id
         except AbandonedError as error:
             if is_main_process():
@@ -206,44 +178,6 @@ class Succession:
                 with contextlib.suppress(RegistryError):  # the first error is the one to tell
                     run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
-
-    def _open_run(self, plan: Plan, teacher: Version | None) -> GenerationRun:
-        """The generation's run: the one that a killed process left, or a new one."""
-        left = self._left_run(plan)
-        if self.fresh:
-            if left is not None:
-                left.stop("KILLED")
-            plan.checkpoint.discard()
-        elif left is not None:
-            return left
-        plan.checkpoint.prepare()
-        recipe = self.recipe
-        run = start_run(
-            ensure_experiment(self.name),
-            f"{self.name} generation {plan.generation}, seed {recipe.succession.seed}",
-            () if teacher is None else (teacher,),
-            {
-                "key": plan.key,
-                "generation": str(plan.generation),
-                "epochs": str(recipe.training.epochs),
-                "seed": str(recipe.succession.seed),
-            },
-            recipe.to_json(),
-            flatten(recipe),
-            self.material.dataset.description,
-        )
-        plan.checkpoint.note(_RUN_FILE, run.run_id)
-        return run
-
-    def _left_run(self, plan: Plan) -> GenerationRun | None:
-        """The run noted beside the checkpoint, opened again, if the store in use holds it."""
-        run_id = plan.checkpoint.noted(_RUN_FILE)
-        if run_id is None:
-            return None
-        try:
-            return resume_run(run_id)
-        except NotFoundError:
-            return None
 
     def _attach(self, plan: Plan, run: GenerationRun, trainer: Engine) -> None:
         """Write every epoch to the registry, and show it."""
@@ -266,51 +200,6 @@ class Succession:
             | {"seconds": trained.seconds}
             | ({"images_per_second": statistics.mean(speeds)} if speeds else {})
         )
-
-    def _register(
-        self,
-        plan: Plan,
-        teacher: Version | None,
-        network: nn.Module,
-        metrics: dict[str, float],
-        run: GenerationRun,
-    ) -> Version:
-        """Make the network a version unless another machine has; close its run and forget its local state."""
-        version = self._registered(plan) or self._log_and_register(plan, teacher, network, metrics, run)
-        run.finish(version)
-        plan.checkpoint.discard()
-        return version
-
-    def _log_and_register(
-        self,
-        plan: Plan,
-        teacher: Version | None,
-        network: nn.Module,
-        metrics: dict[str, float],
-        run: GenerationRun,
-    ) -> Version:
-        recipe = self.recipe
-        model = LoadedModel(
-            network,
-            recipe.network.name,
-            plan.network_options,
-            self.material.dataset.description,
-            recipe.to_json(),
-        )
-        model_id = run.log_model(
-            model, f"{self.name}-generation-{plan.generation}", metrics, recipe.training.epochs
-        )
-        birth = Birth(
-            generation=plan.generation,
-            teacher=teacher,
-            objective=plan.objective,
-            seed=recipe.succession.seed,
-            recipe_digest=recipe.digest,
-            key=plan.key,
-            metrics=metrics,
-            weights_sha256=weights_digest(network),
-        )
-        return register(self.name, birth, model_id, run.run_id)
 
     def _notice(self, line: str) -> None:
         if is_main_process():
