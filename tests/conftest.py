@@ -24,6 +24,9 @@ from sqlalchemy import create_engine, text
 if TYPE_CHECKING:
     from lineage.registry.ancestry import Version
 
+# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # on a busy machine, threads of tiny networks wait for each other

@@ -142,7 +142,7 @@ def test_ctrl_c_marks_the_trials_of_all_workers_and_leaves_with_130(
     study_database: str, begin: Callable[..., Command], tiny: Options
 ) -> None:
     name = "interrupted"
-    settings = tiny("training.epochs=200", "succession.generations=0")
+    settings = tiny("training.epochs=100000", "succession.generations=0")  # none ends by itself
     options = [
         "--storage",
         study_database,

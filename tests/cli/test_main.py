@@ -18,12 +18,6 @@ Lineage = Callable[..., Process]
 Options = Callable[..., list[str]]
 
 PATRIARCH = ("--generations", "0")
-IN_FOREGROUND = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from lineage.cli import main
-main()
-"""
 COMMANDS = (
     *("grow", "tree", "show", "evaluate", "compare", "diff", "ensemble", "transfer", "adopt"),
     *("ancestors", "descendants", "log", "promote", "rm", "doctor", "study", "study-report", "ui", "recipes"),
@@ -50,7 +44,7 @@ def _runs() -> list[Run]:
 def _interrupted(home: Path, options: list[str], number: signal.Signals) -> tuple[int, str]:
     """Exit code and standard error of a growing process that gets a signal in its third epoch."""
     with subprocess.Popen(
-        [sys.executable, "-c", IN_FOREGROUND, "grow", "digits", *PATRIARCH, *options],
+        [sys.executable, "-m", "lineage", "grow", "digits", *PATRIARCH, *options],
         cwd=home,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -258,18 +258,22 @@ function edgesIn(edges, part) {
   return [...near, ...passing.values()];
 }
 
+// Bands lie below everything, their titles above everything, at the top of what is in view.
 function drawColumns(view) {
-  const bands = [];
+  const [bands, titles] = [[], []];
+  const size = 12 / Math.max(state.view.zoom, ZOOM.far);
   state.family.columns.forEach((text, column) => {
     const x = column * PITCH.x - (PITCH.x - CARD.width) / 2;
     if (x > view.right || x + PITCH.x < view.left) return;
-    if (column % 2 === 0) bands.push(svg("rect", { class: "band", x, y: view.top, width: PITCH.x, height: view.bottom - view.top }));
-    const size = 12 / Math.max(state.view.zoom, ZOOM.far);
+    const shade = column % 2 === 0 ? "band" : "between";
+    bands.push(svg("rect", { class: shade, x, y: view.top, width: PITCH.x, height: view.bottom - view.top }));
+    if (!text) return;
     const label = svg("text", { class: "column", x: column * PITCH.x, y: view.top + size * 1.9 }, text);
     label.style.fontSize = `${size}px`;
-    bands.push(label);
+    titles.push(svg("rect", { class: `${shade} head`, x, y: view.top, width: PITCH.x, height: size * 2.9 }), label);
   });
   by("bands").replaceChildren(...bands);
+  by("titles").replaceChildren(...titles);
 }
 
 function drawEdge(one) {
