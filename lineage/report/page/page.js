@@ -335,7 +335,7 @@ function growingWords(node) {
   return [
     svg("circle", { class: "pulse", cx: 12, cy: 19, r: 4 }),
     svg("text", { class: "name", x: 21, y: 23 }, "growing", svg("tspan", { class: "dim", dx: 7 }, `gen ${node.generation} · seed ${node.seed}`)),
-    svg("text", { class: silent ? "dim warn" : "dim", x: 21, y: 40 }, silent ? `${progress} · heard ${ago(node.heard)}` : progress),
+    svg("text", { class: silent ? "dim warn" : "dim", x: 21, y: 40 }, silent ? `${progress} · silent ${ago(node.heard).replace(" ago", "")}` : progress),
     svg("rect", { class: "bar", x: 21, y: 47, width, height: 4, rx: 2 }),
     svg("rect", { class: "done", x: 21, y: 47, width: width * share, height: 4, rx: 2 }),
   ];
@@ -482,7 +482,8 @@ function bringIntoView(node, centre) {
   const covered = !sheet.hidden && getComputedStyle(sheet).position === "absolute" ? sheet.clientHeight : 0;
   const [room, depth] = [canvas.clientWidth, canvas.clientHeight - covered];
   if (centre || x < 20 || x + width > room - 20) view.x += centre || width > room - 40 ? room / 2 - (x + width / 2) : x < 20 ? 40 - x : room - 40 - (x + width);
-  if (centre || y < 40 || y + height > depth - 20) view.y += centre ? depth / 2 - (y + height / 2) : y < 40 ? 70 - y : depth - 50 - (y + height);
+  const [top, foot] = [48, covered ? 12 : 48]; // below the titles, above the hint
+  if (centre || y < top || y + height > depth - foot) view.y += centre ? depth / 2 - (y + height / 2) : y < top ? top + 20 - y : depth - foot - 20 - (y + height);
   paint();
 }
 
