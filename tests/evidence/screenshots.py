@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-NARROW, WIDE = {"width": 400, "height": 780}, {"width": 1280, "height": 720}
+WIDE = {"width": 1280, "height": 720}
 
 
 def main() -> None:
@@ -38,9 +38,6 @@ def main() -> None:
                 page.emulate_media(color_scheme="dark")
                 place = f"{address}#/{wanted.family}/{wanted.version}/{wanted.other}"
                 take(page, place, wanted.folder / "compare-dark.png")
-                page.emulate_media(color_scheme="light")
-                page.set_viewport_size(NARROW)
-                take(page, f"{address}#/{wanted.family}/{wanted.version}", wanted.folder / "narrow.png")
                 browser.close()
         finally:
             server.terminate()
