@@ -24,6 +24,7 @@ from sqlalchemy import create_engine, text
 if TYPE_CHECKING:
     from lineage.registry.ancestry import Version
 
+os.environ["TERM"] = "xterm-256color"  # what is drawn must not depend on where the tests run
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
