@@ -270,7 +270,7 @@ function drawColumns(view) {
     if (!text) return;
     const label = svg("text", { class: "column", x: column * PITCH.x, y: view.top + size * 1.9 }, text);
     label.style.fontSize = `${size}px`;
-    titles.push(svg("rect", { class: `${shade} head`, x, y: view.top, width: PITCH.x, height: size * 2.9 }), label);
+    titles.push(svg("rect", { class: `${shade} ground`, x, y: view.top, width: PITCH.x, height: size * 2.9 }), label);
   });
   by("bands").replaceChildren(...bands);
   by("titles").replaceChildren(...titles);
