@@ -66,8 +66,9 @@ class Families:
         """
         experiment = _readable_experiment(name, may_read_runs)
         place = (get_request_workspace(), name, experiment)
+        model = _model(name)  # before there is a lock: names of nothing leave none behind
         with self._locks.setdefault(place, Lock()):
-            token = _token(_model(name), experiment, _growing(name, experiment))
+            token = _token(model, experiment, _growing(name, experiment))
             kept = self._kept.get(place)
             if kept is None or kept.token != token:
                 kept = _read(name, experiment, token)

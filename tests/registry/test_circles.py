@@ -26,7 +26,9 @@ def lead(version: Version, teacher: str) -> None:
 
 def test_line_without_a_circle_is_sound(family: list[Version], beget: Beget) -> None:
     members = tuple(Member(v.id, v.model_id, v.weights_sha256, 0.5) for v in family[1:])
-    require_sound_line(beget(beget(kind="ensemble", members=members)))
+    student = beget(beget(kind="ensemble", members=members))
+    require_sound_line(student)
+    assert find_version(student.uri) == student
 
 
 @pytest.mark.parametrize("end", [0, 2])

@@ -613,7 +613,7 @@ function portrait(node) {
     const silent = isSilent(node) ? ` Nothing was heard of it since ${day(node.heard)}: if it was killed, the same command continues it.` : "";
     return [
       ...heading(`Generation ${node.generation} is growing`, `seed ${node.seed} · epoch ${node.epoch} of ${node.epochs}.${silent}`),
-      links([["Run", runLink(node.run_id, node.experiment)]]),
+      links([["Run", runLink(node.run_id)]]),
     ];
   }
   if (node.kind === "outside") {
