@@ -34,7 +34,7 @@ imports: setup
 	$(BIN)/lint-imports
 
 test: setup ## Run the whole suite and print its coverage
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lineage.registry.ancestry import Version
 
 os.environ["TERM"] = "xterm-256color"  # what is drawn must not depend on where the tests run
+os.environ.pop("COLUMNS", None)  # likewise; pytest-xdist sets it
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -58,6 +59,16 @@ class Registry:
         call()
         time.sleep(0.1)  # the server writes after it answers
         return [line for line in self.log.read_text().splitlines()[before:] if "/api/" in line]
+
+
+@pytest.fixture(autouse=True)
+def forget_the_experiment() -> Iterator[None]:
+    """MLflow remembers the experiment that was set, for this process and its children, in any store."""
+    yield
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    if fluent is not None:
+        fluent._active_experiment_id = None  # type: ignore[attr-defined]
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 @pytest.fixture(scope="session")

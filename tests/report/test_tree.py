@@ -241,11 +241,15 @@ def test_drawings_hold_every_edge_of_a_circle_once(draw: Callable[[Family], obje
 
 
 @pytest.mark.parametrize("draw", [dot, mermaid, tree_json])
-def test_drawing_ten_thousand_versions_takes_under_two_seconds(draw: Callable[[Family], object]) -> None:
-    family = chain(10_000)
-    start = time.process_time()
-    draw(family)
-    assert time.process_time() - start < 2
+def test_drawing_takes_time_in_proportion_to_the_family(draw: Callable[[Family], object]) -> None:
+    def seconds(size: int) -> float:
+        family = chain(size)
+        start = time.process_time()
+        draw(family)
+        return time.process_time() - start
+
+    small, large = (min(seconds(size) for _ in range(3)) for size in (2_000, 20_000))
+    assert large < 30 * small
 
 
 @pytest.fixture
