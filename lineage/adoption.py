@@ -14,7 +14,7 @@ from lineage.registry.ancestry import Version
 from lineage.registry.flavor import LoadedModel
 from lineage.registry.store import connect
 from lineage.training.devices import in_turns, make_accelerator, on_main_process
-from lineage.training.generation import Part, measure
+from lineage.training.measurement import Part, measure
 from lineage.vision.datasets import DataSet, Description, load_dataset
 from lineage.vision.exported import ExportedNetwork
 from lineage.vision.foreign import describe_torchvision, fit_state, read_state

@@ -12,7 +12,7 @@ from lineage.registry.ancestry import Version
 from lineage.registry.families import find_version
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.training.devices import in_turns, make_accelerator, on_main_process
-from lineage.training.generation import Part, measure
+from lineage.training.measurement import Part, measure
 from lineage.vision.datasets import Description, load_dataset
 
 _MOST_CLASSES_RANKED = 5

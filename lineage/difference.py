@@ -15,7 +15,7 @@ from lineage.registry.ancestry import Version
 from lineage.registry.families import find_version
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.training.devices import make_accelerator, on_main_process
-from lineage.training.generation import Part, measure
+from lineage.training.measurement import Part, measure
 from lineage.vision.combined import fit_to_data
 from lineage.vision.networks import has_features
 

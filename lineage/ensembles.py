@@ -18,7 +18,7 @@ from lineage.registry.runs import start_run
 from lineage.registry.store import ensure_experiment
 from lineage.registry.versions import Birth, register
 from lineage.training.devices import make_accelerator, on_main_process
-from lineage.training.generation import measure
+from lineage.training.measurement import measure
 from lineage.vision.combined import EnsembleNetwork, fit_to_data
 
 

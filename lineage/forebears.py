@@ -11,7 +11,7 @@ from lineage.registry.families import read_ancestors
 from lineage.registry.flavor import load_version
 from lineage.registry.store import safe_uri
 from lineage.training.devices import make_accelerator, on_main_process
-from lineage.training.generation import Part, measure
+from lineage.training.measurement import Part, measure
 from lineage.vision.combined import fit_to_data
 from lineage.vision.datasets import Description
 

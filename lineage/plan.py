@@ -5,7 +5,7 @@ Here the recipe ends: what is below takes plain arguments.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from lineage.recipe import Recipe
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, in_turns, make_accelerator
 from lineage.training.engines import Loss
-from lineage.training.generation import Course, GenerationTraining, Part, Samples
+from lineage.training.generation import Course, GenerationTraining, Samples
 from lineage.training.handlers import (
     Schedule,
     build_optimizer,
@@ -26,6 +26,9 @@ from lineage.training.handlers import (
     schedule_settings,
 )
 from lineage.training.losses import build_objective, distillation_loss, objective_settings
+from lineage.training.measurement import Part
+from lineage.training.signals import SignalForm, StoredSignals
+from lineage.training.teachers import LiveTeacher, StoredTeacher
 from lineage.vision.batches import Augmentation, TrainingBatches, split_indices, training_batches
 from lineage.vision.datasets import load_dataset
 from lineage.vision.images import DataSet, Images
@@ -128,11 +131,9 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Digest of everything that the weights depend on, and of nothing else: growing again finds it."""
-        data = self.recipe.data
-        contents = asdict(self.material.dataset.description) | {"name": None}  # whatever they are called
-        depends_on = {
-            "data": contents,
-            "split": [data.seed, data.validation, data.train_samples],
+        depends_on: dict[str, Any] = {
+            "data": self._contents,
+            "split": self._split,
             "augmentation": self._augmentation_settings,
             "network": [self.recipe.network.name, self.network_options],
             "training": self._training_settings,
@@ -140,7 +141,61 @@ class Plan:
             "seed": [self.recipe.succession.seed, self.generation],
             "teacher": self.teacher_key,
         }
-        return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+        if self.views_again is not None:  # what most do not have does not change their keys
+            depends_on["views"] = self.views_again
+        if self.signal_form is not None:
+            depends_on["signals"] = asdict(self.signal_form)
+        if self.recipe.training.sync_batchnorm:
+            depends_on["sync_batchnorm"] = True
+        return _digest(depends_on)
+
+    @property
+    def views_again(self) -> int | None:
+        """After how many epochs a student's views come again; None where every epoch has its own."""
+        views = self.recipe.student.views
+        return views if self.teacher_key and views and views < self.recipe.training.epochs else None
+
+    @property
+    def num_views(self) -> int:
+        """How many views of each image the student sees."""
+        return self.views_again or self.recipe.training.epochs
+
+    @cached_property
+    def signal_form(self) -> SignalForm | None:
+        """How the teacher's answers are stored; None where the teacher itself is asked.
+
+        Raises:
+            UsageError: If the recipe wants more classes than there are.
+        """
+        student = self.recipe.student
+        if not self.teacher_key or student.signals == "live" or self.num_views == 0:
+            return None
+        num_classes = self.material.dataset.description.num_classes
+        top = student.signal_classes
+        return SignalForm(num_classes, top, None if top is None else student.temperature)
+
+    @cached_property
+    def signals_digest(self) -> str:
+        """Of what stored signals of one teacher depend on, but for how many views and which temperature."""
+        return _digest(
+            {
+                "data": self._contents,
+                "split": self._split,
+                "augmentation": self._augmentation_settings,
+                "precision": self.recipe.training.precision,
+                "classes": self.recipe.student.signal_classes,
+            }
+        )
+
+    @property
+    def _contents(self) -> dict[str, Any]:
+        """Of the data set, whatever it is called."""
+        return asdict(self.material.dataset.description) | {"name": None}
+
+    @property
+    def _split(self) -> list[Any]:
+        data = self.recipe.data
+        return [data.seed, data.validation, data.train_samples]
 
     @property
     def _training_settings(self) -> dict[str, Any]:
@@ -155,7 +210,7 @@ class Plan:
     @property
     def _augmentation_settings(self) -> dict[str, Any]:
         """How images are varied: the way they are padded only where they are."""
-        settings = asdict(self._augmentation)
+        settings = asdict(self.augmentation)
         return settings if settings["crop_padding"] else settings | {"padding_mode": None}
 
     @property
@@ -184,6 +239,22 @@ class Plan:
         return Checkpoint(state_home() / self.key)
 
     @property
+    def augmentation(self) -> Augmentation:
+        """How training images are varied."""
+        data = self.recipe.data
+        return Augmentation(data.crop_padding, data.padding_mode, data.flip)
+
+    @property
+    def train(self) -> Part:
+        """The images that train."""
+        return self._part(self.material.dataset.train, self.material.train)
+
+    @property
+    def validation(self) -> Part:
+        """The images held out; there may be none."""
+        return self._part(self.material.dataset.train, self.material.validation)
+
+    @property
     def test(self) -> Part:
         """The test part, whole."""
         images = self.material.dataset.test
@@ -198,16 +269,28 @@ class Plan:
         self._build_network()
         self._loss()
         self._schedule()
-        self._batches()
+        self._batches(None)
+        if self.recipe.student.signals == "stored":
+            replace(self, generation=1, teacher_key="of a teacher").signal_form  # noqa: B018 - may be refused
 
-    def make_training(self, teacher: nn.Module | None) -> GenerationTraining:
+    def make_teacher(self, network: nn.Module) -> LiveTeacher:
+        """The network of the generation before as a teacher, on a fresh Accelerator."""
+        training = self.recipe.training
+        accelerator = make_accelerator(training.precision, training.accumulation)
+        return LiveTeacher(accelerator, network, self.material.dataset.description.input_shape)
+
+    def make_training(self, teacher: nn.Module | StoredSignals | None) -> GenerationTraining:
         """All parts of this generation's training, on a fresh Accelerator.
 
         Args:
-            teacher: The network of the generation before; None for a patriarch.
+            teacher: The network of the generation before, or what is stored of it; None for a patriarch.
         """
         training = self.recipe.training
-        accelerator = make_accelerator(training.precision, training.accumulation)
+        live = self.make_teacher(teacher) if isinstance(teacher, nn.Module) else None
+        stored = teacher if isinstance(teacher, StoredSignals) else None
+        accelerator = (
+            live.accelerator if live else make_accelerator(training.precision, training.accumulation)
+        )
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed("weights", self.seed))
             network = self._build_network()
@@ -224,12 +307,8 @@ class Plan:
                 weight_decay=training.weight_decay,
             ),
             loss=self._loss(),
-            teacher=teacher,
-            samples=Samples(
-                batches=self._batches(),
-                validation=self._part(self.material.dataset.train, self.material.validation),
-                test=self.test,
-            ),
+            teacher=live if stored is None else StoredTeacher(stored),
+            samples=Samples(self._batches(stored), self.validation, self.test),
             course=Course(
                 epochs=training.epochs,
                 lr=training.lr,
@@ -239,14 +318,10 @@ class Plan:
                 clip_norm=training.clip_norm,
                 average_decay=training.ema,
                 accumulation=training.accumulation,
+                sync_batchnorm=training.sync_batchnorm,
             ),
             checkpoint=self.checkpoint,
         )
-
-    @property
-    def _augmentation(self) -> Augmentation:
-        data = self.recipe.data
-        return Augmentation(data.crop_padding, data.padding_mode, data.flip)
 
     def _part(self, images: Images, indices: Tensor) -> Part:
         description = self.material.dataset.description
@@ -268,7 +343,7 @@ class Plan:
         settings = training.model_dump(include=_SCHEDULE_SETTINGS)
         return build_schedule(training.schedule, training.warmup_epochs, settings)
 
-    def _batches(self) -> TrainingBatches:
+    def _batches(self, signals: StoredSignals | None) -> TrainingBatches:
         dataset = self.material.dataset
         training = self.recipe.training
         return training_batches(
@@ -276,12 +351,18 @@ class Plan:
             dataset.description,
             self.material.train,
             training.batch_size,
-            self._augmentation,
+            self.augmentation,
             data_seed=self.recipe.data.seed,
             order_seed=self.seed,
             workers=self.recipe.data.workers,
             accumulation=training.accumulation,
+            num_views=self.views_again,
+            signals=signals,
         )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _student_loss(

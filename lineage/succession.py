@@ -9,6 +9,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from ignite.engine.events import EventEnum
+from torch import nn
 
 from lineage.claims import Alone, Claims, claim_or_find
 from lineage.errors import RegistryError
@@ -20,6 +21,7 @@ from lineage.registry.ancestry import Version
 from lineage.registry.context import tagging_runs
 from lineage.registry.runs import GenerationRun
 from lineage.report.progress import Reporter
+from lineage.teaching import Teaching
 from lineage.training.devices import (
     describe_hardware,
     is_main_process,
@@ -28,6 +30,7 @@ from lineage.training.devices import (
 )
 from lineage.training.generation import Trained
 from lineage.training.handlers import AbandonedError
+from lineage.training.signals import StoredSignals
 
 
 class GenerationEvents(EventEnum):
@@ -160,11 +163,11 @@ class Succession:
 
     def _train(self, plan: Plan, teacher: Version | None) -> tuple[Version, bool]:
         """Train and register; the version, and whether it is this one and not one of another machine."""
-        network = None if teacher is None else pull_network(teacher, self.material.dataset.description)
+        taught_by = None if teacher is None else self._taught_by(plan, teacher)
         self.ensemble.gather(self.versions)
         run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
         try:
-            trained = plan.make_training(network).run(partial(self._attach, plan, run))
+            trained = plan.make_training(taught_by).run(partial(self._attach, plan, run))
             metrics = self._final_metrics(trained)
             version = on_main_process(lambda: register_network(plan, teacher, trained.network, metrics, run))
             return version, version.run_id == run.run_id
@@ -178,6 +181,18 @@ class Succession:
                 with contextlib.suppress(RegistryError):  # the first error is the one to tell
                     run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
+
+    def _taught_by(self, plan: Plan, teacher: Version) -> nn.Module | StoredSignals:
+        """The teacher's network, or what is stored of it, where the recipe wants that."""
+        if plan.signal_form is None:
+            return pull_network(teacher, self.material.dataset.description)
+        return Teaching(
+            plan, teacher, plan.signal_form, self.claims, self._notice, self._watch_views
+        ).signals()
+
+    def _watch_views(self, engine: Engine, num_views: int) -> None:
+        if is_main_process():
+            self.reporter.watch_views(engine, num_views)
 
     def _attach(self, plan: Plan, run: GenerationRun, trainer: Engine) -> None:
         """Write every epoch to the registry, and show it."""

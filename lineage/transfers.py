@@ -20,7 +20,7 @@ from lineage.registry.results import Transfer, log_transfer
 from lineage.report.progress import epoch_line
 from lineage.target import BATCH_SIZE, FINETUNE, Target, read_settings, read_target
 from lineage.training.devices import is_main_process, lost_processes_told, make_accelerator, on_main_process
-from lineage.training.generation import Part
+from lineage.training.measurement import Part
 
 Tell = Callable[[str], None]
 

@@ -106,7 +106,7 @@ def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chos
 
 
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
-    used = {*_ALWAYS_USED, *_SCHEDULE_SETTINGS, "optimizer", "schedule"}
+    used = {*_ALWAYS_USED, *_SCHEDULE_SETTINGS, "optimizer", "schedule", "sync_batchnorm"}
     used |= {name for names in _OPTIMIZER_SETTINGS.values() for name in names}
     assert used == set(TrainingSettings.model_fields)
 
@@ -117,6 +117,55 @@ def test_key_of_a_student_holds_its_own_settings_and_its_teacher(key: Key) -> No
     assert key(generation=1, teacher_key="b") != student
     assert key(generation=2, teacher_key="a") != student
     assert key("patriarch.strictness=0.5", generation=1, teacher_key="a") == student
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        (["student.signals=stored"], True),
+        (["student.views=4"], True),
+        (["student.views=12"], False),  # one for every epoch
+        (["student.signal_classes=3"], False),  # nothing is stored
+        (["training.sync_batchnorm=true"], True),
+    ],
+)
+def test_key_of_a_student_depends_on_what_it_sees_of_its_teacher(
+    key: Key, settings: list[str], changes: bool
+) -> None:
+    assert (key(*settings, generation=1, teacher_key="a") != key(generation=1, teacher_key="a")) is changes
+
+
+@pytest.mark.parametrize("setting", ["student.views=4", "student.signal_classes=3"])
+def test_key_of_a_student_with_stored_signals_depends_on_how_they_are_stored(key: Key, setting: str) -> None:
+    stored = "student.signals=stored"
+    assert key(stored, setting, generation=1, teacher_key="a") != key(stored, generation=1, teacher_key="a")
+
+
+@pytest.mark.parametrize("setting", ["student.signals=stored", "student.views=4"])
+def test_key_of_a_patriarch_knows_nothing_of_students(key: Key, setting: str) -> None:
+    assert key(setting) == key()
+
+
+def test_signals_share_a_digest_whatever_the_student(material: Material) -> None:
+    def digest(*settings: str) -> str:
+        recipe = load_recipe("digits", ["student.signals=stored", *settings])
+        return Plan(recipe, material, 1, "a").signals_digest
+
+    for same in ("succession.seed=3", "student.temperature=4", "training.lr=0.3", "student.views=3"):
+        assert digest(same) == digest()
+    for other in (
+        "data.seed=1",
+        "data.crop_padding=2",
+        "training.precision=bf16",
+        "student.signal_classes=3",
+    ):
+        assert digest(other) != digest()
+
+
+def test_more_signal_classes_than_classes_are_refused(material: Material) -> None:
+    recipe = load_recipe("digits", ["student.signals=stored", "student.signal_classes=10"])
+    with pytest.raises(UsageError, match=r"at least 1 and below the number of classes, 10, but got 10"):
+        Plan(recipe, material, 0, None).check()
 
 
 def test_key_of_a_student_holds_only_its_own_label_weight(key: Key) -> None:

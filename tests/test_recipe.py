@@ -117,7 +117,13 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "smoothing": 0.1,
         "penalty": 0.1,
     }
-    assert settings["student"] == {"label_weight": 0.5, "temperature": 1.0}
+    assert settings["student"] == {
+        "label_weight": 0.5,
+        "temperature": 1.0,
+        "signals": "live",
+        "views": None,
+        "signal_classes": None,
+    }
     assert settings["training"] == {
         "epochs": 1,
         "batch_size": 128,
@@ -135,6 +141,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "precision": "fp32",
         "ema": None,
         "accumulation": 1,
+        "sync_batchnorm": False,
     }
     assert settings["succession"] == {"generations": 2, "seed": 0}
 
@@ -376,6 +383,20 @@ def test_digest_changes_with_a_setting(minimal: str, override: str) -> None:
 
 def test_digest_is_a_sha256_that_stays(minimal: str) -> None:
     assert load_recipe(minimal).digest == "801b7921ca636b3d449f4ec661da816ab1bee666603a5adb0e4327d54f24d045"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "student.signals=stored",
+        "student.views=4",
+        "student.signal_classes=3",
+        "training.sync_batchnorm=true",
+        "training.lr=0.2",
+    ],
+)
+def test_digest_changes_with(minimal: str, setting: str) -> None:
+    assert load_recipe(minimal, [setting]).digest != load_recipe(minimal).digest
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as pixel_operations
 from lineage.errors import IntegrityError, UsageError
 from lineage.report.formats import counted
 from lineage.training.engines import collect_rows, freeze, make_evaluator
-from lineage.training.generation import Part
+from lineage.training.measurement import Part
 from lineage.vision.batches import evaluation_batches
 from lineage.vision.datasets import DataSet, Description, Images, MemoryImages, StreamedImages
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from lineage.evaluation.features import num_features
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import derive_seed
-from lineage.training.generation import Course, GenerationTraining, Part, Samples
+from lineage.training.generation import Course, GenerationTraining, Samples
 from lineage.training.handlers import build_optimizer
 from lineage.training.losses import strict_loss
+from lineage.training.measurement import Part
 from lineage.vision.batches import Augmentation, training_batches
 from lineage.vision.datasets import DataSet
 from lineage.vision.exported import ExportedNetwork

@@ -28,6 +28,8 @@ _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
     "data": {"root", "download", "workers"},
     "study": True,
 }
+# Keys that recipes did not always have: at their default they leave a recipe what it was.
+_LATER = {"student": ("signals", "views", "signal_classes"), "training": ("sync_batchnorm",)}
 
 
 class Recipe(Section):
@@ -76,6 +78,11 @@ class Recipe(Section):
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of the settings: the same whatever the name, the seed or the machine."""
         settings = self.model_dump(mode="json", exclude=_OUTSIDE_DIGEST)
+        for section, keys in _LATER.items():
+            fields = type(getattr(self, section)).model_fields
+            for key in keys:
+                if settings[section][key] == fields[key].default:
+                    del settings[section][key]
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -121,6 +121,12 @@ class StudentSettings(Section):
     """Weight λ of labels against teacher. Of a list each student has its own, and the last value holds on."""
     temperature: PositiveFloat = 1.0
     """Divisor T of the teacher's and the student's logits."""
+    signals: Literal["live", "stored"] = "live"
+    """Whether the teacher looks at every batch, or its answers are stored once for all its students."""
+    views: PositiveInt | None = None
+    """Number of views of each training image, after which they come again; one for every epoch, if absent."""
+    signal_classes: PositiveInt | None = None
+    """Number of largest classes that stored signals keep, at this temperature alone; all, if absent."""
 
     def label_weight_for(self, generation: int) -> float:
         """Weight of the labels for the student of ``generation``, which counts from 1.
@@ -170,6 +176,8 @@ class TrainingSettings(Section):
     """Decay, a step, of averaged weights, which are then those evaluated and registered; none, if absent."""
     accumulation: Annotated[int, Field(ge=1)] = 1
     """Parts that a batch is cut into, where memory is short."""
+    sync_batchnorm: bool = False
+    """Whether BatchNorm sees the batches of all processes as one; on GPUs."""
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:

@@ -25,6 +25,9 @@ class Reporter(Protocol):
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         """A generation's training is about to start, or to resume, on ``trainer``."""
 
+    def watch_views(self, recorder: Engine, views: int) -> None:
+        """A teacher is about to look at every view of the training images, on ``recorder``."""
+
     def notice(self, line: str) -> None:
         """Something is not as one would expect, though the work goes on."""
 
@@ -39,6 +42,9 @@ class Silent:
         """Nothing."""
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
+        """Nothing."""
+
+    def watch_views(self, recorder: Engine, views: int) -> None:
         """Nothing."""
 
     def notice(self, line: str) -> None:
@@ -58,9 +64,9 @@ class ConsoleReporter:
     def __init__(self, console: Console) -> None:
         self.console = console
         columns = (
-            TextColumn("generation {task.fields[generation]}"),
+            TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("epoch"),
+            TextColumn("{task.fields[unit]}"),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TextColumn("ETA"),
@@ -97,15 +103,22 @@ class ConsoleReporter:
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         """A bar that moves with the batches, and one line an epoch where there is no terminal."""
-        task = self._progress.add_task("", total=epochs, generation=generation, numbers="")
+        self._follow(trainer, f"generation {generation}", "epoch", epochs)
+
+    def watch_views(self, recorder: Engine, views: int) -> None:
+        """Likewise, with a line a view."""
+        self._follow(recorder, "teacher's signals", "view", views)
+
+    def _follow(self, engine: Engine, subject: str, unit: str, total: int) -> None:
+        task = self._progress.add_task(subject, total=total, unit=unit, numbers="")
         shown = 0.0
 
-        @trainer.on(Events.STARTED)
+        @engine.on(Events.STARTED)
         def _resume(engine: Engine) -> None:
             if engine.state.epoch:
-                self._print(f"generation {generation}: resumed after epoch {engine.state.epoch} of {epochs}")
+                self._print(f"{subject}: resumed after {unit} {engine.state.epoch} of {total}")
 
-        @trainer.on(Events.ITERATION_COMPLETED)
+        @engine.on(Events.ITERATION_COMPLETED)
         def _advance(engine: Engine) -> None:
             nonlocal shown
             if time.monotonic() - shown > _SECONDS_BETWEEN_UPDATES:
@@ -113,12 +126,12 @@ class ConsoleReporter:
                 done = engine.state.iteration / (engine.state.epoch_length or 1)
                 self._progress.update(task, completed=round(done, 1))
 
-        @trainer.on(Events.EPOCH_COMPLETED)
+        @engine.on(Events.EPOCH_COMPLETED)
         def _tell(engine: Engine) -> None:
-            numbers = epoch_line(engine.state.metrics)
-            self._progress.update(task, completed=engine.state.epoch, numbers=numbers, refresh=True)
+            done, numbers = engine.state.epoch, epoch_line(engine.state.metrics)
+            self._progress.update(task, completed=done, numbers=numbers, refresh=True)
             if not self.console.is_terminal:
-                self._print(f"generation {generation}: epoch {engine.state.epoch}/{epochs}, {numbers}")
+                self._print(", ".join(filter(None, (f"{subject}: {unit} {done}/{total}", numbers))))
 
     def notice(self, line: str) -> None:
         """The line itself."""
@@ -129,7 +142,9 @@ class ConsoleReporter:
 
 
 def epoch_line(record: dict[str, float]) -> str:
-    """The numbers of an epoch worth watching."""
+    """The numbers of an epoch worth watching; "" where there are none."""
+    if not record:
+        return ""
     parts = [f"loss {record['train_loss']:.3f}"]
     if "validation_accuracy" in record:
         parts.append(f"validation accuracy {record['validation_accuracy']:.2%}")

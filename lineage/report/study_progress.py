@@ -81,3 +81,9 @@ class ConsoleStudyReporter(ConsoleReporter):
         self.forget_bars()
         if self._has_bar:
             super().watch(trainer, generation, epochs)
+
+    def watch_views(self, recorder: Engine, views: int) -> None:
+        """Likewise."""
+        self.forget_bars()
+        if self._has_bar:
+            super().watch_views(recorder, views)

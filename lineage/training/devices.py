@@ -144,6 +144,23 @@ def share_weights(network: nn.Module) -> None:
         broadcast([*network.parameters(), *network.buffers()])
 
 
+def synchronise_batchnorm(network: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """The network with BatchNorm over the batches of all processes, of the same parameters.
+
+    Raises:
+        UsageError: On CPUs, where torch has no such layer.
+    """
+    if accelerator.device.type == "cpu":
+        raise UsageError(
+            "training.sync_batchnorm must be false on CPUs, where torch has no synchronised BatchNorm, but is"
+            " true; set it to false, or use GPUs."
+        )
+    if accelerator.num_processes == 1:
+        return network
+    synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return synchronised
+
+
 def sum_dtype(device: torch.device) -> torch.dtype:
     """The widest type that sums can be kept in: Apple's GPUs have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,6 +1,7 @@
-"""The two Ignite engines of a generation: one takes optimizer steps, the other looks at a data set once."""
+"""The two Ignite engines of a generation: one takes optimizer steps, the other looks at data in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -11,11 +12,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Images (B, C, H, W), labels (B,) and sample indices (B,)."""
+from lineage.training.losses import at_least_float32
+
+Batch = tuple[Tensor, ...]
+"""Images (B, C, H, W), labels (B,), sample indices (B,), and what is stored of a teacher, if anything."""
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """From logits (B, C), labels (B,) and the teacher's logits (B, C), or None, to a scalar."""
+
+SoftTargets = Callable[[Tensor, Sequence[Tensor]], Tensor]
+"""From images and what is stored of a teacher, as in a batch, to its logits (B, C), in float32 or more."""
 
 
 def make_trainer(
@@ -23,38 +29,30 @@ def make_trainer(
     network: nn.Module,
     optimizer: Optimizer,
     loss: Loss,
-    teacher: nn.Module | None = None,
+    soft_targets: SoftTargets | None = None,
     clip_norm: float | None = None,
 ) -> Engine:
     """An engine whose iterations are batches of one optimizer step, or of a part of it under accumulation.
 
-    The teacher sees the very view that the student sees. It must be frozen and in evaluation mode
-    (``freeze``); its logits are upcast to float32 before the loss. The engine's output is the detached loss,
-    left on the device.
+    The engine's output is the detached loss, left on the device.
 
     Args:
         accelerator: What prepared ``network`` and ``optimizer``.
         network: The prepared network that learns.
         optimizer: The prepared optimizer of its parameters.
         loss: What is minimised.
-        teacher: Network whose logits the loss gets, on the accelerator's device and not prepared.
+        soft_targets: Gives the teacher's logits; None gives the loss none.
         clip_norm: Largest norm of the gradient; None leaves it alone.
     """
 
     def step(_: Engine, batch: Batch) -> Tensor:
-        images, labels, _indices = batch
+        images, labels, _indices, *stored = batch
         network.train()
         with accelerator.accumulate(network):
-            teacher_logits = None
-            if teacher is not None:
-                with torch.inference_mode(), accelerator.autocast():
-                    teacher_logits = teacher(images)
-                teacher_logits = (
-                    teacher_logits.float().clone()
-                )  # a clone may be saved for backward, an inference tensor not
+            teacher_logits = None if soft_targets is None else soft_targets(images, stored)
             with accelerator.autocast():
                 logits = network(images)
-            value = loss(logits.float(), labels, teacher_logits)
+            value = loss(at_least_float32(logits), labels, teacher_logits)
             accelerator.backward(value)
             if clip_norm is not None and accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(network.parameters(), clip_norm)
@@ -76,12 +74,13 @@ def make_evaluator(
     metrics: dict[str, Metric],
     num_samples: int,
     teacher_predictions: Tensor | None = None,
+    autocast: bool = False,
 ) -> Engine:
-    """An engine that passes once, in order, over a data set of ``num_samples`` and updates ``metrics``.
+    """An engine that passes in order over a data set of ``num_samples`` and updates ``metrics``.
 
     It runs in float32 whatever the training precision, so that the numbers are those of the registered
-    weights. Accelerate fills the last batch up with repeated samples so that all processes take part; they
-    are cut off again by position, so metrics count every sample once.
+    weights, unless it is to see what is seen in training. Accelerate fills the last batch up with repeated
+    samples so that all processes take part; they are cut off again by position, so every sample counts once.
 
     Args:
         accelerator: What prepared the loader.
@@ -89,15 +88,17 @@ def make_evaluator(
         metrics: By name; each is computed when the pass is complete.
         num_samples: N, the length of the data that will be passed over.
         teacher_predictions: The teacher's classes by sample index, or None.
+        autocast: Whether to use the training precision.
     """
 
     def step(engine: Engine, batch: Batch) -> dict[str, Tensor]:
         images, labels, indices = batch
-        share = len(labels)
-        start = ((engine.state.iteration - 1) * accelerator.num_processes + accelerator.process_index) * share
+        share, length = len(labels), engine.state.epoch_length or 1
+        passed = (engine.state.iteration - 1) % length
+        start = (passed * accelerator.num_processes + accelerator.process_index) * share
         keep = min(max(num_samples - start, 0), share)
         network.eval()
-        with torch.inference_mode(), torch.autocast(accelerator.device.type, enabled=False):
+        with torch.inference_mode(), _precision(accelerator, autocast):
             logits = network(images)[:keep].float()
         output = {"logits": logits, "labels": labels[:keep], "indices": indices[:keep]}
         if teacher_predictions is not None:
@@ -107,8 +108,12 @@ def make_evaluator(
     evaluator = Engine(step)
     for name, metric in metrics.items():
         metric.attach(evaluator, name)
-    evaluator.add_event_handler(Events.COMPLETED, _leave_loader)
+    evaluator.add_event_handler(Events.EPOCH_COMPLETED, _leave_loader)
     return evaluator
+
+
+def _precision(accelerator: Accelerator, autocast: bool) -> AbstractContextManager[None]:
+    return accelerator.autocast() if autocast else torch.autocast(accelerator.device.type, enabled=False)
 
 
 def collect_rows(evaluator: Engine, row: Callable[[dict[str, Tensor]], Tensor], into: Tensor) -> None:

@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import itemgetter
 
 import torch
 from accelerate import Accelerator
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lineage.training.checkpoints import Checkpoint, History
-from lineage.training.devices import share_weights
-from lineage.training.engines import Loss, collect_rows, freeze, make_evaluator, make_trainer
+from lineage.training.devices import share_weights, synchronise_batchnorm
+from lineage.training.engines import Loss, make_trainer
 from lineage.training.handlers import (
     LossGuard,
     Schedule,
@@ -22,81 +21,10 @@ from lineage.training.handlers import (
     attach_learning_rate,
     attach_weight_average,
 )
-from lineage.training.metrics import classification_metrics
-from lineage.vision.batches import TrainingBatches, evaluation_batches
-from lineage.vision.datasets import Description, Images
-
-
-@dataclass(frozen=True)
-class Part:
-    """Samples to measure on: some rows of a data set's training or test part.
-
-    Attributes:
-        images: The whole part that ``indices`` points into.
-        indices: Rows to look at, shape (N,), in order.
-        description: Of the data set.
-        batch_size: Over all processes.
-        workers: Loader processes.
-    """
-
-    images: Images
-    indices: Tensor
-    description: Description
-    batch_size: int
-    workers: int = 0
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One pass of a network over a part.
-
-    Attributes:
-        metrics: By name, see ``classification_metrics``.
-        logits: Of every row of the part's images, float32, shape (rows, C), on the CPU; of shape (0,) unless
-            asked for. Rows that are not in the part are zero.
-    """
-
-    metrics: dict[str, float]
-    logits: Tensor
-
-
-def measure(
-    accelerator: Accelerator,
-    network: nn.Module,
-    part: Part,
-    top_k: int,
-    teacher_predictions: Tensor | None = None,
-    keep_logits: bool = False,
-) -> Measurement:
-    """Pass ``network`` over ``part`` once, in float32, on all processes; each sample counts once.
-
-    Args:
-        accelerator: The processes to use.
-        network: Evaluated as it is; its weights must be equal on all ranks.
-        part: What to look at.
-        top_k: K of top score difference and secondary mass.
-        teacher_predictions: Classes that the teacher predicts, by row; None leaves agreement out.
-        keep_logits: Whether to return the logits, too.
-    """
-    description = part.description
-    superclasses = None if description.superclasses is None else torch.tensor(description.superclasses)
-    metrics = classification_metrics(
-        description.num_classes, top_k, accelerator.device, superclasses, teacher_predictions is not None
-    )
-    loader = evaluation_batches(part.images, description, part.indices, part.batch_size, part.workers)
-    evaluator = make_evaluator(accelerator, network, metrics, len(part), teacher_predictions)
-    rows = torch.zeros(0)
-    if keep_logits:
-        rows = torch.zeros(len(part.images), description.num_classes, device=accelerator.device)
-        collect_rows(evaluator, itemgetter("logits"), rows)
-    evaluator.run(accelerator.prepare_data_loader(loader))
-    values = {name: float(evaluator.state.metrics[name]) for name in metrics}
-    if not keep_logits:
-        return Measurement(values, rows)
-    return Measurement(values, accelerator.reduce(rows, reduction="sum").cpu())
+from lineage.training.measurement import Measurement, Part, measure
+from lineage.training.signals import PartName
+from lineage.training.teachers import Teacher
+from lineage.vision.batches import TrainingBatches
 
 
 @dataclass(frozen=True)
@@ -130,6 +58,7 @@ class Course:
         clip_norm: Largest norm of the gradient, or None.
         average_decay: Decay of the weights' moving average, or None.
         accumulation: Batches a step.
+        sync_batchnorm: Whether BatchNorm sees the whole batch, where several processes share it.
     """
 
     epochs: int
@@ -140,6 +69,7 @@ class Course:
     clip_norm: float | None = None
     average_decay: float | None = None
     accumulation: int = 1
+    sync_batchnorm: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +95,7 @@ class GenerationTraining:
         network: With initial weights.
         optimizer: Of the network's parameters.
         loss: What is minimised.
-        teacher: Giver of soft targets, or None for a patriarch; it is frozen here.
+        teacher: Giver of soft targets, or None for a patriarch.
         samples: To train on and to measure on.
         course: The rest.
         checkpoint: Where the state after every epoch goes.
@@ -178,23 +108,26 @@ class GenerationTraining:
         network: nn.Module,
         optimizer: Optimizer,
         loss: Loss,
-        teacher: nn.Module | None,
+        teacher: Teacher | None,
         samples: Samples,
         course: Course,
         checkpoint: Checkpoint,
     ) -> None:
         self.accelerator = accelerator
-        self.teacher = None if teacher is None else freeze(teacher, accelerator.device)
+        self.teacher = teacher
         self.samples = samples
         self.course = course
         self.checkpoint = checkpoint
         self.history = History()
         network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.evaluated = copy.deepcopy(network)  # before `prepare` wraps the forward pass in autocast
+        if course.sync_batchnorm:
+            network = synchronise_batchnorm(network, accelerator)
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.guard = LossGuard(accelerator)
+        soft_targets = None if teacher is None else teacher.logits
         self.trainer = make_trainer(
-            accelerator, self.network, self.optimizer, loss, self.teacher, course.clip_norm
+            accelerator, self.network, self.optimizer, loss, soft_targets, course.clip_norm
         )
         self.average = self._attach_training()
         accelerator.register_for_checkpointing(self.history)
@@ -209,7 +142,7 @@ class GenerationTraining:
         Raises:
             TrainingError: If the loss is not finite.
         """
-        self._attach_evaluation(self._predictions_of_teacher(self.samples.validation))
+        self._attach_evaluation(self._predictions_of_teacher("validation", self.samples.validation))
         attach(self.trainer)
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
         if self._resume() < self.course.epochs:  # Ignite starts a finished engine from zero
@@ -267,12 +200,11 @@ class GenerationTraining:
             self.evaluated.load_state_dict(weights)
         share_weights(self.evaluated)
 
-    def _predictions_of_teacher(self, part: Part) -> Tensor | None:
+    def _predictions_of_teacher(self, name: PartName, part: Part) -> Tensor | None:
         """The teacher's classes by row: it sees evaluation images once a generation, not once an epoch."""
         if self.teacher is None or len(part) == 0:
             return None
-        seen = measure(self.accelerator, self.teacher, part, self.course.top_k, keep_logits=True)
-        return seen.logits.argmax(1).to(self.accelerator.device)
+        return self.teacher.predictions(name, part).to(self.accelerator.device)
 
     def _save(self, engine: Engine) -> None:
         self.checkpoint.save(self.accelerator, engine.state.epoch)
@@ -291,10 +223,10 @@ class GenerationTraining:
     def _finish(self) -> Trained:
         started = time.perf_counter()
         if not self.history.epochs:
-            predictions = self._predictions_of_teacher(self.samples.validation)
+            predictions = self._predictions_of_teacher("validation", self.samples.validation)
             self.history.epochs.append(self._measure_validation(predictions))
         self._take_weights()
-        predictions = self._predictions_of_teacher(self.samples.test)
+        predictions = self._predictions_of_teacher("test", self.samples.test)
         test = measure(
             self.accelerator, self.evaluated, self.samples.test, self.course.top_k, predictions, True
         )

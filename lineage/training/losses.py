@@ -43,7 +43,7 @@ def top_score_difference(logits: Tensor, k: int) -> Tensor:
 
 def strict_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy with one-hot labels: the patriarch of born-again networks (arXiv 1805.04770)."""
-    return cross_entropy(_at_least_float32(logits), labels)
+    return cross_entropy(at_least_float32(logits), labels)
 
 
 def tolerant_loss(logits: Tensor, labels: Tensor, strictness: float, top_k: int) -> Tensor:
@@ -87,7 +87,7 @@ def label_smoothing_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Te
     """
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing must be at least 0 and less than 1, but got {smoothing}.")
-    return cross_entropy(_at_least_float32(logits), labels, label_smoothing=smoothing)
+    return cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
 
 
 def confidence_penalty_loss(logits: Tensor, labels: Tensor, penalty: float) -> Tensor:
@@ -232,9 +232,10 @@ def _mean_gap(log_probabilities: Tensor, k: int) -> Tensor:
 
 def _log_probabilities(logits: Tensor, temperature: float = 1) -> Tensor:
     """Log-softmax (B, C) of ``logits / temperature``, in float32 at least."""
-    scores = _at_least_float32(logits)
+    scores = at_least_float32(logits)
     return log_softmax(scores if temperature == 1 else scores / temperature, dim=1)
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
+    """``logits``, upcast where they are in half precision."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Random views of images, as a pure function of (data seed, epoch, sample index).
+"""Random views of images, as a pure function of (data seed, view, sample index).
 
 No generator is carried along: each view's random bits are a hash of those three numbers, so a view is the
 same whatever the batch it is part of, and whatever the number of workers or processes.
@@ -38,22 +38,22 @@ class Augmentation:
     flip: bool = False
 
 
-def random_bits(seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
-    """64 random bits for each sample: the SplitMix64 finaliser over seed, epoch and index.
+def random_bits(seed: int, views: Tensor, indices: Tensor) -> Tensor:
+    """64 random bits for each sample: the SplitMix64 finaliser over seed, view and index.
 
     Source: G. L. Steele, D. Lea, C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014,
     with the constants of Vigna's splitmix64.c.
 
     Args:
         seed: Any integer; taken modulo 2⁶⁴.
-        epochs: int64, shape (B,) or ().
+        views: Their numbers, int64, shape (B,) or ().
         indices: int64, shape (B,).
 
     Returns:
         int64, shape (B,), every bit uniform.
     """
     state = _finalise(torch.tensor(_signed(seed)) + _GOLDEN_GAMMA)
-    state = _finalise(state + (epochs + 1) * _GOLDEN_GAMMA)
+    state = _finalise(state + (views + 1) * _GOLDEN_GAMMA)
     return _finalise(state + (indices + 1) * _GOLDEN_GAMMA)
 
 

@@ -1,10 +1,10 @@
 """Batches of (images, labels, indices), the same on any number of workers and processes.
 
 Images are float32, shape (B, C, H, W), normalised, in channels_last memory format; labels and indices int64,
-shape (B,). An index is the image's row in its part of the data set.
+shape (B,). An index is the image's row in its part of the data set. What is stored of a teacher comes last.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,41 +13,49 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lineage.errors import UsageError
-from lineage.vision.augmentation import (
-    Augmentation,
-    Normalisation,
-    crop_and_flip,
-    random_bits,
-    streamed_transform,
-)
-from lineage.vision.images import Description, Images, MemoryImages, StreamedImages
+from lineage.vision.augmentation import Augmentation, random_bits
+from lineage.vision.images import Description, Images
 from lineage.vision.splits import split_indices
+from lineage.vision.views import Batch, Signals, ViewWithSignals, view_of
 
 __all__ = [
     "Augmentation",
     "Batch",
+    "Signals",
     "TrainingBatches",
     "evaluation_batches",
     "split_indices",
     "training_batches",
 ]
 
-Batch = tuple[Tensor, Tensor, Tensor]
-
 
 class EpochOrder(Sampler[int]):
     """The order of an epoch's samples: a permutation of (order seed, epoch), cut to whole batches.
 
-    A key is ``epoch * num_samples + position``, so that a persistent worker learns the epoch with each
-    sample. There is no ``generator`` and no ``set_epoch``: Accelerate would reseed the one and call the other
-    with its own counter.
+    A key is ``view * num_samples + position``, so that a persistent worker learns the view with each sample.
+    There is no ``generator`` and no ``set_epoch``: Accelerate would reseed the one and call the other with
+    its own counter.
+
+    Args:
+        num_samples: To draw from.
+        num_drawn: An epoch.
+        order_seed: Fixes the order.
+        num_views: After which views come again; None shows new ones in every epoch.
     """
 
-    def __init__(self, num_samples: int, num_drawn: int, order_seed: int) -> None:
+    def __init__(
+        self, num_samples: int, num_drawn: int, order_seed: int, num_views: int | None = None
+    ) -> None:
         self.num_samples = num_samples
         self.num_drawn = num_drawn
         self.order_seed = order_seed
+        self.num_views = num_views
         self.epoch = 0
+
+    @property
+    def view(self) -> int:
+        """What the epoch shows of every image: from 1, as epochs are counted."""
+        return self.epoch if self.num_views is None else (self.epoch - 1) % self.num_views + 1
 
     def __len__(self) -> int:
         return self.num_drawn
@@ -55,7 +63,7 @@ class EpochOrder(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         seed = random_bits(self.order_seed, torch.tensor(self.epoch), torch.tensor(0))
         order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(int(seed)))
-        return iter((self.epoch * self.num_samples + order[: self.num_drawn]).tolist())
+        return iter((self.view * self.num_samples + order[: self.num_drawn]).tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +95,8 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
     order_seed: int,
     workers: int = 0,
     accumulation: int = 1,
+    num_views: int | None = None,
+    signals: Signals | None = None,
 ) -> TrainingBatches:
     """Shuffled batches of one size; what is left over of an epoch is dropped.
 
@@ -100,6 +110,8 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
         order_seed: Fixes the order.
         workers: Processes that prepare batches; 0 prepares them in this one.
         accumulation: Batches that one optimizer step accumulates; divides ``batch_size``.
+        num_views: After how many epochs views come again; None shows new ones in every epoch.
+        signals: What every batch is to carry of a teacher.
 
     Raises:
         UsageError: If batch size, accumulation or padding do not fit each other or the data.
@@ -115,123 +127,48 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
             "change either."
         )
     steps = len(indices) // batch_size
-    order = EpochOrder(len(indices), steps * batch_size, order_seed)
-    view = _view(images, description, indices, augmentation, data_seed)
-    loader = _loader(view, batch_size // accumulation, workers, order)
+    order = EpochOrder(len(indices), steps * batch_size, order_seed, num_views)
+    view = view_of(images, description, indices, augmentation, data_seed)
+    if signals is not None:
+        view = ViewWithSignals(view, signals, len(indices))
+    loader = _loader(view, batch_size // accumulation, workers, order, drop_last=True)
     return TrainingBatches(loader, steps, order)
 
 
 def evaluation_batches(
-    images: Images, description: Description, indices: Tensor, batch_size: int, workers: int = 0
-) -> DataLoader[Batch]:
-    """Batches in the order of ``indices``, not augmented; the last may be smaller."""
-    return _loader(_view(images, description, indices, None, data_seed=0), batch_size, workers)
-
-
-class MemoryView(Dataset[Batch]):
-    """Some rows of images in memory, a whole batch at a time."""
-
-    def __init__(
-        self,
-        images: MemoryImages,
-        description: Description,
-        indices: Tensor,
-        augmentation: Augmentation | None,
-        data_seed: int,
-    ) -> None:
-        _, height, width, _ = images.pixels.shape
-        if augmentation and not 0 <= augmentation.crop_padding < min(height, width):
-            raise UsageError(
-                f"data.crop_padding must be at least 0 and below the images' edge, {min(height, width)} "
-                f"pixels, but got {augmentation.crop_padding}; change it."
-            )
-        self.images = images
-        self.indices = indices
-        self.augmentation = augmentation
-        self.data_seed = data_seed
-        self.normalise = Normalisation(description.mean, description.std, height, width)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitems__(self, keys: list[int]) -> Batch:
-        """The batch of ``EpochOrder``'s keys; a plain position is a key of epoch 0."""
-        epochs, rows = _epochs_and_rows(keys, self.indices)
-        if self.augmentation is None:
-            pixels = self.images.pixels[rows]
-        else:
-            bits = random_bits(self.data_seed, epochs, rows)
-            pixels = crop_and_flip(self.images.pixels, rows, bits, self.augmentation)
-        return self.normalise(pixels), self.images.labels[rows], rows
-
-
-class StreamedView(Dataset[Batch]):
-    """Some rows of streamed images, decoded and transformed one by one."""
-
-    def __init__(
-        self,
-        images: StreamedImages,
-        description: Description,
-        indices: Tensor,
-        augmentation: Augmentation | None,
-        data_seed: int,
-    ) -> None:
-        self.images = images
-        self.indices = indices
-        self.data_seed = data_seed
-        self.transform = streamed_transform(description, augmentation)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitems__(self, keys: list[int]) -> Batch:
-        """The batch of ``EpochOrder``'s keys; a plain position is a key of epoch 0."""
-        epochs, rows = _epochs_and_rows(keys, self.indices)
-        bits = random_bits(self.data_seed, epochs, rows)
-        views = []
-        # torchvision draws from the CPU's global generator. torch.manual_seed would seed those of the GPUs as
-        # well, which belong to the model.
-        with torch.random.fork_rng(devices=[]):
-            for row, seed in zip(rows.tolist(), bits.tolist(), strict=True):
-                torch.default_generator.manual_seed(seed)
-                views.append(self.transform(self.images.read(row)))
-        images = torch.stack(views).contiguous(memory_format=torch.channels_last)
-        return images, self.images.labels[rows], rows
-
-
-def _view(
     images: Images,
     description: Description,
     indices: Tensor,
-    augmentation: Augmentation | None,
-    data_seed: int,
-) -> Dataset[Batch]:
-    if isinstance(images, MemoryImages):
-        return MemoryView(images, description, indices, augmentation, data_seed)
-    return StreamedView(images, description, indices, augmentation, data_seed)
+    batch_size: int,
+    workers: int = 0,
+    augmentation: Augmentation | None = None,
+    data_seed: int = 0,
+    view: int = 0,
+) -> DataLoader[Batch]:
+    """Batches in the order of ``indices``; the last may be smaller.
+
+    They are not augmented, unless one view of every image is asked for, as an epoch of training shows it.
+    """
+    shown = view_of(images, description, indices, augmentation, data_seed)
+    keys = range(view * len(indices), (view + 1) * len(indices))
+    return _loader(shown, batch_size, workers, keys, drop_last=False)
 
 
 def _loader(
-    view: Dataset[Batch], batch_size: int, workers: int, order: EpochOrder | None = None
+    view: Dataset[Batch], batch_size: int, workers: int, keys: Iterable[int], drop_last: bool
 ) -> DataLoader[Batch]:
     """A loader whose workers live on, and which draws nothing from the global generator."""
     return DataLoader(
         view,
         batch_size,
-        sampler=order,
+        sampler=keys,
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
-        drop_last=order is not None,
+        drop_last=drop_last,
         persistent_workers=workers > 0,
         generator=torch.Generator(),
     )
-
-
-def _epochs_and_rows(keys: list[int], indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Take ``EpochOrder``'s keys apart: epoch and row of each sample, both int64, shape (B,)."""
-    numbers = torch.tensor(keys)
-    return numbers // len(indices), indices[numbers % len(indices)]
 
 
 def _as_it_is(batch: Any) -> Any:

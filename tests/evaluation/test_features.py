@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as pixel_operations
 from lineage.errors import IntegrityError, UsageError
 from lineage.evaluation.features import extract_features, fit_images, num_features
 from lineage.training.devices import make_accelerator
-from lineage.training.generation import Part
+from lineage.training.measurement import Part
 from lineage.vision.images import DataSet, Description, MemoryImages, memory_dataset
 from lineage.vision.networks import build_network
 

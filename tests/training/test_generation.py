@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from lineage.errors import TrainingError
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import make_accelerator
-from lineage.training.generation import Course, GenerationTraining, Part, Samples, Trained, measure
+from lineage.training.generation import Course, GenerationTraining, Samples, Trained
 from lineage.training.handlers import build_optimizer, constant, cosine
 from lineage.training.losses import distillation_loss, strict_loss
+from lineage.training.measurement import Part, measure
+from lineage.training.teachers import LiveTeacher
 from lineage.vision.batches import Augmentation, training_batches
 from lineage.vision.images import DataSet, MemoryImages, memory_dataset
 from lineage.vision.networks import build_network
@@ -75,7 +77,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             network=network,
             optimizer=build_optimizer("sgd", network, decay_norm_and_bias=True, **settings),
             loss=student_loss if teacher is not None else patriarch_loss,
-            teacher=teacher,
+            teacher=None if teacher is None else LiveTeacher(accelerator, teacher, description.input_shape),
             samples=Samples(
                 batches,
                 Part(dataset.train, rows[100:], description, batch_size),
@@ -187,14 +189,18 @@ def test_student_never_moves_its_teacher(build: Build) -> None:
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     modes: list[bool] = []
     training = build(teacher=teacher)
+    assert isinstance(training.teacher, LiveTeacher)
+    frozen = training.teacher.network
+    folded = {name: value.clone() for name, value in frozen.state_dict().items()}
     training.trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda _: modes.append(any(m.training for m in teacher.modules()))
+        Events.ITERATION_COMPLETED, lambda _: modes.append(any(m.training for m in frozen.modules()))
     )
     training.run()
     assert_equal(teacher.state_dict(), before)
+    assert_equal(frozen.state_dict(), folded)
     assert modes
     assert not any(modes)
-    assert not any(p.requires_grad for p in teacher.parameters())
+    assert not any(p.requires_grad for p in frozen.parameters())
 
 
 def test_student_and_teacher_see_the_same_view(build: Build) -> None:
@@ -206,7 +212,8 @@ def test_student_and_teacher_see_the_same_view(build: Build) -> None:
         seen[who].append(inputs[0].clone())
 
     training = build(teacher=teacher, network=student, epochs=1)
-    for who, network in (("teacher", teacher), ("student", student)):
+    assert isinstance(training.teacher, LiveTeacher)
+    for who, network in (("teacher", training.teacher.network), ("student", student)):
         network.register_forward_pre_hook(partial(record, who))
     training.trainer.run(max_epochs=1, epoch_length=3)
     assert len(seen["student"]) == 3

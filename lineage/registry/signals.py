@@ -1,0 +1,133 @@
+"""Stored signals in MLflow: a run of their own, which a tag of the teacher's version names; imports no torch.
+
+Loading a model thus downloads none of them, while whoever is taught by the version finds them.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunStatus
+
+from lineage.errors import IntegrityError, NotFoundError
+from lineage.registry.ancestry import TAG, Version
+from lineage.registry.runs import GenerationRun, start_run
+from lineage.registry.store import connect, ensure_experiment, translated_errors
+from lineage.vision.images import Description
+
+SIGNALS_TAG = TAG + "signals."
+FOLDER = "signals"
+
+_LONGEST_DIGEST = 16  # in the tag's name
+
+
+@dataclass(frozen=True)
+class SignalsEntry:
+    """What a tag of the teacher's version says of its stored signals.
+
+    Attributes:
+        run_id: Of the run whose artifacts they are.
+        views: How many are stored, from 1 on.
+        temperature: The only one that they serve; None where they serve any.
+    """
+
+    run_id: str
+    views: int
+    temperature: float | None = None
+
+
+@translated_errors()
+def find_signals(version: Version, digest: str) -> SignalsEntry | None:
+    """The signals of ``version`` that are stored under ``digest``; None where there are none any more.
+
+    Raises:
+        IntegrityError: If the tag was altered.
+        RegistryError: If the store does not answer.
+    """
+    client = connect()
+    name = SIGNALS_TAG + digest[:_LONGEST_DIGEST]
+    value = client.get_model_version(version.name, str(version.version)).tags.get(name)
+    if value is None:
+        return None
+    try:
+        entry = SignalsEntry(**json.loads(value))
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(
+            f"The tag {name} of {version.uri} must be what lineage wrote, but was altered: {error}; delete it"
+            " in MLflow to have the signals computed again."
+        ) from error
+    try:
+        stage = client.get_run(entry.run_id).info.lifecycle_stage
+    except mlflow.exceptions.MlflowException:
+        return None
+    return entry if stage == "active" else None
+
+
+@translated_errors()
+def start_signals_run(version: Version, stored: Mapping[str, Any], data: Description) -> GenerationRun:
+    """Open the run whose artifacts the signals of ``version`` will be, beneath the version's own.
+
+    Args:
+        version: The teacher's.
+        stored: What of it, as the run's parameters.
+        data: What it looks at.
+    """
+    return start_run(
+        ensure_experiment(version.name),
+        f"signals of {version.id}",
+        (version,),
+        {"kind": "signals"},
+        "",
+        stored,
+        data,
+    )
+
+
+@translated_errors()
+def keep_signals(
+    version: Version, digest: str, entry: SignalsEntry, folder: Path, metrics: dict[str, float]
+) -> None:
+    """Log the files in ``folder`` to the entry's run, close it, and name it in a tag of ``version``."""
+    client = MlflowClient()
+    client.log_artifacts(entry.run_id, str(folder), FOLDER)
+    client.log_batch(entry.run_id, [Metric(name, value, 0, 0) for name, value in metrics.items()])
+    client.set_model_version_tag(
+        version.name,
+        str(version.version),
+        SIGNALS_TAG + digest[:_LONGEST_DIGEST],
+        json.dumps(asdict(entry)),
+    )
+    client.set_terminated(entry.run_id, RunStatus.to_string(RunStatus.FINISHED))
+
+
+@translated_errors()
+def fetch_signals(entry: SignalsEntry, folder: Path) -> Path:
+    """Where the files lie on this machine: among the store's own, or downloaded to ``folder`` once.
+
+    Raises:
+        NotFoundError: If the store holds them no more.
+        RegistryError: If it does not answer.
+    """
+    place = urlsplit(MlflowClient().get_run(entry.run_id).info.artifact_uri)
+    if place.scheme in ("", "file"):
+        found = Path(unquote(place.path)) / FOLDER
+        if not found.is_dir():
+            raise NotFoundError(
+                f"Run {entry.run_id} must hold the teacher's signals in {found}, but does not; delete"
+                " the run in MLflow to have them computed again."
+            )
+        return found
+    if not folder.is_dir():
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        mlflow.artifacts.download_artifacts(run_id=entry.run_id, artifact_path=FOLDER, dst_path=str(partial))
+        (partial / FOLDER).rename(folder)
+        partial.rmdir()
+    return folder

@@ -1,0 +1,164 @@
+"""Stored signals for a student: found in the registry, or else computed once by its teacher and kept."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from ignite.engine import Engine
+
+from lineage.claims import Claims, claim_or_find
+from lineage.errors import LineageError, NotFoundError, UsageError
+from lineage.forebears import pull_network
+from lineage.plan import Plan
+from lineage.registry.ancestry import Version
+from lineage.registry.runs import GenerationRun, resume_run
+from lineage.registry.signals import (
+    SignalsEntry,
+    fetch_signals,
+    find_signals,
+    keep_signals,
+    start_signals_run,
+)
+from lineage.training.checkpoints import Checkpoint, state_home
+from lineage.training.devices import in_turns, is_main_process, on_main_process
+from lineage.training.recording import record_signals
+from lineage.training.signals import SignalFolder, SignalForm, StoredSignals
+
+_RUN_FILE = "run_id"
+
+
+class Teaching:
+    """The stored signals of one teacher, as the students of one recipe need them.
+
+    Args:
+        plan: Of the student.
+        teacher: Its version.
+        form: How the recipe wants them stored.
+        claims: Ask before they are computed; what others are computing is awaited.
+        tell: Is given a line where there is something to tell.
+        watch: Adds handlers to the engine whose epochs are views; given the engine and their number.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        teacher: Version,
+        form: SignalForm,
+        claims: Claims,
+        tell: Callable[[str], None],
+        watch: Callable[[Engine, int], None],
+    ) -> None:
+        self.plan = plan
+        self.teacher = teacher
+        self.form = form
+        self.claims = claims
+        self.tell = tell
+        self.watch = watch
+        self.digest = plan.signals_digest
+        asked = [teacher.model_id, self.digest, plan.num_views, form.temperature]
+        self.key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        self.checkpoint = Checkpoint(state_home() / self.key)
+
+    def signals(self) -> StoredSignals:
+        """What the student reads; all ranks must call it.
+
+        Raises:
+            UsageError: If they are kept for another temperature, or there is no room for them.
+            IntegrityError: If they were altered, or another process computes them from the same folder.
+            RegistryError: If the store does not answer.
+        """
+        try:
+            entry = claim_or_find(self.claims, self.key, find=self._find_or_lock, peek=self._find)
+            if entry is None:
+                self._compute()
+                entry = on_main_process(self._find)
+        finally:
+            if is_main_process():
+                self.claims.release(self.key)
+            self.checkpoint.release()
+        if entry is None:  # they could not be kept in the registry
+            return StoredSignals(self._folder)
+        return in_turns(lambda: StoredSignals(fetch_signals(entry, self._folder)))
+
+    @property
+    def _folder(self) -> Path:
+        """Where they are computed, and downloaded to."""
+        return state_home() / "signals" / self.key
+
+    def _find(self) -> SignalsEntry | None:
+        entry = find_signals(self.teacher, self.digest)
+        if entry is None:
+            return None
+        if entry.temperature != self.form.temperature:
+            raise UsageError(
+                f"student.temperature must be {entry.temperature:g}, at which the largest"
+                f" {self.form.top} classes of {self.teacher.uri} are stored, but is"
+                f" {self.form.temperature:g}; set it so, leave out student.signal_classes, or set"
+                " student.signals=live."
+            )
+        return entry if entry.views >= self.plan.num_views else None
+
+    def _find_or_lock(self) -> SignalsEntry | None:
+        entry = self._find()
+        if entry is None:
+            self.checkpoint.acquire()
+            entry = self._find()  # whoever had the lock may just have kept them
+        return entry
+
+    def _compute(self) -> None:
+        """Have the teacher look at every view, and name the result in a tag of its version."""
+        started = time.perf_counter()
+        recording = SignalFolder(self._folder, self.form, self.plan.num_views, len(self.plan.material.train))
+        run = on_main_process(self._open_run)
+        try:
+            network = pull_network(self.teacher, self.plan.material.dataset.description)
+            teacher = self.plan.make_teacher(network)
+            record_signals(
+                teacher,
+                self.plan.train,
+                {"validation": self.plan.validation, "test": self.plan.test},
+                self.plan.augmentation,
+                self.plan.recipe.data.seed,
+                recording,
+                lambda engine: self.watch(engine, recording.num_views),
+            )
+        except BaseException as error:
+            if run is not None and is_main_process():
+                run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        seconds = time.perf_counter() - started
+        on_main_process(lambda: self._keep(run, seconds))
+
+    def _open_run(self) -> GenerationRun | None:
+        """The run that a killed process left, or a new one; None where the store refuses."""
+        left = self.checkpoint.noted(_RUN_FILE)
+        if left is not None:
+            with suppress(NotFoundError):  # somebody deleted it
+                return resume_run(left)
+        stored = {"views": self.plan.num_views, "classes": self.form.top or "all"}
+        try:
+            run = start_signals_run(self.teacher, stored, self.plan.material.dataset.description)
+        except LineageError as error:
+            self._not_kept(error)
+            return None
+        self.checkpoint.note(_RUN_FILE, run.run_id)
+        return run
+
+    def _keep(self, run: GenerationRun | None, seconds: float) -> None:
+        if run is None:
+            return
+        entry = SignalsEntry(run.run_id, self.plan.num_views, self.form.temperature)
+        try:
+            keep_signals(self.teacher, self.digest, entry, self._folder, {"seconds": seconds})
+            if fetch_signals(entry, self._folder) != self._folder:  # the store's own files can be mapped
+                shutil.rmtree(self._folder)
+        except LineageError as error:
+            self._not_kept(error)
+        self.checkpoint.discard()
+
+    def _not_kept(self, error: LineageError) -> None:
+        self.tell(f"the signals of {self.teacher.uri} stay on this machine alone: {error}")

@@ -1,0 +1,85 @@
+"""One pass of a network over part of a data set, in float32, and what came out."""
+
+from dataclasses import dataclass
+from operator import itemgetter
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lineage.training.engines import collect_rows, make_evaluator
+from lineage.training.metrics import classification_metrics
+from lineage.vision.batches import evaluation_batches
+from lineage.vision.datasets import Description, Images
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples to measure on: some rows of a data set's training or test part.
+
+    Attributes:
+        images: The whole part that ``indices`` points into.
+        indices: Rows to look at, shape (N,), in order.
+        description: Of the data set.
+        batch_size: Over all processes.
+        workers: Loader processes.
+    """
+
+    images: Images
+    indices: Tensor
+    description: Description
+    batch_size: int
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One pass of a network over a part.
+
+    Attributes:
+        metrics: By name, see ``classification_metrics``.
+        logits: Of every row of the part's images, float32, shape (rows, C), on the CPU; of shape (0,) unless
+            asked for. Rows that are not in the part are zero.
+    """
+
+    metrics: dict[str, float]
+    logits: Tensor
+
+
+def measure(
+    accelerator: Accelerator,
+    network: nn.Module,
+    part: Part,
+    top_k: int = 2,
+    teacher_predictions: Tensor | None = None,
+    keep_logits: bool = False,
+) -> Measurement:
+    """Pass ``network`` over ``part`` once, in float32, on all processes; each sample counts once.
+
+    Args:
+        accelerator: The processes to use.
+        network: Evaluated as it is; its weights must be equal on all ranks.
+        part: What to look at.
+        top_k: K of top score difference and secondary mass.
+        teacher_predictions: Classes that the teacher predicts, by row; None leaves agreement out.
+        keep_logits: Whether to return the logits, too.
+    """
+    description = part.description
+    superclasses = None if description.superclasses is None else torch.tensor(description.superclasses)
+    metrics = classification_metrics(
+        description.num_classes, top_k, accelerator.device, superclasses, teacher_predictions is not None
+    )
+    loader = evaluation_batches(part.images, description, part.indices, part.batch_size, part.workers)
+    evaluator = make_evaluator(accelerator, network, metrics, len(part), teacher_predictions)
+    rows = torch.zeros(0)
+    if keep_logits:
+        rows = torch.zeros(len(part.images), description.num_classes, device=accelerator.device)
+        collect_rows(evaluator, itemgetter("logits"), rows)
+    evaluator.run(accelerator.prepare_data_loader(loader))
+    values = {name: float(evaluator.state.metrics[name]) for name in metrics}
+    if not keep_logits:
+        return Measurement(values, rows)
+    return Measurement(values, accelerator.reduce(rows, reduction="sum").cpu())

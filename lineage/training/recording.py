@@ -1,0 +1,116 @@
+"""A teacher's signals are computed: an Ignite engine whose epochs are views of all training images."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lineage.errors import UsageError
+from lineage.training.devices import on_main_process
+from lineage.training.engines import make_evaluator
+from lineage.training.measurement import Part
+from lineage.training.signals import PartName, SignalFolder
+from lineage.training.teachers import LiveTeacher
+from lineage.vision.batches import Augmentation, Batch, evaluation_batches
+
+
+def record_signals(
+    teacher: LiveTeacher,
+    train: Part,
+    others: Mapping[PartName, Part],
+    augmentation: Augmentation,
+    data_seed: int,
+    folder: SignalFolder,
+    attach: Callable[[Engine], None] = lambda _: None,
+) -> None:
+    """Write what ``teacher`` says of every view of ``train``, from where a killed process left off.
+
+    It looks as it would in training, under autocast. What it says of one view stays on the device until the
+    view is complete; rank 0 alone writes. All ranks must call it.
+
+    Args:
+        teacher: Frozen.
+        train: The images that train.
+        others: Parts whose predicted classes are kept, too.
+        augmentation: Of the views.
+        data_seed: Fixes the views.
+        folder: Where to; only rank 0's counts.
+        attach: Adds handlers to the engine.
+
+    Raises:
+        UsageError: If the disk has no room for it.
+    """
+    accelerator = teacher.accelerator
+    done = on_main_process(lambda: _prepare(folder))
+    recorder = make_evaluator(accelerator, teacher.network, {}, len(train), autocast=True)
+    buffers = {
+        name: torch.zeros(len(train.images), width, device=accelerator.device, dtype=_reducible(dtype))
+        for name, (dtype, width) in folder.form.arrays.items()
+    }
+
+    @recorder.on(Events.ITERATION_COMPLETED)
+    def _collect(engine: Engine) -> None:
+        output = cast(dict[str, Tensor], engine.state.output)
+        for name, stored in folder.form.encode(output["logits"]).items():
+            buffers[name][output["indices"]] = stored.to(buffers[name].dtype)
+
+    def batches(view: int) -> DataLoader[Batch]:
+        loader = evaluation_batches(
+            train.images,
+            train.description,
+            train.indices,
+            train.batch_size,
+            train.workers,
+            augmentation=augmentation,
+            data_seed=data_seed,
+            view=view,
+        )
+        prepared: DataLoader[Batch] = accelerator.prepare_data_loader(loader)
+        return prepared
+
+    @recorder.on(Events.EPOCH_STARTED)
+    def _start(engine: Engine) -> None:
+        engine.set_data(batches(engine.state.epoch))
+
+    @recorder.on(Events.EPOCH_COMPLETED)
+    def _write(engine: Engine) -> None:
+        whole = {name: accelerator.reduce(buffer, reduction="sum") for name, buffer in buffers.items()}
+        rows = train.indices.to(accelerator.device)
+        on_main_process(
+            lambda: folder.write_view(
+                engine.state.epoch, {name: values[rows] for name, values in whole.items()}
+            )
+        )
+
+    attach(recorder)
+    if on_main_process(lambda: folder.is_complete):
+        return
+    if done < folder.num_views:  # Ignite starts a finished engine from zero
+        length = len(batches(1))
+        recorder.load_state_dict({"epoch": done, "epoch_length": length, "max_epochs": folder.num_views})
+        recorder.run(batches(done + 1), max_epochs=folder.num_views)
+    predictions = {name: teacher.predictions(name, part)[part.indices] for name, part in others.items()}
+    on_main_process(lambda: folder.finish(predictions))
+
+
+def _reducible(dtype: torch.dtype) -> torch.dtype:
+    """A type that process groups can sum: NCCL and Gloo have no int16."""
+    return torch.int32 if dtype == torch.int16 else dtype
+
+
+def _prepare(folder: SignalFolder) -> int:
+    """The views that are done; whether there is room for the rest is seen first."""
+    done = folder.views_done
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    needed, free = folder.bytes_needed, shutil.disk_usage(folder.folder).free
+    if not done and needed > free:
+        raise UsageError(
+            f"The disk must have room for the teacher's signals, {needed / 1e9:,.1f} GB in {folder.folder},"
+            f" but has {free / 1e9:,.1f} GB; lower student.views, set student.signal_classes to keep the"
+            " largest classes alone, or set LINEAGE_HOME to another disk."
+        )
+    return done
