@@ -75,7 +75,7 @@ def grow(
     recipes = (
         [base] if seeds is None else [change_recipe(base, [f"succession.seed={seed}"]) for seed in seeds]
     )
-    make_accelerator(base.training.precision)
+    make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
     on_main_process(lambda: connect() and None)
     material = read_material(base)
     if founder is not None and model is not None:

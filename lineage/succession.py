@@ -14,7 +14,8 @@ from torch import nn
 from lineage.claims import Alone, Claims, claim_or_find
 from lineage.errors import RegistryError
 from lineage.forebears import EnsembleSoFar, pull_network
-from lineage.plan import Material, Plan
+from lineage.identity import Material
+from lineage.plan import Plan
 from lineage.recipe import Recipe
 from lineage.records import find_or_lock, find_registered, open_run, register_network
 from lineage.registry.ancestry import Version

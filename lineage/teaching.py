@@ -112,7 +112,10 @@ class Teaching:
     def _compute(self) -> None:
         """Have the teacher look at every view, and name the result in a tag of its version."""
         started = time.perf_counter()
-        recording = SignalFolder(self._folder, self.form, self.plan.num_views, len(self.plan.material.train))
+        num_images = len(self.plan.material.train)
+        recording = SignalFolder(self._folder, self.form, self.plan.num_views, num_images)
+        if on_main_process(lambda: recording.is_complete and self.checkpoint.noted(_RUN_FILE) is None):
+            return  # the store refused them before
         run = on_main_process(self._open_run)
         try:
             network = pull_network(self.teacher, self.plan.material.dataset.description)

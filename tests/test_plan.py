@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lineage.errors import RecipeError, UsageError
-from lineage.plan import _ALWAYS_USED, _SCHEDULE_SETTINGS, Material, Plan, read_material
+from lineage.identity import ALWAYS_USED, SCHEDULE_SETTINGS, Material
+from lineage.plan import Plan, read_material
 from lineage.recipe import Recipe, TrainingSettings, load_recipe
 from lineage.training.handlers import _OPTIMIZER_SETTINGS
 
@@ -106,7 +107,7 @@ def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chos
 
 
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
-    used = {*_ALWAYS_USED, *_SCHEDULE_SETTINGS, "optimizer", "schedule", "sync_batchnorm"}
+    used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, "optimizer", "schedule", "sync_batchnorm"}
     used |= {name for names in _OPTIMIZER_SETTINGS.values() for name in names}
     assert used == set(TrainingSettings.model_fields)
 

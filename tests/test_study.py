@@ -319,6 +319,12 @@ def test_recipe_may_hold_the_whole_study(tmp_path: Path, tiny_settings: tuple[st
 @pytest.mark.parametrize(
     ("settings", "options", "error", "sentence"),
     [
+        (
+            ["student.signals=stored", "student.signal_classes=3"],
+            {"space": ["temperature=1:4"]},
+            RecipeError,
+            "student.temperature must not vary in a study whose stored signals hold the largest classes",
+        ),
         (["data.validation=0"], {}, RecipeError, "data.validation must be greater than 0 for a study, which"),
         ([], {"space": []}, RecipeError, "A study must have a space, but this one has none"),
         (

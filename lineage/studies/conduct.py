@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from optuna.trial import TrialState
 
 from lineage.errors import LineageError, RecipeError, UsageError
-from lineage.plan import Material, check_against_data, read_material
+from lineage.identity import Material
+from lineage.plan import check_against_data, read_material
 from lineage.recipe import Recipe, check_space, load_recipe, with_space
 from lineage.registry.store import connect
 from lineage.registry.studies import StudyRun, resume_study_run, start_study_run
@@ -72,7 +73,9 @@ def study(
     resolved = _resolve(recipe, name, space, trials, overrides)
     url = study_storage(storage)
     check_url(url, workers)
-    accelerator = make_accelerator(resolved.training.precision)
+    accelerator = make_accelerator(
+        resolved.training.precision, sync_batchnorm=resolved.training.sync_batchnorm
+    )
     if workers > 1 and accelerator.num_processes > 1:
         raise UsageError(
             f"--workers must be 1 where a launcher starts the processes of one worker, but got {workers};"
@@ -124,6 +127,12 @@ def _resolve(
         raise RecipeError(
             "data.validation must be greater than 0 for a study, which chooses by the validation part and"
             " never by the test part, but is 0; hold a tenth out with --set data.validation=0.1."
+        )
+    if "student.temperature" in resolved.study.space and resolved.student.signal_classes is not None:
+        raise RecipeError(
+            "student.temperature must not vary in a study whose stored signals hold the largest classes, at"
+            " one temperature alone; leave it out of the space, or leave out student.signal_classes to"
+            " store all."
         )
     list(check_space(resolved))
     check_methods(resolved.study)

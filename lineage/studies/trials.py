@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from ignite.engine import Engine
 
 from lineage.claims import Claims
-from lineage.plan import Material, check_against_data
+from lineage.identity import Material
+from lineage.plan import check_against_data
 from lineage.recipe import Range, Recipe, set_values
 from lineage.registry.ancestry import Version
 from lineage.registry.studies import TrialRun

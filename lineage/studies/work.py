@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from lineage.errors import LineageError, NotFoundError, TrainingError, UsageError
-from lineage.plan import Material
+from lineage.identity import Material
 from lineage.recipe import Recipe
 from lineage.registry.ancestry import Version
 from lineage.registry.families import find_version

@@ -28,7 +28,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _ACCELERATE_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def make_accelerator(precision: Precision = "fp32", accumulation: int = 1) -> Accelerator:
+def make_accelerator(
+    precision: Precision = "fp32", accumulation: int = 1, sync_batchnorm: bool = False
+) -> Accelerator:
     """A fresh Accelerator for one generation, on the processes that the launcher started.
 
     Batches are split between processes, so the global batch is the same for any number of them; random states
@@ -37,9 +39,10 @@ def make_accelerator(precision: Precision = "fp32", accumulation: int = 1) -> Ac
     Args:
         precision: Type of the forward pass under autocast; weights stay in float32.
         accumulation: Batches that make one optimizer step.
+        sync_batchnorm: Whether BatchNorm is to see the batches of all processes as one.
 
     Raises:
-        UsageError: If the hardware does not have ``precision``.
+        UsageError: If the hardware does not have ``precision``, or cannot synchronise BatchNorm.
         TrainingError: If Ignite and Accelerate do not see the same processes.
     """
     AcceleratorState._reset_state()  # the precision may differ from the last one's; the process group stays
@@ -54,6 +57,11 @@ def make_accelerator(precision: Precision = "fp32", accumulation: int = 1) -> Ac
         raise UsageError(_refused(precision, str(error))) from error
     if precision == "fp16" and accelerator.device.type == "cpu":
         raise UsageError(_refused(precision, "it needs a GPU."))
+    if sync_batchnorm and accelerator.device.type == "cpu":
+        raise UsageError(
+            "training.sync_batchnorm must be false on CPUs, where torch has no synchronised BatchNorm, but is"
+            " true; set it to false, or use GPUs."
+        )
     idist.sync()
     if idist.get_world_size() != accelerator.num_processes:
         raise TrainingError(
@@ -145,16 +153,7 @@ def share_weights(network: nn.Module) -> None:
 
 
 def synchronise_batchnorm(network: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """The network with BatchNorm over the batches of all processes, of the same parameters.
-
-    Raises:
-        UsageError: On CPUs, where torch has no such layer.
-    """
-    if accelerator.device.type == "cpu":
-        raise UsageError(
-            "training.sync_batchnorm must be false on CPUs, where torch has no synchronised BatchNorm, but is"
-            " true; set it to false, or use GPUs."
-        )
+    """The network with BatchNorm over the batches of all processes, of the same parameters."""
     if accelerator.num_processes == 1:
         return network
     synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

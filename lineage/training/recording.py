@@ -44,6 +44,8 @@ def record_signals(
     Raises:
         UsageError: If the disk has no room for it.
     """
+    if on_main_process(lambda: folder.is_complete):
+        return
     accelerator = teacher.accelerator
     done = on_main_process(lambda: _prepare(folder))
     recorder = make_evaluator(accelerator, teacher.network, {}, len(train), autocast=True)
@@ -87,8 +89,6 @@ def record_signals(
         )
 
     attach(recorder)
-    if on_main_process(lambda: folder.is_complete):
-        return
     if done < folder.num_views:  # Ignite starts a finished engine from zero
         length = len(batches(1))
         recorder.load_state_dict({"epoch": done, "epoch_length": length, "max_epochs": folder.num_views})

@@ -1,0 +1,146 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from lineage.errors import UsageError
+from lineage.training.devices import make_accelerator
+from lineage.training.measurement import Part
+from lineage.training.recording import record_signals
+from lineage.training.signals import SignalFolder, SignalForm, StoredSignals
+from lineage.training.teachers import LiveTeacher
+from lineage.vision.batches import Augmentation, training_batches
+from lineage.vision.datasets import load_dataset
+from lineage.vision.images import DataSet
+from lineage.vision.networks import build_network
+
+AUGMENTATION = Augmentation(1, "zeros", True)
+VIEWS = 3
+ROWS = torch.arange(5, 105)  # the last batch is smaller than the others
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def teacher() -> LiveTeacher:
+    torch.manual_seed(0)
+    network = build_network("resnet8", 10, (1, 8, 8), {"width": 4})
+    return LiveTeacher(make_accelerator(), network, (1, 8, 8))
+
+
+Record = Callable[..., SignalFolder]
+
+
+@pytest.fixture
+def record(digits: DataSet, teacher: LiveTeacher, tmp_path: Path) -> Record:
+    """Records the teacher's signals for some images of digits, in a folder of some name."""
+
+    def run(
+        name: str = "signals",
+        form: SignalForm | None = None,
+        attach: Callable[[Engine], None] = lambda _: None,
+    ) -> SignalFolder:
+        folder = SignalFolder(tmp_path / name, form or SignalForm(10), VIEWS, len(ROWS))
+        others = {
+            "validation": Part(digits.train, torch.tensor([0, 3, 200]), digits.description, 32),
+            "test": Part(digits.test, torch.arange(len(digits.test)), digits.description, 32),
+        }
+        train = Part(digits.train, ROWS, digits.description, 32)
+        record_signals(teacher, train, others, AUGMENTATION, 7, folder, attach)  # type: ignore[arg-type]
+        return folder
+
+    return run
+
+
+def test_stored_signals_are_what_the_live_teacher_says_of_every_view(
+    record: Record, digits: DataSet, teacher: LiveTeacher
+) -> None:
+    signals = StoredSignals(record().folder)
+    batches = training_batches(
+        digits.train, digits.description, ROWS, 25, AUGMENTATION, 7, 1, num_views=VIEWS, signals=signals
+    )
+    seen: list[Tensor] = []
+    for epoch in (1, 2, 3, 4):
+        batches.select_epoch(epoch)
+        for images, _, _, *stored in batches.loader:
+            live, kept = teacher.logits(images), signals.form.decode(stored)
+            seen.append(live)
+            # 2⁻¹¹ of a logit's distance from the largest is lost to float16; batches of another size differ
+            # in the last bits of float32
+            live -= live.amax(1, keepdim=True)
+            assert ((live - kept).abs() <= live.abs() * 2**-11 + 1e-5).all()
+    assert len(seen) == 16
+    assert not torch.equal(seen[0], seen[4])
+
+
+def test_teachers_classes_of_the_other_parts_are_kept(
+    record: Record, digits: DataSet, teacher: LiveTeacher
+) -> None:
+    signals = StoredSignals(record().folder)
+    test = Part(digits.test, torch.arange(len(digits.test)), digits.description, 64)
+    assert torch.equal(signals.predictions("test"), teacher.predictions("test", test))
+    assert len(signals.predictions("validation")) == 3
+
+
+def test_recording_that_was_cut_short_goes_on_to_the_same_bytes(record: Record) -> None:
+    started: list[int] = []
+
+    def cut(engine: Engine) -> None:
+        @engine.on(Events.ITERATION_STARTED)
+        def _fail(engine: Engine) -> None:
+            if engine.state.epoch == 2 and engine.state.iteration % 4 == 3:
+                raise KeyboardInterrupt
+
+    def watch(engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda engine: started.append(engine.state.epoch))
+
+    with pytest.raises(KeyboardInterrupt):
+        record("cut", attach=cut)
+    cut_short = record("cut", attach=watch)
+    assert started == [2, 3]
+    whole = record("whole")
+    for name in ("logits.npy", "validation.npy", "test.npy", "signals.json"):
+        assert (cut_short.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_complete_recording_is_left_alone(record: Record) -> None:
+    folder = record()
+    before = (folder.folder / "logits.npy").stat().st_mtime_ns
+
+    def refuse(_: Engine) -> None:
+        raise AssertionError
+
+    record(attach=refuse)
+    assert (folder.folder / "logits.npy").stat().st_mtime_ns == before
+
+
+def test_largest_classes_are_those_of_the_live_teacher(
+    record: Record, digits: DataSet, teacher: LiveTeacher
+) -> None:
+    form = SignalForm(10, 3, 2.0)
+    signals = StoredSignals(record(form=form).folder)
+    batches = training_batches(
+        digits.train, digits.description, ROWS, 25, AUGMENTATION, 7, 1, signals=signals
+    )
+    batches.select_epoch(2)
+    images, _, _, *stored = next(iter(batches.loader))
+    p, q = ((x / 2).softmax(1) for x in (teacher.logits(images), form.decode(stored)))
+    assert torch.equal(p.topk(3).indices, stored[1].long())
+    torch.testing.assert_close(q.topk(3).values, p.topk(3).values, rtol=2e-3, atol=1e-4)
+
+
+def test_disk_without_room_is_told_before(
+    record: Record, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.raises(
+        UsageError, match=r"must have room for the teacher's signals, 0\.0 GB in .* set LINEAGE_HOME"
+    ):
+        record()
+    assert not list(tmp_path.rglob("*.npy"))
