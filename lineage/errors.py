@@ -4,7 +4,8 @@ Every message is one sentence that says what must hold, what was found and what 
 it without a traceback and leaves with the exit code of its class::
 
     LineageError                 1
-    ├── TrainingError            1    a loss that is not finite, a lost process
+    ├── TrainingError            1    a loss that is not finite
+    │   └── LostProcessError     1    one of several processes died or does not answer
     ├── UsageError               2    an argument that cannot hold
     │   └── RecipeError          2    a recipe that cannot hold
     ├── NotFoundError            3    a recipe, model version, file or data set that is not there
@@ -15,6 +16,9 @@ it without a traceback and leaves with the exit code of its class::
 import difflib
 from collections.abc import Iterable
 
+LAUNCHED = "LINEAGE_LAUNCHED"
+"""Environment variable of processes that one of ours has started: it tells of deaths among them."""
+
 
 class LineageError(Exception):
     """The root: whatever ``lineage`` raises on purpose."""
@@ -24,6 +28,13 @@ class LineageError(Exception):
 
 class TrainingError(LineageError):
     """Training cannot go on: the loss is not finite, or a process was lost."""
+
+
+class LostProcessError(TrainingError):
+    """One of several processes died or does not answer the others."""
+
+    untold_exit_code = 75
+    """Of a process whose parent knows better who died, and tells it: see ``LAUNCHED``."""
 
 
 class UsageError(LineageError):

@@ -23,7 +23,7 @@ from lineage.cli.recipes import app as recipes
 from lineage.cli.study import study, study_report, study_worker
 from lineage.cli.transfer import transfer
 from lineage.cli.ui import ui
-from lineage.errors import LineageError
+from lineage.errors import LAUNCHED, LineageError, LostProcessError
 
 _INTERRUPTED = 130
 
@@ -64,10 +64,13 @@ def main() -> None:
     try:
         app()
     except LineageError as error:
+        if isinstance(error, LostProcessError) and LAUNCHED in os.environ:
+            sys.exit(error.untold_exit_code)
         _complain(f"Error: {error}")
         sys.exit(error.exit_code)
     except SystemExit as stop:
-        if stop.code == _INTERRUPTED:  # what Typer makes of a KeyboardInterrupt, without a word
+        # What Typer makes of a KeyboardInterrupt, without a word; of several processes, their parent tells it
+        if stop.code == _INTERRUPTED and LAUNCHED not in os.environ:
             _complain("Interrupted; the same command continues from the last complete epoch.")
         raise
 

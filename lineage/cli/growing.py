@@ -1,6 +1,7 @@
 """``lineage grow`` and ``lineage evaluate``: what needs the images."""
 
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,11 +45,16 @@ def grow(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Drop the local state of unfinished generations.")
     ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that train together: one a GPU, or on CPUs.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Grow a patriarch and its students, or students of a registered version; run again, it continues."""
     if seed is not None and seeds is not None:
         raise UsageError("Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.")
+    if processes > 1:
+        _launch(processes)
     chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
     from lineage.growth import grow as grow_lineages
 
@@ -79,6 +85,24 @@ def evaluate(uri: VersionUri, overrides: Overrides = None, as_json: AsJson = Fal
         print_json(evaluation.to_json())
     else:
         print_rich(evaluation_table(evaluation.metrics, evaluation.recorded))
+
+
+def _launch(processes: int) -> None:
+    """Run this very command on several processes, and leave as they do."""
+    from lineage.training.launching import launch
+
+    sys.exit(launch(processes, "lineage", _without_processes(sys.argv[1:])))
+
+
+def _without_processes(arguments: list[str]) -> list[str]:
+    """The command's arguments but for ``--processes N``."""
+    kept, given = [], iter(arguments)
+    for argument in given:
+        if argument == "--processes":
+            next(given)
+        elif not argument.startswith("--processes="):
+            kept.append(argument)
+    return kept
 
 
 def _reporter() -> "AbstractContextManager[Reporter]":

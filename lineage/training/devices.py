@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
-from lineage.errors import LineageError, TrainingError, UsageError
+from lineage.errors import LineageError, LostProcessError, TrainingError, UsageError
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -171,6 +171,20 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def environment_of_processes(processes: int) -> dict[str, str]:
+    """Environment variables for several processes that train together on this machine.
+
+    Raises:
+        UsageError: If it has GPUs, but fewer.
+    """
+    num_gpus = torch.cuda.device_count()
+    if 0 < num_gpus < processes:
+        raise UsageError(
+            f"--processes must be at most the number of GPUs, {num_gpus}, but got {processes}; lower it."
+        )
+    return _threads(processes) | ({} if num_gpus else {"ACCELERATE_USE_CPU": "true"})
+
+
 def share_of_machine(index: int, processes: int) -> dict[str, str]:
     """Environment variables that give one of several processes, which train apart, its share of the machine.
 
@@ -178,14 +192,19 @@ def share_of_machine(index: int, processes: int) -> dict[str, str]:
         index: Of the process, from 0.
         processes: How many there are.
     """
-    share = {}
-    if "OMP_NUM_THREADS" not in os.environ:
-        share["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+    share = _threads(processes)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = [*map(str, range(torch.cuda.device_count()))] if devices is None else devices.split(",")
     if len(found) > 1:
         share["CUDA_VISIBLE_DEVICES"] = found[index % len(found)]
     return share
+
+
+def _threads(processes: int) -> dict[str, str]:
+    """Of each process, unless the user says how many."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
 
 
 def describe_hardware() -> dict[str, str]:
@@ -206,14 +225,14 @@ def lost_processes_told() -> Iterator[None]:
     NCCL's errors have a class of their own; gloo's are known by the name of its source files.
 
     Raises:
-        TrainingError: If a process died or does not answer.
+        LostProcessError: If a process died or does not answer.
     """
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
-        raise TrainingError(
+        raise LostProcessError(
             f"All {idist.get_world_size()} processes must answer each other, but one has died or does not"
             " answer; see what it said last, and run the same command again to continue."
         ) from error
