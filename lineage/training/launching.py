@@ -65,8 +65,8 @@ def _told(processes: int, codes: Mapping[int, int]) -> int:
         return told[0]
     for rank, number in (killed or ended).items():
         raise LostProcessError(
-            f"All {processes} processes must live until the end, but process {rank} died of {number.name}; run"
-            " the same command again to continue."
+            f"All {processes} processes must live until the end, but process {rank} died of {number.name};"
+            " run the same command again to continue."
         )
     raise LostProcessError(
         f"All {processes} processes must answer each other, but one does not; run the same command again to"
