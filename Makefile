@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint types imports test evidence screenshots clean
+.PHONY: help setup demo check lint types imports test evidence bench screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -38,6 +38,10 @@ test: setup ## Run the whole suite and print its coverage
 
 evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence
+
+bench: setup ## Time everything and write the README's tables of performance (half an hour, alone)
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python tests/benchmarks/run.py $(BENCH)
 
 screenshots: setup ## Take the README's pictures of the page from the store in use, which holds cifar100-small
 	@mkdir -p docs

@@ -1,5 +1,6 @@
 """The ensemble of all generations so far: those that came before a generation, pulled, and itself."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from lineage.training.devices import make_accelerator, on_main_process
 from lineage.training.measurement import Part, measure
 from lineage.vision.combined import fit_to_data
 from lineage.vision.datasets import Description
+
+_MOST_BYTES = 64 * 2**20
+
+_seen: OrderedDict[tuple[str, str], Tensor] = OrderedDict()  # logits by model and data, oldest first
 
 
 def pull_network(version: Version, data: Description) -> nn.Module:
@@ -54,11 +59,7 @@ class EnsembleSoFar:
             return
         try:
             for version in [*self._founders_line(), *versions][ensemble.size :]:
-                network = pull_network(version, self.test.description)
-                accelerator = make_accelerator()
-                network.to(accelerator.device)
-                seen = measure(accelerator, network, self.test, self.top_k, keep_logits=True)
-                ensemble.add(seen.logits)
+                ensemble.add(self._logits_of(version))
         except LineageError as error:
             self._ensemble = None
             self.tell(f"the ensemble of all generations so far is left out: {error}")
@@ -69,6 +70,19 @@ class EnsembleSoFar:
             return {}
         self._ensemble.add(logits)
         return {"ensemble_accuracy": self._ensemble.accuracy}
+
+    def _logits_of(self, version: Version) -> Tensor:
+        """What a version says of the test set, which trials of one study ask again and again."""
+        wanted = (version.model_id, self.test.description.digest)
+        if wanted not in _seen:
+            network = pull_network(version, self.test.description)
+            accelerator = make_accelerator()
+            network.to(accelerator.device)
+            logits = measure(accelerator, network, self.test, self.top_k, keep_logits=True).logits
+            _seen[wanted] = logits
+            while len(_seen) > 1 and sum(kept.nbytes for kept in _seen.values()) > _MOST_BYTES:
+                _seen.popitem(last=False)
+        return _seen[wanted]
 
     def _founders_line(self) -> list[Version]:
         """The founder and its teachers, oldest first."""

@@ -1,0 +1,269 @@
+"""One of those who train a ResNet-20 by another on CIFAR-100: ``contestants.py NAME FOLDER PRECISION``."""
+
+import logging
+import os
+import queue
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import compete
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+BATCH = 128
+LABEL_WEIGHT, TEMPERATURE = 0.3, 4.0
+LR, MOMENTUM, DECAY = 0.1, 0.9, 5e-4
+MANY = 100_000
+
+Steps = Callable[[int], None]
+
+
+def ours(folder: str, precision: str, taught: bool, *settings: str) -> Steps:
+    """The succession that ``lineage grow`` runs, with metrics, handlers, checkpoints and MLflow.
+
+    It grows in a thread; a handler holds it after as many batches as were asked for.
+
+    Args:
+        folder: Of the images.
+        precision: Of the recipe.
+        taught: Whether a student is timed, whose teacher was not trained: that changes nothing in the costs.
+        settings: Further ones.
+    """
+    import lineage
+    from lineage.plan import read_material
+    from lineage.recipe import load_recipe
+    from lineage.registry.families import find_version
+    from lineage.report.progress import Silent
+    from lineage.succession import Succession
+
+    asked: queue.Queue[int] = queue.Queue()
+    finished: queue.Queue[None] = queue.Queue()
+    left = 0
+
+    def hold(trainer: Engine, _generation: int) -> None:
+        @trainer.on(Events.ITERATION_STARTED)
+        def _wait(_: Engine) -> None:
+            nonlocal left
+            while left == 0:
+                left = asked.get()
+
+        @trainer.on(Events.ITERATION_COMPLETED)
+        def _count(_: Engine) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                finished.put(None)
+
+    def grow() -> None:
+        common = [f"data.root={folder}", f"training.precision={precision}", "succession.generations=1"]
+        founder = None
+        if taught:
+            lineage.grow("cifar100-resnet20", overrides=[*common, "training.epochs=0"], generations=0)
+            founder = find_version("models:/cifar100-resnet20/1")
+        recipe = load_recipe("cifar100-resnet20", [*common, "training.epochs=9", *settings])
+        Succession(recipe, read_material(recipe), Silent(), founder=founder, attach=hold).run()
+
+    threading.Thread(target=grow, daemon=True).start()
+
+    def run(steps: int) -> None:
+        asked.put(steps)
+        finished.get()
+
+    return run
+
+
+def bare(folder: str, precision: str) -> Steps:
+    """A loop by hand with the same tricks: views on tensors, channels_last, a folded teacher."""
+    from lineage.training.teachers import fold
+    from lineage.vision.augmentation import Augmentation, Normalisation, crop_and_flip, random_bits
+    from lineage.vision.datasets import load_dataset
+    from lineage.vision.networks import build_network
+
+    data = load_dataset("cifar100", folder)
+    shape, train = data.description.input_shape, data.train
+    student, teacher = (
+        build_network("resnet20", 100, shape).to(memory_format=torch.channels_last) for _ in range(2)
+    )
+    teacher = fold(teacher, shape).to(memory_format=torch.channels_last).requires_grad_(False)
+    optimizer = torch.optim.SGD(
+        student.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True
+    )
+    normalise = Normalisation(data.description.mean, data.description.std, 32, 32)
+    how = Augmentation(4, "zeros", True)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for epoch in range(MANY):
+            order = torch.randperm(len(train.labels))
+            for rows in order.split(BATCH)[:-1]:
+                bits = random_bits(0, torch.tensor(epoch), rows)
+                yield normalise(crop_and_flip(train.pixels, rows, bits, how)), train.labels[rows]  # type: ignore[union-attr]
+
+    given = batches()
+    student.train()
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            images, labels = next(given)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                with torch.inference_mode():
+                    target = teacher(images)
+                logits = student(images)
+            target, logits = target.float().clone(), logits.float()
+            divergence = F.kl_div(
+                (logits / TEMPERATURE).log_softmax(1),
+                (target / TEMPERATURE).log_softmax(1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            loss = LABEL_WEIGHT * F.cross_entropy(logits, labels)
+            loss = loss + (1 - LABEL_WEIGHT) * TEMPERATURE**2 * divergence
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def distill(folder: str, precision: str) -> Steps:
+    """torchdistill through its own boxes, with torchvision's transforms on Pillow's images."""
+    from PIL import Image
+    from torch.utils.data import Dataset
+    from torchdistill.core.distillation import get_distillation_box
+    from torchdistill.models.classification.resnet import resnet20
+    from torchvision import transforms
+
+    from lineage.vision.datasets import load_dataset
+
+    data = load_dataset("cifar100", folder)
+    pixels, labels = data.train.pixels.numpy(), data.train.labels.tolist()  # type: ignore[union-attr]
+
+    class Cifar(Dataset[tuple[Tensor, int]]):
+        """As torchvision's CIFAR100 gives its images."""
+
+        transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(data.description.mean, data.description.std),
+            ]
+        )
+
+        def __len__(self) -> int:
+            return len(labels)
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return self.transform(Image.fromarray(pixels[index])), labels[index]
+
+    paths = {"student_module_path": "fc", "teacher_module_path": "fc"}
+    criterion = {
+        "key": "KDLoss",
+        "kwargs": paths
+        | {"student_module_io": "output", "teacher_module_io": "output"}
+        | {"temperature": TEMPERATURE, "alpha": LABEL_WEIGHT, "reduction": "batchmean"},
+    }
+    config = {
+        "num_epochs": 1,
+        "train_data_loader": {
+            "dataset_id": "train",
+            "sampler": {"class_or_func": torch.utils.data.RandomSampler},
+            "kwargs": {"batch_size": BATCH, "num_workers": 0, "drop_last": True},
+        },
+        "teacher": {
+            "forward_proc": "forward_batch_only",
+            "forward_hook": {"output": ["fc"]},
+            "requires_grad": False,
+        },
+        "student": {
+            "forward_proc": "forward_batch_only",
+            "forward_hook": {"output": ["fc"]},
+            "requires_grad": True,
+        },
+        "optimizer": {
+            "key": "SGD",
+            "kwargs": {"lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY, "nesterov": True},
+        },
+        "criterion": {
+            "key": "WeightedSumLoss",
+            "kwargs": {"sub_terms": {"kd": {"criterion": criterion, "weight": 1.0}}},
+        },
+    }
+    box = get_distillation_box(
+        resnet20(num_classes=100),
+        resnet20(num_classes=100),
+        {"train": Cifar()},
+        config,
+        torch.device("cpu"),
+        None,
+        False,
+        1,
+    )
+    box.pre_epoch_process(epoch=0)
+
+    def batches() -> Iterator[Any]:
+        while True:
+            yield from box.train_data_loader
+
+    given = batches()
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            images, targets, *more = next(given)
+            box.pre_forward_process()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = box.forward_process(images, targets, more[0] if more else None)
+            box.post_forward_process(loss=loss)
+
+    return run
+
+
+def forwards(folder: str, precision: str, who: str) -> Steps:
+    """The forward pass alone, of a folded teacher or of a student that learns."""
+    from lineage.training.teachers import fold
+    from lineage.vision.networks import build_network
+
+    network: nn.Module = build_network("resnet20", 100, (3, 32, 32)).to(memory_format=torch.channels_last)
+    if who == "teacher":
+        network = fold(network, (3, 32, 32)).to(memory_format=torch.channels_last).requires_grad_(False)
+    images = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    network.train(who == "student")
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            with (
+                torch.inference_mode(who == "teacher"),
+                torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+            ):
+                network(images)
+
+    return run
+
+
+KINDS: dict[str, Callable[[str, str], Steps]] = {
+    "live": lambda folder, precision: ours(folder, precision, True),
+    "stored": lambda folder, precision: ours(
+        folder, precision, True, "student.signals=stored", "student.views=1"
+    ),
+    "plain": lambda folder, precision: ours(folder, precision, False, "patriarch.objective=strict"),
+    "bare": bare,
+    "torchdistill": distill,
+    "teacher": lambda folder, precision: forwards(folder, precision, "teacher"),
+    "student": lambda folder, precision: forwards(folder, precision, "student"),
+}
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
+    name, data_folder, given_precision = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as home:
+        os.chdir(home)
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(home) / 'mlflow.db'}"
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+        os.environ["LINEAGE_HOME"] = str(Path(home) / ".lineage")
+        torch.manual_seed(0)
+        compete(KINDS[name](data_folder, given_precision))

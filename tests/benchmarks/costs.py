@@ -1,0 +1,175 @@
+"""What the machinery costs: start-up, drawing, a generation without training, MLflow, many generations."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from common import Row, child, row
+
+COMMAND = [str(Path(sys.executable).with_name("lineage"))]
+TINY = ["network.width=4", "training.warmup_epochs=0"]
+
+GROWN = """
+import json, time, lineage
+from lineage.succession import Succession
+tiny = ["network.width=4", "training.warmup_epochs=0", "training.epochs=0"]
+lineage.grow("digits", generations=0, overrides=tiny)
+seconds = {}
+for seed in range(1, 8):
+    started = time.perf_counter()
+    lineage.grow("digits", generations=0, seeds=[seed], overrides=tiny)
+    seconds[seed] = time.perf_counter() - started
+print(json.dumps(seconds))
+"""
+
+MANY = """
+import json, time
+from pathlib import Path
+import lineage
+from lineage.report.progress import Silent
+def resident():
+    line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+class Watch(Silent):
+    def __init__(self):
+        self.times, self.memory = [], []
+    def completed(self, version):
+        self.times.append(time.perf_counter())
+        self.memory.append(resident())
+watch = Watch()
+lineage.grow("digits", generations=100, reporter=watch,
+    overrides=["network.width=4", "training.warmup_epochs=0", "training.epochs=1", "data.train_samples=400"])
+t = [b - a for a, b in zip(watch.times, watch.times[1:])]
+print(json.dumps({"first": sum(t[5:25]) / 20, "last": sum(t[-20:]) / 20,
+    "memory_first": watch.memory[10], "memory_last": watch.memory[-1]}))
+"""
+
+REGISTRY = """
+import json, sys, time
+import lineage, lineage.growth, lineage.succession
+from lineage.registry.runs import GenerationRun
+spent, depth = 0.0, 0
+def timed(function):
+    def call(*arguments, **keywords):
+        global spent, depth
+        depth += 1
+        started = time.perf_counter()
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            depth -= 1
+            if depth == 0:
+                spent += time.perf_counter() - started
+    return call
+for module, names in (
+    (lineage.succession, ("find_or_lock", "open_run", "register_network", "pull_network")),
+    (lineage.growth, ("connect", "_keep_drawing")),
+):
+    for name in names:
+        setattr(module, name, timed(getattr(module, name)))
+GenerationRun.log_epoch = timed(GenerationRun.log_epoch)
+started = time.perf_counter()
+lineage.grow("cifar100-small", generations=1, 
+    overrides=[f"data.root={sys.argv[1]}", "data.train_samples=8000"])
+whole = time.perf_counter() - started
+print(json.dumps({"spent": spent / 2, "whole": whole / 2}))
+"""
+
+
+@contextmanager
+def _home() -> Iterator[Path]:
+    """A working folder with a store of its own, in use."""
+    before = Path.cwd()
+    folder = Path(tempfile.mkdtemp())
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
+    try:
+        yield folder
+    finally:
+        os.chdir(before)
+        shutil.rmtree(folder)
+
+
+def start(data: Path, rounds: int) -> list[Row]:
+    """Whole processes: the help, and the tree of large families."""
+    rows = [row("lineage --help", _seconds(["--help"], 5), " s", at_most=0.3)]
+    with _home() as home:
+        tiny = [word for setting in TINY for word in ("--set", setting)]
+        grow = [*COMMAND, "grow", "digits", "--generations", "1", "--set", "training.epochs=1", *tiny]
+        subprocess.run(grow, check=True, capture_output=True)
+        for size, bar in ((300, 2.5), (10_000, 6.0)):
+            _multiply(home / "mlflow.db", size)
+            found = _seconds(["tree", "digits"], 5)
+            rows.append(row(f"lineage tree of {size:,} versions", found, " s", at_most=bar))
+    return rows
+
+
+def machinery(data: Path, rounds: int) -> list[Row]:
+    """What a generation costs beside its training."""
+    with _home():
+        empty = child(GROWN)
+    with _home():
+        share = child(REGISTRY, str(data))
+    with _home():
+        many = child(MANY)
+    return [
+        row("a generation of 0 epochs", list(empty.values()), " s", at_most=1.0),
+        row(
+            f"MLflow's share of {share['whole']:.0f}-s generations of 8 epochs",
+            [100 * share["spent"] / share["whole"]],
+            " %",
+            1,
+            at_most=2.0,
+        ),
+        row(
+            "seconds a generation, 81st to 100th / 6th to 25th",
+            [many["last"] / many["first"]],
+            " ×",
+            at_most=1.2,
+        ),
+        row(
+            "peak memory after 100 generations, above that after 10",
+            [many["memory_last"] - many["memory_first"]],
+            " MB",
+            0,
+            at_most=50,
+        ),
+    ]
+
+
+def _seconds(arguments: Sequence[str], times: int) -> list[float]:
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        subprocess.run([*COMMAND, *arguments], check=True, capture_output=True)
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def _multiply(file: Path, size: int) -> None:
+    """Make the family large: copies of its second version, in chains of ten."""
+    with closing(sqlite3.connect(file)) as database, database:
+        for table in ("model_versions", "model_version_tags"):
+            database.execute(f"DELETE FROM {table} WHERE version > 2")
+            cursor = database.execute(f"SELECT * FROM {table} WHERE version = 2")
+            columns = [column[0] for column in cursor.description]
+            rows = [dict(zip(columns, values, strict=True)) for values in cursor]
+            copies = (_copy(one, number) for number in range(3, size + 1) for one in rows)
+            places = ", ".join(f":{column}" for column in columns)
+            database.executemany(f"INSERT INTO {table} VALUES ({places})", copies)
+
+
+def _copy(values: dict[str, object], number: int) -> dict[str, object]:
+    changed = values | {"version": number}
+    if values.get("key") == "lineage.teacher":
+        changed["value"] = f"digits/{number - 1 if number % 10 else 1}"
+    elif values.get("key") == "lineage.key":
+        changed["value"] = f"{number:064x}"
+    return changed
