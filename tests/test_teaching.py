@@ -118,6 +118,27 @@ def test_fewer_views_come_again_and_are_part_of_those_that_are_stored(grow: Grow
     assert diary.views == [4]
 
 
+def test_trials_of_a_study_share_them(home: Path, tiny_settings: tuple[str, ...]) -> None:
+    result = lineage.study(
+        "digits",
+        name="s",
+        overrides=[*tiny_settings, STORED, "succession.generations=1", "study.sampler=grid"],
+        space=["temperature=1,4", "label_weight=0.2,0.8"],
+    )
+    assert result.count("COMPLETE") == 4
+    runs = mlflow.search_runs(experiment_names=["s"], filter_string="tags.`lineage.kind` = 'signals'")
+    assert len(runs) == 1
+    assert len(tags_of("s")) == 1
+
+
+def test_ensemble_teaches_by_stored_signals(grow: Grow, diary: Diary) -> None:
+    grow()
+    lineage.ensemble(["models:/digits/1", "models:/digits/2"], name="digits")
+    lineage.grow(teacher="models:/digits/3", overrides=[STORED], reporter=diary)
+    assert diary.views == [2, 2]
+    assert len(tags_of(version=3)) == 1
+
+
 def test_more_views_than_are_stored_are_computed(grow: Grow, diary: Diary) -> None:
     grow("training.epochs=4", "student.views=2")
     grow("training.epochs=4")
