@@ -6,19 +6,19 @@ import pwd
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from large import multiply_family
 from sqlalchemy import create_engine, text
 
 if TYPE_CHECKING:
@@ -293,35 +293,7 @@ def postgres_server(
 @pytest.fixture(scope="session")
 def multiply() -> Callable[[str, str, int], None]:
     """Makes a family in an sqlite store large: copies of its second version, in chains of ten."""
-    return _multiply
-
-
-def _multiply(uri: str, name: str, num_versions: int) -> None:
-    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
-        for table in ("model_versions", "model_version_tags"):
-            cursor = database.execute(f"SELECT * FROM {table} WHERE name = ? AND version = 2", [name])
-            columns = [column[0] for column in cursor.description]
-            rows = [dict(zip(columns, row, strict=True)) for row in cursor]
-            copies = (_copy(row, number, name) for number in range(3, num_versions + 1) for row in rows)
-            places = ", ".join(f":{column}" for column in columns)
-            database.executemany(f"INSERT INTO {table} VALUES ({places})", copies)
-        (word,) = database.execute(
-            "SELECT value FROM registered_model_tags WHERE name = ? AND key LIKE 'lineage.log.%' LIMIT 1",
-            [name],
-        ).fetchone()
-        database.executemany(
-            "INSERT INTO registered_model_tags (name, key, value) VALUES (?, ?, ?)",
-            ((name, f"lineage.log.20260101T000000.{number:06d}Z-0", word) for number in range(num_versions)),
-        )
-
-
-def _copy(row: dict[str, Any], number: int, name: str) -> dict[str, Any]:
-    changed = row | {"version": number}
-    if row.get("key") == "lineage.teacher":
-        changed["value"] = f"{name}/{number - 1 if number % 10 else 1}"
-    elif row.get("key") == "lineage.key":
-        changed["value"] = f"{number:064x}"
-    return changed
+    return multiply_family
 
 
 @pytest.fixture

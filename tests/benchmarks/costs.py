@@ -2,16 +2,16 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from common import Row, child, row
+from large import multiply_family
 
 COMMAND = [str(Path(sys.executable).with_name("lineage"))]
 TINY = ["network.width=4", "training.warmup_epochs=0"]
@@ -76,7 +76,7 @@ for module, names in (
         setattr(module, name, timed(getattr(module, name)))
 GenerationRun.log_epoch = timed(GenerationRun.log_epoch)
 started = time.perf_counter()
-lineage.grow("cifar100-small", generations=1, 
+lineage.grow("cifar100-small", generations=1,
     overrides=[f"data.root={sys.argv[1]}", "data.train_samples=8000"])
 whole = time.perf_counter() - started
 print(json.dumps({"spent": spent / 2, "whole": whole / 2}))
@@ -104,8 +104,10 @@ def start(data: Path, rounds: int) -> list[Row]:
         tiny = [word for setting in TINY for word in ("--set", setting)]
         grow = [*COMMAND, "grow", "digits", "--generations", "1", "--set", "training.epochs=1", *tiny]
         subprocess.run(grow, check=True, capture_output=True)
+        kept = (home / "mlflow.db").read_bytes()
         for size, bar in ((300, 2.5), (10_000, 6.0)):
-            _multiply(home / "mlflow.db", size)
+            (home / "mlflow.db").write_bytes(kept)
+            multiply_family(f"sqlite:///{home / 'mlflow.db'}", "digits", size)
             found = _seconds(["tree", "digits"], 5)
             rows.append(row(f"lineage tree of {size:,} versions", found, " s", at_most=bar))
     return rows
@@ -151,25 +153,3 @@ def _seconds(arguments: Sequence[str], times: int) -> list[float]:
         subprocess.run([*COMMAND, *arguments], check=True, capture_output=True)
         taken.append(time.perf_counter() - started)
     return taken
-
-
-def _multiply(file: Path, size: int) -> None:
-    """Make the family large: copies of its second version, in chains of ten."""
-    with closing(sqlite3.connect(file)) as database, database:
-        for table in ("model_versions", "model_version_tags"):
-            database.execute(f"DELETE FROM {table} WHERE version > 2")
-            cursor = database.execute(f"SELECT * FROM {table} WHERE version = 2")
-            columns = [column[0] for column in cursor.description]
-            rows = [dict(zip(columns, values, strict=True)) for values in cursor]
-            copies = (_copy(one, number) for number in range(3, size + 1) for one in rows)
-            places = ", ".join(f":{column}" for column in columns)
-            database.executemany(f"INSERT INTO {table} VALUES ({places})", copies)
-
-
-def _copy(values: dict[str, object], number: int) -> dict[str, object]:
-    changed = values | {"version": number}
-    if values.get("key") == "lineage.teacher":
-        changed["value"] = f"digits/{number - 1 if number % 10 else 1}"
-    elif values.get("key") == "lineage.key":
-        changed["value"] = f"{number:064x}"
-    return changed

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+sys.path.append(str(Path(__file__).parents[1]))  # large.py
+
 from common import Row
 from costs import machinery, start
 from loading import at_rest, memory_path, streamed
