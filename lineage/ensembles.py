@@ -12,7 +12,7 @@ from lineage.errors import RegistryError, UsageError
 from lineage.evaluation.ensemble import score_prefixes
 from lineage.registry.ancestry import Member, Version
 from lineage.registry.artifacts import ENSEMBLE
-from lineage.registry.families import find_version, read_ancestors, read_family
+from lineage.registry.families import find_key, find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version, weights_digest
 from lineage.registry.runs import start_run
 from lineage.registry.store import ensure_experiment
@@ -146,7 +146,7 @@ def _register(
     )
     depends_on = [[member.weights_sha256, member.weight] for member in members]
     key = hashlib.sha256(json.dumps([ENSEMBLE, copy, depends_on]).encode()).hexdigest()
-    existing = read_family(name, missing_ok=True).with_key(key)
+    existing = find_key(name, key)
     if existing is not None:
         return existing
     newest = models[-1]

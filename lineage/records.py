@@ -6,7 +6,7 @@ from lineage.errors import NotFoundError
 from lineage.plan import Plan
 from lineage.recipe import flatten
 from lineage.registry.ancestry import Version
-from lineage.registry.families import read_family
+from lineage.registry.families import find_key
 from lineage.registry.flavor import LoadedModel, weights_digest
 from lineage.registry.runs import GenerationRun, resume_run, start_run
 from lineage.registry.store import ensure_experiment
@@ -17,7 +17,7 @@ _RUN_FILE = "run_id"
 
 def find_registered(plan: Plan) -> Version | None:
     """The version that holds the plan's key."""
-    return read_family(plan.recipe.model.name, missing_ok=True).with_key(plan.key)
+    return find_key(plan.recipe.model.name, plan.key)
 
 
 def find_and_settle(plan: Plan) -> Version | None:

@@ -15,7 +15,7 @@ from mlflow.models import Model
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.registry.ancestry import Version
-from lineage.registry.families import read_family
+from lineage.registry.families import find_key
 from lineage.registry.flavor import FLAVOR_NAME, LoadedModel, weights_digest
 from lineage.registry.runs import start_run
 from lineage.registry.store import connect, ensure_experiment, translated_errors
@@ -68,7 +68,7 @@ def fetch_program(uri: str, input_shape: tuple[int, int, int], trust_pickle: boo
 
 def find_adopted(name: str, key: str) -> Version | None:
     """The version of ``name`` with that key, which need not be adopted again."""
-    return read_family(name, missing_ok=True).with_key(key)
+    return find_key(name, key)
 
 
 def adoption_key(model: LoadedModel) -> str:

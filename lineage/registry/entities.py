@@ -129,6 +129,12 @@ def search_versions(condition: str) -> list[ModelVersion]:
             return found
 
 
+def has_key(name: str, key: str) -> bool:
+    """Whether ``name`` has a version with that tag: a search that does not grow with the family."""
+    found = search_versions(f"{_named(name)} AND tags.`{TAG}key` = '{key}'")
+    return any(entity.name == name for entity in found)
+
+
 def students_elsewhere(name: str) -> list[ModelVersion]:
     """Versions of other registered models whose teacher is one of ``name``, oldest first."""
     pattern = f"{filter_text(name)}/%"

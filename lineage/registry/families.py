@@ -8,7 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 from lineage.errors import IntegrityError, NotFoundError, UsageError, suggestion
 from lineage.registry.ancestry import Family, Version, from_model_version
 from lineage.registry.circles import require_no_circle
-from lineage.registry.entities import model_versions
+from lineage.registry.entities import has_key, model_versions
 from lineage.registry.store import safe_uri, translated_errors
 
 _URI = re.compile(r"models:/(?P<name>[^/:]+)(/(?P<version>\d+)|@(?P<alias>[\w-]+))")
@@ -29,6 +29,16 @@ def read_family(name: str, missing_ok: bool = False) -> Family:
         RegistryError: If the store does not answer.
     """
     return family_of(name, model_versions(name, missing_ok))
+
+
+@translated_errors()
+def find_key(name: str, key: str) -> Version | None:
+    """The version of ``name`` that holds a generation's key; a family that has none is not read for it.
+
+    Raises:
+        RegistryError: If the store does not answer.
+    """
+    return read_family(name, missing_ok=True).with_key(key) if has_key(name, key) else None
 
 
 def read_ancestors(version: Version) -> tuple[Version, ...]:
