@@ -24,7 +24,7 @@ from lineage.registry.signals import (
     start_signals_run,
 )
 from lineage.training.checkpoints import Checkpoint, state_home
-from lineage.training.devices import in_turns, is_main_process, on_main_process
+from lineage.training.devices import in_turns, is_first_on_machine, is_main_process, on_main_process
 from lineage.training.recording import record_signals
 from lineage.training.signals import SignalFolder, SignalForm, StoredSignals
 
@@ -80,9 +80,10 @@ class Teaching:
             if is_main_process():
                 self.claims.release(self.key)
             self.checkpoint.release()
+        verify = is_first_on_machine()
         if entry is None:  # they could not be kept in the registry
-            return StoredSignals(self._folder)
-        return in_turns(lambda: StoredSignals(fetch_signals(entry, self._folder)))
+            return StoredSignals(self._folder, verify)
+        return in_turns(lambda: StoredSignals(fetch_signals(entry, self._folder), verify))
 
     @property
     def _folder(self) -> Path:

@@ -5,7 +5,10 @@ Loading a model thus downloads none of them, while whoever is taught by the vers
 
 import json
 import shutil
+import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import LifecycleStage, Metric, RunStatus
 
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.registry.ancestry import TAG, Version
@@ -62,11 +65,10 @@ def find_signals(version: Version, digest: str) -> SignalsEntry | None:
             f"The tag {name} of {version.uri} must be what lineage wrote, but was altered: {error}; delete it"
             " in MLflow to have the signals computed again."
         ) from error
-    try:
-        stage = client.get_run(entry.run_id).info.lifecycle_stage
-    except mlflow.exceptions.MlflowException:
-        return None
-    return entry if stage == "active" else None
+    with suppress(NotFoundError), translated_errors():
+        if client.get_run(entry.run_id).info.lifecycle_stage == LifecycleStage.ACTIVE:
+            return entry
+    return None
 
 
 @translated_errors()
@@ -96,7 +98,8 @@ def keep_signals(
     """Log the files in ``folder`` to the entry's run, close it, and name it in a tag of ``version``."""
     client = MlflowClient()
     client.log_artifacts(entry.run_id, str(folder), FOLDER)
-    client.log_batch(entry.run_id, [Metric(name, value, 0, 0) for name, value in metrics.items()])
+    now = int(time.time() * 1000)
+    client.log_batch(entry.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
     client.set_model_version_tag(
         version.name,
         str(version.version),
@@ -114,9 +117,9 @@ def fetch_signals(entry: SignalsEntry, folder: Path) -> Path:
         NotFoundError: If the store holds them no more.
         RegistryError: If it does not answer.
     """
-    place = urlsplit(MlflowClient().get_run(entry.run_id).info.artifact_uri)
-    if place.scheme in ("", "file"):
-        found = Path(unquote(place.path)) / FOLDER
+    artifacts = urlsplit(MlflowClient().get_run(entry.run_id).info.artifact_uri)
+    if artifacts.scheme in ("", "file"):
+        found = Path(unquote(artifacts.path)) / FOLDER
         if not found.is_dir():
             raise NotFoundError(
                 f"Run {entry.run_id} must hold the teacher's signals in {found}, but does not; delete"
@@ -124,10 +127,14 @@ def fetch_signals(entry: SignalsEntry, folder: Path) -> Path:
             )
         return found
     if not folder.is_dir():
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        mlflow.artifacts.download_artifacts(run_id=entry.run_id, artifact_path=FOLDER, dst_path=str(partial))
-        (partial / FOLDER).rename(folder)
-        partial.rmdir()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
+        try:
+            mlflow.artifacts.download_artifacts(
+                run_id=entry.run_id, artifact_path=FOLDER, dst_path=str(place)
+            )
+            with suppress(OSError):  # another process was faster
+                (place / FOLDER).rename(folder)
+        finally:
+            shutil.rmtree(place)
     return folder

@@ -96,6 +96,11 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_first_on_machine() -> bool:
+    """Whether this process is the first of its machine."""
+    return is_main_process() or os.environ.get("LOCAL_RANK") == "0"
+
+
 def on_main_process(action: Callable[[], T]) -> T:
     """Run ``action`` on rank 0 and give its result, or its error, to every rank.
 
@@ -131,7 +136,7 @@ def in_turns(action: Callable[[], T]) -> T:
     """
     if idist.get_world_size() == 1:
         return action()
-    turn = 0 if is_main_process() else 1 if os.environ.get("LOCAL_RANK") == "0" else 2
+    turn = 0 if is_main_process() else 1 if is_first_on_machine() else 2
     results: list[T] = []
     for now in range(3):
         errors: list[LineageError] = []

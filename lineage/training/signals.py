@@ -107,19 +107,20 @@ class StoredSignals:
 
     Args:
         folder: In the layout above, complete.
+        verify: Whether to compare the digests of the files, which reads them once.
 
     Raises:
         NotFoundError: If a file is missing.
         IntegrityError: If a file was altered, or a later version of the tool wrote it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verify: bool = True) -> None:
         self.folder = folder
         structure = _read_structure(folder)
         self.form = SignalForm(**structure["form"])
         self.num_views: int = structure["views"]
         for name, digest in structure["sha256"].items():
-            if file_digest(_file(folder, name)) != digest:
+            if verify and file_digest(_file(folder, name)) != digest:
                 raise IntegrityError(
                     f"{folder / name} must be as it was stored, but its digest is another one; delete the"
                     " folder to have it fetched or computed again."
@@ -195,7 +196,7 @@ class SignalFolder:
             array = self._open(name, dtype, width)
             array[view - 1] = values[name].to("cpu", dtype).numpy()
             array.flush()
-        self._progress.write_text(str(view))
+        _write_whole(self._progress, str(view))
 
     def finish(self, predictions: Mapping[PartName, Tensor]) -> None:
         """Add the classes that the teacher predicts for each part, and the digests of all files."""
@@ -209,7 +210,7 @@ class SignalFolder:
             "sha256": {name: file_digest(self.folder / name) for name in names},
         }
         self._progress.unlink(missing_ok=True)
-        (self.folder / STRUCTURE_FILE).write_text(json.dumps(structure, indent=1))
+        _write_whole(self.folder / STRUCTURE_FILE, json.dumps(structure, indent=1))
 
     @property
     def _progress(self) -> Path:
@@ -228,6 +229,13 @@ def file_digest(path: Path) -> str:
     """SHA-256, in hexadecimal, of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all, whenever the process is killed."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _read_structure(folder: Path) -> dict[str, Any]:
