@@ -267,6 +267,7 @@ def _decode_all(part: arrow.Dataset, column: str, shape: tuple[int, ...]) -> Ten
                 return None
             pixels[row] = image
             row += 1
+    pa.default_memory_pool().release_unused()  # what was read lies in the pool until then
     return torch.from_numpy(pixels)
 
 

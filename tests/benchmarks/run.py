@@ -26,7 +26,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data" / "cifar100"
 Section = Callable[[Path, int], list[Row]]
 SECTIONS: dict[str, tuple[str, list[Section]]] = {
     "training": ("Training, ResNet-20 taught by ResNet-20, CIFAR-100, batches of 128", [training, teacher]),
-    "study": ("Students that share a teacher, 3 epochs of 2,560 images each", [study]),
+    "study": ("Students that share a teacher, 3 epochs of 1,280 images each", [study]),
     "loading": ("Loading", [memory_path, streamed, at_rest]),
     "costs": ("Start and idle costs", [start, machinery]),
 }

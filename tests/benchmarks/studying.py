@@ -8,7 +8,7 @@ from common import Row, child, ratios, row
 from pyarrow import parquet
 
 TRIALS, AT_A_TIME = 16, 4
-EPOCHS, IMAGES, TEST_IMAGES = 3, 2560, 1000
+EPOCHS, IMAGES, TEST_IMAGES = 3, 1280, 500
 
 PATRIARCH = """
 import json, sys, lineage
