@@ -4,13 +4,13 @@ Data go to standard output, progress and errors to standard error. Heavy librari
 commands that need them, so that ``lineage --help`` answers at once.
 """
 
-import atexit
-import gc
 import logging
 import os
 import signal
 import sys
+import time
 import warnings
+from contextlib import suppress
 from types import FrameType
 
 import typer
@@ -28,6 +28,7 @@ from lineage.cli.ui import ui
 from lineage.errors import LAUNCHED, LineageError, LostProcessError
 
 _INTERRUPTED = 130
+_SECONDS_TO_TELL = 10
 
 app = typer.Typer(
     help="Train neural networks in generations and remember the family in the MLflow registry.",
@@ -61,7 +62,6 @@ app.command(hidden=True)(study_worker)
 
 def main() -> None:
     """Run the command line; a ``LineageError`` becomes one line and its exit code."""
-    _collect_less_garbage()
     _quieten_libraries()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -70,6 +70,7 @@ def main() -> None:
         if isinstance(error, LostProcessError) and LAUNCHED in os.environ:
             sys.exit(error.untold_exit_code)
         _complain(f"Error: {error}")
+        _let_the_first_tell()
         sys.exit(error.exit_code)
     except SystemExit as stop:
         # What Typer makes of a KeyboardInterrupt, without a word; of several processes, their parent tells it
@@ -84,14 +85,11 @@ def _complain(line: str) -> None:
         typer.echo(line, err=True)
 
 
-def _collect_less_garbage() -> None:
-    """Look for garbage less often, and not at the end.
-
-    Imports, and families of thousands of versions, are millions of objects that all stay: a process that
-    reads such a family and ends spends a quarter of its time going through them in vain.
-    """
-    gc.set_threshold(200_000, 50, 1000)
-    atexit.register(gc.freeze)
+def _let_the_first_tell() -> None:
+    """Stay a little, unless this is rank 0: a launcher ends all others as soon as one has left."""
+    if not is_first_process():
+        with suppress(KeyboardInterrupt):
+            time.sleep(_SECONDS_TO_TELL)
 
 
 def _quieten_libraries() -> None:

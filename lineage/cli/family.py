@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, Overrides, VersionUri, print_json, print_rich, print_text
+from lineage.cli.output import (
+    AsJson,
+    Overrides,
+    VersionUri,
+    collect_less_garbage,
+    print_json,
+    print_rich,
+    print_text,
+)
 from lineage.errors import UsageError
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registered model.")]
@@ -23,6 +31,7 @@ def tree(
     """Draw a family: patriarchs, and under each teacher its students."""
     if as_json + dot + mermaid + (html is not None) > 1:
         raise UsageError("At most one of --json, --dot, --mermaid and --html may be given, but got several.")
+    collect_less_garbage()
     if html is not None:
         _write_html(model, html)
         return

@@ -1,5 +1,7 @@
 """What all commands share: options by name, and where things are printed."""
 
+import atexit
+import gc
 import json
 import os
 from typing import Annotated, Any
@@ -14,6 +16,16 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; may be repeated."),
 ]
 VersionUri = Annotated[str, typer.Argument(metavar="URI", help="models:/NAME/VERSION or models:/NAME@ALIAS.")]
+
+
+def collect_less_garbage() -> None:
+    """Look for garbage less often, and not at the end.
+
+    Imports, and families of thousands of versions, are millions of objects that all stay: a process that
+    reads such a family and ends spends a quarter of its time going through them in vain.
+    """
+    gc.set_threshold(200_000, 50, 1000)
+    atexit.register(gc.freeze)
 
 
 def is_first_process() -> bool:

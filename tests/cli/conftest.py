@@ -1,5 +1,6 @@
 """The command line in this process: importing torch and MLflow takes seconds a process."""
 
+import gc
 import logging
 import signal
 import subprocess
@@ -21,6 +22,7 @@ def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
         stdout, stderr = StringIO(), StringIO()
         on_termination = signal.getsignal(signal.SIGTERM)
+        thresholds = gc.get_threshold()
         levels = {name: logging.getLogger(name).level for name in ("ignite", "accelerate", "torch")}
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             patch.setattr(sys, "argv", ["lineage", *arguments])
@@ -28,6 +30,7 @@ def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
             with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
                 main()
         signal.signal(signal.SIGTERM, on_termination)
+        gc.set_threshold(*thresholds)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         code = stop.value.code or 0
