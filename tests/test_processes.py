@@ -170,10 +170,9 @@ def test_two_and_four_processes_take_the_steps_of_one(run_lineage: Callable[...,
 
 
 def processes_below(pid: int) -> list[int]:
-    """Its children, and theirs, that run ``lineage``, in the order in which they started."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    return [int(child) for child, parent, words in rows if int(parent) == pid and "lineage" in words]
+    """Its children that run ``lineage``, in the order in which they started."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child in children if b"lineage" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.fixture
