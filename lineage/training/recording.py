@@ -13,7 +13,7 @@ from lineage.errors import UsageError
 from lineage.training.devices import on_main_process
 from lineage.training.engines import make_evaluator
 from lineage.training.measurement import Part
-from lineage.training.signals import PartName, SignalFolder
+from lineage.training.signals import PartName, SignalFolder, SignalForm
 from lineage.training.teachers import LiveTeacher
 from lineage.vision.batches import Augmentation, Batch, evaluation_batches
 
@@ -49,16 +49,7 @@ def record_signals(
     accelerator = teacher.accelerator
     done = on_main_process(lambda: _prepare(folder))
     recorder = make_evaluator(accelerator, teacher.network, {}, len(train), autocast=True)
-    buffers = {
-        name: torch.zeros(len(train.images), width, device=accelerator.device, dtype=_reducible(dtype))
-        for name, (dtype, width) in folder.form.arrays.items()
-    }
-
-    @recorder.on(Events.ITERATION_COMPLETED)
-    def _collect(engine: Engine) -> None:
-        output = cast(dict[str, Tensor], engine.state.output)
-        for name, stored in folder.form.encode(output["logits"]).items():
-            buffers[name][output["indices"]] = stored.to(buffers[name].dtype)
+    buffers = _collected(recorder, folder.form, len(train.images), accelerator.device)
 
     def batches(view: int) -> DataLoader[Batch]:
         loader = evaluation_batches(
@@ -95,6 +86,22 @@ def record_signals(
         recorder.run(batches(done + 1), max_epochs=folder.num_views)
     predictions = {name: teacher.predictions(name, part)[part.indices] for name, part in others.items()}
     on_main_process(lambda: folder.finish(predictions))
+
+
+def _collected(recorder: Engine, form: SignalForm, rows: int, device: torch.device) -> dict[str, Tensor]:
+    """By the names of the form's arrays, tensors (rows, width) that each batch writes its images' rows of."""
+    buffers = {
+        name: torch.zeros(rows, width, device=device, dtype=_reducible(dtype))
+        for name, (dtype, width) in form.arrays.items()
+    }
+
+    @recorder.on(Events.ITERATION_COMPLETED)
+    def _collect(engine: Engine) -> None:
+        output = cast(dict[str, Tensor], engine.state.output)
+        for name, stored in form.encode(output["logits"]).items():
+            buffers[name][output["indices"]] = stored.to(buffers[name].dtype)
+
+    return buffers
 
 
 def _reducible(dtype: torch.dtype) -> torch.dtype:
