@@ -101,8 +101,9 @@ class ResidualBlock(nn.Module):
         """Feature maps (B, ``channels``, ⌈H / stride⌉, ⌈W / stride⌉)."""
         residual: Tensor = self.residual(x)
         if self.stride > 1 or self.new_channels:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
-        return F.relu(residual + x, inplace=True)
+            subsampled = F.avg_pool2d(x, 1, self.stride)  # a slice loses channels_last backwards
+            x = F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
+        return F.relu(residual.add_(x), inplace=True)
 
 
 def wide_resnet(

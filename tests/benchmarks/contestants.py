@@ -24,10 +24,10 @@ MANY = 100_000
 Steps = Callable[[int], None]
 
 
-def ours(folder: str, precision: str, taught: bool, *settings: str) -> Steps:
-    """The succession that ``lineage grow`` runs, with metrics, handlers, checkpoints and MLflow.
+def ours(folder: str, precision: str, taught: bool, *settings: str) -> None:
+    """Let the succession that ``lineage grow`` runs, with metrics, handlers, checkpoints and MLflow, compete.
 
-    It grows in a thread; a handler holds it after as many batches as were asked for.
+    It grows in the main thread, as a user's does; a handler holds it after as many batches as were asked for.
 
     Args:
         folder: Of the images.
@@ -60,31 +60,29 @@ def ours(folder: str, precision: str, taught: bool, *settings: str) -> Steps:
             if left == 0:
                 finished.put(None)
 
-    def grow() -> None:
-        common = [f"data.root={folder}", f"training.precision={precision}", "succession.generations=1"]
-        founder = None
-        if taught:
-            lineage.grow("cifar100-resnet20", overrides=[*common, "training.epochs=0"], generations=0)
-            founder = find_version("models:/cifar100-resnet20/1")
-        recipe = load_recipe("cifar100-resnet20", [*common, "training.epochs=9", *settings])
-        Succession(recipe, read_material(recipe), Silent(), founder=founder, attach=hold).run()
-
-    threading.Thread(target=grow, daemon=True).start()
-
     def run(steps: int) -> None:
         asked.put(steps)
         finished.get()
 
-    return run
+    threading.Thread(target=compete, args=(run,), daemon=True).start()
+    common = [f"data.root={folder}", f"training.precision={precision}", "succession.generations=1"]
+    founder = None
+    if taught:
+        lineage.grow("cifar100-resnet20", overrides=[*common, "training.epochs=0"], generations=0)
+        founder = find_version("models:/cifar100-resnet20/1")
+    recipe = load_recipe("cifar100-resnet20", [*common, "training.epochs=9", *settings])
+    Succession(recipe, read_material(recipe), Silent(), founder=founder, attach=hold).run()
 
 
 def bare(folder: str, precision: str) -> Steps:
-    """A loop by hand with the same tricks: views on tensors, channels_last, a folded teacher."""
+    """A loop by hand with the same tricks: views on tensors, channels_last, a folded teacher, memory kept."""
+    from lineage.training.devices import make_accelerator
     from lineage.training.teachers import fold
     from lineage.vision.augmentation import Augmentation, Normalisation, crop_and_flip, random_bits
     from lineage.vision.datasets import load_dataset
     from lineage.vision.networks import build_network
 
+    make_accelerator()  # has what a step frees kept for the next
     data = load_dataset("cifar100", folder)
     shape, train = data.description.input_shape, data.train
     student, teacher = (
@@ -223,11 +221,13 @@ def distill(folder: str, precision: str) -> Steps:
     return run
 
 
-def forwards(folder: str, precision: str, who: str) -> Steps:
+def forwards(precision: str, who: str) -> Steps:
     """The forward pass alone, of a folded teacher or of a student that learns."""
+    from lineage.training.devices import make_accelerator
     from lineage.training.teachers import fold
     from lineage.vision.networks import build_network
 
+    make_accelerator()
     network: nn.Module = build_network("resnet20", 100, (3, 32, 32)).to(memory_format=torch.channels_last)
     if who == "teacher":
         network = fold(network, (3, 32, 32)).to(memory_format=torch.channels_last).requires_grad_(False)
@@ -245,16 +245,16 @@ def forwards(folder: str, precision: str, who: str) -> Steps:
     return run
 
 
-KINDS: dict[str, Callable[[str, str], Steps]] = {
+KINDS: dict[str, Callable[[str, str], None]] = {
     "live": lambda folder, precision: ours(folder, precision, True),
     "stored": lambda folder, precision: ours(
         folder, precision, True, "student.signals=stored", "student.views=1"
     ),
     "plain": lambda folder, precision: ours(folder, precision, False, "patriarch.objective=strict"),
-    "bare": bare,
-    "torchdistill": distill,
-    "teacher": lambda folder, precision: forwards(folder, precision, "teacher"),
-    "student": lambda folder, precision: forwards(folder, precision, "student"),
+    "bare": lambda folder, precision: compete(bare(folder, precision)),
+    "torchdistill": lambda folder, precision: compete(distill(folder, precision)),
+    "teacher": lambda _, precision: compete(forwards(precision, "teacher")),
+    "student": lambda _, precision: compete(forwards(precision, "student")),
 }
 
 if __name__ == "__main__":
@@ -266,4 +266,4 @@ if __name__ == "__main__":
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         os.environ["LINEAGE_HOME"] = str(Path(home) / ".lineage")
         torch.manual_seed(0)
-        compete(KINDS[name](data_folder, given_precision))
+        KINDS[name](data_folder, given_precision)
