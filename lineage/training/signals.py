@@ -31,6 +31,7 @@ STRUCTURE_FILE = "signals.json"
 PartName = Literal["validation", "test"]
 
 _SCHEMA = 1
+_LOWEST_LOGIT = torch.finfo(torch.float16).min
 _SMALLEST_LOG = -60.0  # e⁻⁶⁰ is no probability any more, and 0 · ln 0 would be no number
 _BYTES = 2  # of each stored number
 
@@ -41,7 +42,7 @@ class SignalForm:
 
     Of all classes the logits are stored as float16, less their largest, which no softmax notices. At any
     temperature a probability p then comes back as q with |ln q - ln p| ≤ 2⁻¹¹ (ln C + ln p₁ - ln p), where p₁
-    is the largest; to first order, and where no logit lies 65,504 below the largest.
+    is the largest, to first order; a logit that lies more than 65,504 below the largest comes back there.
 
     Of the k largest classes, where all would take too much room, the logarithms of their probabilities and
     of the sum of the others are stored, at one temperature: these come back within 2⁻¹¹ of the logarithm,
@@ -83,7 +84,7 @@ class SignalForm:
         """What is stored of logits (B, C), by name; float16 or int64, and ``arrays`` wide."""
         logits = logits.float()
         if self.top is None:
-            return {"logits": (logits - logits.amax(1, keepdim=True)).half()}
+            return {"logits": (logits - logits.amax(1, keepdim=True)).clamp_min(_LOWEST_LOGIT).half()}
         assert self.temperature is not None
         log_probabilities = torch.log_softmax(logits / self.temperature, dim=1)
         largest, classes = log_probabilities.topk(self.top, dim=1)

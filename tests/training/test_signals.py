@@ -56,9 +56,10 @@ def test_largest_classes_and_the_sum_of_the_others_come_back_at_their_temperatur
     assert (total_variation <= rest + 1e-3).all()
 
 
-def test_certain_answer_gives_numbers() -> None:
+@pytest.mark.parametrize("height", [500, 1e6])
+def test_certain_answer_gives_numbers(height: float) -> None:
     logits = torch.zeros(1, CLASSES)
-    logits[0, 3] = 500
+    logits[0, 3] = height
     for form in (SignalForm(CLASSES), SignalForm(CLASSES, 5, 1.0)):
         found = came_back(form, logits)
         assert found.isfinite().all()
