@@ -5,6 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -68,19 +69,23 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 class Contestant:
     """A process that prepares itself and then does a number of steps when it is told to.
 
+    It works in an empty folder, which goes when it goes.
+
     Args:
         script: A file beside this one that calls ``compete``.
-        arguments: Its own.
+        arguments: Its own; paths among them absolute.
         environment: Variables beside those of this process.
     """
 
     def __init__(
         self, script: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
+        self._home = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            cwd=self._home.name,
             env=os.environ | dict(environment or {}),
             text=True,
         )
@@ -99,6 +104,7 @@ class Contestant:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+        self._home.cleanup()
 
     def _hear(self, word: str) -> str:
         assert self._process.stdout is not None

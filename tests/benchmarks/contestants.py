@@ -4,7 +4,6 @@ import logging
 import os
 import queue
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -260,10 +259,9 @@ KINDS: dict[str, Callable[[str, str], None]] = {
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     name, data_folder, given_precision = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as home:
-        os.chdir(home)
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(home) / 'mlflow.db'}"
-        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-        os.environ["LINEAGE_HOME"] = str(Path(home) / ".lineage")
-        torch.manual_seed(0)
-        KINDS[name](data_folder, given_precision)
+    home = Path.cwd()
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home / 'mlflow.db'}"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ["LINEAGE_HOME"] = str(home / ".lineage")
+    torch.manual_seed(0)
+    KINDS[name](data_folder, given_precision)

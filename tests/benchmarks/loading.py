@@ -1,6 +1,7 @@
 """Loading: images in memory, images that are streamed, and what data sets take at rest."""
 
 import shutil
+import statistics
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from common import Contestant, Row, child, hold_contest, row
 from PIL import Image
 
+BATCH = 128
 IMAGES_PER_CLASS, CLASSES = 60, 10
 STREAMED = IMAGES_PER_CLASS * CLASSES
 INDEX_CLASSES, INDEX_FILES = 1000, 1_280_000
@@ -51,15 +53,24 @@ print(json.dumps({"megabytes": resident() - before, "seconds": time.perf_counter
 
 
 def memory_path(data: Path, rounds: int) -> list[Row]:
-    """Crop, flip and normalise CIFAR images that lie in memory, on one core."""
+    """Crop, flip and normalise CIFAR images that lie in memory, on one core; and beside a training step."""
     found = child(VIEWS, str(data), "zeros", environment={"OMP_NUM_THREADS": "1"})
+    step = partial(Contestant, "contestants.py", ["plain", str(data), "bf16"])
+    seconds = hold_contest({"step": step}, rounds, steps=10, warm_up=10)["step"]
+    loading = 10 * BATCH / statistics.median(found.values())
     return [
         row(
             "crop, flip, normalise CIFAR on one core, images/s",
             list(found.values()),
             digits=0,
             at_least=50_000,
-        )
+        ),
+        row(
+            "the same / a ResNet-20's step in bfloat16 on all cores",
+            [100 * loading / one for one in seconds],
+            " %",
+            at_most=2,
+        ),
     ]
 
 
