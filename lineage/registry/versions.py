@@ -1,8 +1,9 @@
 """Model versions as generations: found, registered, with aliases and cards; imports no torch."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import mlflow
 from mlflow import MlflowClient
@@ -19,7 +20,7 @@ from lineage.registry.ancestry import SCHEMA, TAG, Family, Member, Version, from
 from lineage.registry.cards import card, family_card, mended
 from lineage.registry.circles import circle, require_no_circle
 from lineage.registry.entities import model_versions, students_elsewhere
-from lineage.registry.families import family_of, read_any, read_family
+from lineage.registry.families import family_of, read_any
 from lineage.registry.history import ALIAS, REGISTERED, Event, record
 from lineage.registry.store import connect, translated_errors
 
@@ -142,8 +143,17 @@ def settle(name: str) -> Family:
         text = mended(shown, version, family.teacher(version), students[version.id])
         if text != shown:
             client.update_model_version(name, str(version.version), description=text)
-    settled = all(held.get(alias) == version for alias, version in wanted.items())
-    return family if settled else read_family(name)
+    return _with_aliases(family, wanted)
+
+
+def _with_aliases(family: Family, moved: Mapping[str, Version | None]) -> Family:
+    """The family after aliases were moved, or taken away, as its next reader finds it."""
+
+    def pointing(version: Version) -> tuple[str, ...]:
+        here = {alias for alias, to in moved.items() if to is not None and to.version == version.version}
+        return tuple(sorted(here.union(version.aliases).difference(moved.keys() - here)))
+
+    return Family(family.name, tuple(replace(version, aliases=pointing(version)) for version in family))
 
 
 def settle_elsewhere(version: Version) -> None:

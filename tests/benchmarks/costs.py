@@ -75,6 +75,8 @@ for module, names in (
     for name in names:
         setattr(module, name, timed(getattr(module, name)))
 GenerationRun.log_epoch = timed(GenerationRun.log_epoch)
+lineage.grow("digits", generations=0, overrides=["training.epochs=0"])  # makes the store, which is not timed
+spent = 0.0
 started = time.perf_counter()
 lineage.grow("cifar100-small", generations=1,
     overrides=[f"data.root={sys.argv[1]}", "data.train_samples=8000"])
@@ -124,7 +126,7 @@ def machinery(data: Path, rounds: int) -> list[Row]:
     return [
         row("a generation of 0 epochs", list(empty.values()), " s", at_most=1.0),
         row(
-            f"MLflow's share of {share['whole']:.0f}-s generations of 8 epochs",
+            f"MLflow's share of {share['whole']:.0f}-s generations of 8 epochs, in a store that is there",
             [100 * share["spent"] / share["whole"]],
             " %",
             1,
