@@ -9,7 +9,7 @@ from lineage.cli.output import (
     AsJson,
     Overrides,
     VersionUri,
-    collect_less_garbage,
+    collect_no_garbage,
     print_json,
     print_rich,
     print_text,
@@ -31,7 +31,7 @@ def tree(
     """Draw a family: patriarchs, and under each teacher its students."""
     if as_json + dot + mermaid + (html is not None) > 1:
         raise UsageError("At most one of --json, --dot, --mermaid and --html may be given, but got several.")
-    collect_less_garbage()
+    collect_no_garbage()
     if html is not None:
         _write_html(model, html)
         return

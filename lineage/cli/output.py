@@ -18,13 +18,13 @@ Overrides = Annotated[
 VersionUri = Annotated[str, typer.Argument(metavar="URI", help="models:/NAME/VERSION or models:/NAME@ALIAS.")]
 
 
-def collect_less_garbage() -> None:
-    """Look for garbage less often, and not at the end.
+def collect_no_garbage() -> None:
+    """Let objects that refer to each other stay until the process ends, which is soon.
 
     Imports, and families of thousands of versions, are millions of objects that all stay: a process that
     reads such a family and ends spends a quarter of its time going through them in vain.
     """
-    gc.set_threshold(200_000, 50, 1000)
+    gc.disable()
     atexit.register(gc.freeze)
 
 

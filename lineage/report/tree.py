@@ -7,7 +7,7 @@ is drawn once.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from rich.text import Text
@@ -191,7 +191,8 @@ def _called(family: Family, version_id: str) -> str:
 
 
 def _line(words: Words) -> Text:
-    return Text("  ").join(Text(printable(text), style=style) for text, style in words if text)
+    spaced = (part for text, style in words if text for part in ("  ", (printable(text), style)))
+    return Text.assemble(*islice(spaced, 1, None))
 
 
 def _box(family: Family, version: Version) -> list[str]:
