@@ -83,7 +83,14 @@ class Teaching:
         verify = is_first_on_machine()
         if entry is None:  # they could not be kept in the registry
             return StoredSignals(self._folder, verify)
-        return in_turns(lambda: StoredSignals(fetch_signals(entry, self._folder), verify))
+        return in_turns(lambda: self._read(entry, verify))
+
+    def _read(self, entry: SignalsEntry, verify: bool) -> StoredSignals:
+        folder = fetch_signals(entry, self._folder)
+        again = "delete the folder to have it fetched again"
+        if folder != self._folder:  # it is the store's own
+            again = f"delete run {entry.run_id} in MLflow to have its signals computed again"
+        return StoredSignals(folder, verify, again)
 
     @property
     def _folder(self) -> Path:

@@ -1,6 +1,7 @@
 """Students taught by stored signals: computed once, named by the teacher's version, shared by all."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from mlflow import MlflowClient
 
 import lineage
-from lineage.errors import IntegrityError, UsageError
+from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.registry.doctor import examine
+from lineage.registry.finding import Diagnosis
 from lineage.report.progress import Silent
 
 STORED = "student.signals=stored"
@@ -52,6 +54,14 @@ def grow(home: Path, tiny_settings: tuple[str, ...], diary: Diary) -> Grow:
 def tags_of(name: str = "digits", version: int = 1) -> dict[str, dict[str, Any]]:
     tags = MlflowClient().get_model_version(name, str(version)).tags
     return {key: json.loads(value) for key, value in tags.items() if key.startswith("lineage.signals.")}
+
+
+def look(name: str = "digits", **options: Any) -> Diagnosis:
+    return examine(name, lambda _key: False, **options)
+
+
+def found(diagnosis: Diagnosis) -> set[tuple[str, str]]:
+    return {(finding.check, finding.subject) for finding in diagnosis.findings}
 
 
 def test_student_of_stored_signals_is_that_of_a_live_teacher_but_for_rounding(
@@ -107,7 +117,7 @@ def test_run_of_the_signals_stands_beneath_the_teachers_and_in_its_tag(grow: Gro
     }
     assert not list(Path(".lineage").rglob("*.npy"))  # the store's own files are mapped
     assert tags_of(version=2) == {}
-    assert examine("digits", lambda _key: False).healthy
+    assert look().healthy
 
 
 def test_fewer_views_come_again_and_are_part_of_those_that_are_stored(grow: Grow, diary: Diary) -> None:
@@ -169,8 +179,64 @@ def test_altered_signals_are_refused(grow: Grow) -> None:
     grow()
     file = next(Path("mlruns").rglob("logits.npy"))
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
-    with pytest.raises(IntegrityError, match=r"logits\.npy must be as it was stored"):
+    ((entry),) = tags_of().values()
+    remedy = f"delete run {entry['run_id']} in MLflow to have its signals computed again"
+    with pytest.raises(IntegrityError, match=rf"logits\.npy must be as it was stored.*; {remedy}\."):
         lineage.grow(teacher="models:/digits/1", seeds=[1])
+
+
+def test_doctor_takes_away_a_tag_whose_signals_are_gone(grow: Grow, diary: Diary) -> None:
+    grow()
+    ((entry),) = tags_of().values()
+    shutil.rmtree(next(Path("mlruns").rglob("logits.npy")).parent)
+    with pytest.raises(NotFoundError, match=f"{entry['run_id']} must hold the teacher's signals"):
+        lineage.grow(teacher="models:/digits/1", seeds=[1])
+    assert found(look()) == {("missing-signals", "models:/digits/1")}
+    left = look(fix=True)
+    assert found(left) == {("unused-signals", f"run {entry['run_id']}")}  # only seen without the tag
+    assert look(fix=True).healthy
+    lineage.grow(teacher="models:/digits/1", seeds=[1], reporter=diary)
+    assert diary.views == [2, 2]
+    assert look().healthy
+
+
+@pytest.mark.parametrize("value", ["[]", '{"run_id": "0", "views": 2}'])
+def test_doctor_takes_away_a_tag_that_names_no_signals(grow: Grow, value: str) -> None:
+    grow()
+    MlflowClient().set_model_version_tag("digits", "1", "lineage.signals.0", value)
+    assert found(look()) == {("missing-signals", "models:/digits/1")}
+    assert look(fix=True).healthy
+
+
+def test_doctor_finds_signals_that_nobody_names(grow: Grow) -> None:
+    grow("training.epochs=4", "student.views=2")
+    ((superseded),) = tags_of().values()
+    grow("training.epochs=4")
+    assert found(look()) == {("unused-signals", f"run {superseded['run_id']}")}
+    assert look(fix=True).healthy
+    assert mlflow.get_run(superseded["run_id"]).info.lifecycle_stage == "deleted"
+
+
+def test_signals_of_a_family_that_was_renamed_are_in_use(grow: Grow) -> None:
+    grow()
+    MlflowClient().rename_registered_model("digits", "numbers")
+    grow("data.seed=1", generations=0)
+    assert look().healthy
+
+
+def test_doctor_finds_signals_that_were_begun(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lineage.teaching.record_signals", fail)
+        with pytest.raises(OSError, match="no space"):
+            grow()
+    (finding,) = look(fix=True).findings
+    assert (finding.check, finding.problem.rpartition(" ")[2]) == ("half-finished", "FAILED")
+    assert look(fix=True, kill_runs=True).healthy
+    grow()
+    assert look().healthy
 
 
 def test_signals_whose_run_was_deleted_are_computed_again(grow: Grow, diary: Diary) -> None:

@@ -13,6 +13,7 @@ from lineage.registry.finding import Diagnosis, Finding
 from lineage.registry.flavor import load_version
 from lineage.registry.history import ALIAS, Event, record
 from lineage.registry.loose_ends import check_logged_models, check_runs
+from lineage.registry.loose_signals import check_signals
 from lineage.registry.removal import TOMBSTONE, tombstones_of
 from lineage.registry.store import connect, translated_errors
 from lineage.registry.versions import linked_students, settle, wanted_aliases
@@ -84,6 +85,7 @@ class _Examination:
         yield from self._check_tombstones()
         yield from check_runs(self.family, self.has_local_state, self.kill_runs)
         yield from check_logged_models(self.entities)
+        yield from check_signals(self.entities, self.kill_runs)
 
     def check_weights(self) -> Iterator[Finding]:
         """Weights that are missing, altered or do not load; those that versions share are pulled once."""

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, RunStatus
+from mlflow.entities import LifecycleStage, Metric, Run, RunStatus
 
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.registry.ancestry import TAG, Version
@@ -25,6 +25,7 @@ from lineage.registry.store import connect, ensure_experiment, translated_errors
 from lineage.vision.images import Description
 
 SIGNALS_TAG = TAG + "signals."
+SIGNALS_KIND = "signals"
 FOLDER = "signals"
 
 _LONGEST_DIGEST = 16  # in the tag's name
@@ -65,9 +66,23 @@ def find_signals(version: Version, digest: str) -> SignalsEntry | None:
             f"The tag {name} of {version.uri} must be what lineage wrote, but was altered: {error}; delete it"
             " in MLflow to have the signals computed again."
         ) from error
+    return entry if readable_run(entry.run_id) is not None else None
+
+
+def named_run(value: str) -> str | None:
+    """The run that a tag of signals names; None where the tag was altered."""
+    try:
+        return SignalsEntry(**json.loads(value)).run_id
+    except (ValueError, TypeError):
+        return None
+
+
+def readable_run(run_id: str) -> Run | None:
+    """The run, unless it is gone or was deleted."""
     with suppress(NotFoundError), translated_errors():
-        if client.get_run(entry.run_id).info.lifecycle_stage == LifecycleStage.ACTIVE:
-            return entry
+        run = connect().get_run(run_id)
+        if run.info.lifecycle_stage == LifecycleStage.ACTIVE:
+            return run
     return None
 
 
@@ -84,7 +99,7 @@ def start_signals_run(version: Version, stored: Mapping[str, Any], data: Descrip
         ensure_experiment(version.name),
         f"signals of {version.id}",
         (version,),
-        {"kind": "signals"},
+        {"kind": SIGNALS_KIND},
         "",
         stored,
         data,

@@ -109,13 +109,16 @@ class StoredSignals:
     Args:
         folder: In the layout above, complete.
         verify: Whether to compare the digests of the files, which reads them once.
+        remedy: What to do where a file was altered, for the error.
 
     Raises:
         NotFoundError: If a file is missing.
         IntegrityError: If a file was altered, or a later version of the tool wrote it.
     """
 
-    def __init__(self, folder: Path, verify: bool = True) -> None:
+    def __init__(
+        self, folder: Path, verify: bool = True, remedy: str = "delete the folder to have it computed again"
+    ) -> None:
         self.folder = folder
         structure = _read_structure(folder)
         self.form = SignalForm(**structure["form"])
@@ -123,8 +126,7 @@ class StoredSignals:
         for name, digest in structure["sha256"].items():
             if verify and file_digest(_file(folder, name)) != digest:
                 raise IntegrityError(
-                    f"{folder / name} must be as it was stored, but its digest is another one; delete the"
-                    " folder to have it fetched or computed again."
+                    f"{folder / name} must be as it was stored, but its digest is another one; {remedy}."
                 )
 
     def __getstate__(self) -> dict[str, Any]:
