@@ -12,7 +12,6 @@ from lineage.errors import IntegrityError, UsageError
 from lineage.report.formats import counted
 from lineage.training.engines import collect_rows, freeze, make_evaluator
 from lineage.training.measurement import Part
-from lineage.vision.batches import evaluation_batches
 from lineage.vision.datasets import DataSet, Description, Images, MemoryImages, StreamedImages
 
 _IMAGES_A_CHUNK = 4096
@@ -89,8 +88,7 @@ def extract_features(accelerator: Accelerator, network: nn.Module, part: Part, w
     rows = torch.zeros(len(part.images), size, device=accelerator.device)
     evaluator = make_evaluator(accelerator, body, {}, len(part))
     collect_rows(evaluator, itemgetter("logits"), rows)
-    loader = evaluation_batches(part.images, part.description, part.indices, part.batch_size, part.workers)
-    evaluator.run(accelerator.prepare_data_loader(loader))
+    evaluator.run(part.batches(accelerator))
     found: Tensor = accelerator.reduce(rows, reduction="sum").cpu()[part.indices]
     if not found.isfinite().all():
         broken = int((~found.isfinite()).any(1).sum())

@@ -6,10 +6,11 @@ from operator import itemgetter
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.metrics import classification_metrics
-from lineage.vision.batches import evaluation_batches
+from lineage.vision.batches import Augmentation, Batch, evaluation_batches
 from lineage.vision.datasets import Description, Images
 
 
@@ -33,6 +34,27 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def batches(
+        self,
+        accelerator: Accelerator,
+        augmentation: Augmentation | None = None,
+        data_seed: int = 0,
+        view: int = 0,
+    ) -> DataLoader[Batch]:
+        """Batches in order, split between the processes; of views where an augmentation is given."""
+        loader = evaluation_batches(
+            self.images,
+            self.description,
+            self.indices,
+            self.batch_size,
+            self.workers,
+            augmentation,
+            data_seed,
+            view,
+        )
+        prepared: DataLoader[Batch] = accelerator.prepare_data_loader(loader)
+        return prepared
 
 
 @dataclass(frozen=True)
@@ -72,13 +94,12 @@ def measure(
     metrics = classification_metrics(
         description.num_classes, top_k, accelerator.device, superclasses, teacher_predictions is not None
     )
-    loader = evaluation_batches(part.images, description, part.indices, part.batch_size, part.workers)
     evaluator = make_evaluator(accelerator, network, metrics, len(part), teacher_predictions)
     rows = torch.zeros(0)
     if keep_logits:
         rows = torch.zeros(len(part.images), description.num_classes, device=accelerator.device)
         collect_rows(evaluator, itemgetter("logits"), rows)
-    evaluator.run(accelerator.prepare_data_loader(loader))
+    evaluator.run(part.batches(accelerator))
     values = {name: float(evaluator.state.metrics[name]) for name in metrics}
     if not keep_logits:
         return Measurement(values, rows)

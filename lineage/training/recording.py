@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import cast
 
 import torch
@@ -11,11 +12,11 @@ from torch.utils.data import DataLoader
 
 from lineage.errors import UsageError
 from lineage.training.devices import on_main_process
-from lineage.training.engines import make_evaluator
+from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.measurement import Part
 from lineage.training.signals import PartName, SignalFolder, SignalForm
 from lineage.training.teachers import LiveTeacher
-from lineage.vision.batches import Augmentation, Batch, evaluation_batches
+from lineage.vision.batches import Augmentation, Batch
 
 
 def record_signals(
@@ -52,18 +53,7 @@ def record_signals(
     buffers = _collected(recorder, folder.form, len(train.images), accelerator.device)
 
     def batches(view: int) -> DataLoader[Batch]:
-        loader = evaluation_batches(
-            train.images,
-            train.description,
-            train.indices,
-            train.batch_size,
-            train.workers,
-            augmentation=augmentation,
-            data_seed=data_seed,
-            view=view,
-        )
-        prepared: DataLoader[Batch] = accelerator.prepare_data_loader(loader)
-        return prepared
+        return train.batches(accelerator, augmentation, data_seed, view)
 
     @recorder.on(Events.EPOCH_STARTED)
     def _start(engine: Engine) -> None:
@@ -90,17 +80,16 @@ def record_signals(
 
 def _collected(recorder: Engine, form: SignalForm, rows: int, device: torch.device) -> dict[str, Tensor]:
     """By the names of the form's arrays, tensors (rows, width) that each batch writes its images' rows of."""
-    buffers = {
-        name: torch.zeros(rows, width, device=device, dtype=_reducible(dtype))
-        for name, (dtype, width) in form.arrays.items()
-    }
 
     @recorder.on(Events.ITERATION_COMPLETED)
-    def _collect(engine: Engine) -> None:
+    def _encode(engine: Engine) -> None:
         output = cast(dict[str, Tensor], engine.state.output)
-        for name, stored in form.encode(output["logits"]).items():
-            buffers[name][output["indices"]] = stored.to(buffers[name].dtype)
+        output |= form.encode(output["logits"])
 
+    buffers = {}
+    for name, (dtype, width) in form.arrays.items():
+        buffers[name] = torch.zeros(rows, width, device=device, dtype=_reducible(dtype))
+        collect_rows(recorder, itemgetter(name), buffers[name])
     return buffers
 
 
