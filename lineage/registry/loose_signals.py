@@ -1,6 +1,6 @@
 """Stored signals that are gone, or that nobody can find: tags without files, runs without a tag."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from mlflow.entities import Run, RunStatus
@@ -12,7 +12,7 @@ from lineage.registry.entities import Entities, search_versions
 from lineage.registry.finding import Finding
 from lineage.registry.progress import search_runs
 from lineage.registry.runs import GenerationRun
-from lineage.registry.signals import FOLDER, SIGNALS_KIND, SIGNALS_TAG, named_run, readable_run
+from lineage.registry.signals import FOLDER, SIGNALS_KIND, SIGNALS_TAG, is_active, named_run
 from lineage.registry.store import connect
 
 
@@ -36,25 +36,26 @@ def check_signals(entities: Entities, kill_runs: bool = False) -> Iterator[Findi
                     "the tag can be taken away; they are computed again when a student needs them",
                     partial(connect().delete_model_version_tag, entity.name, str(entity.version), tag),
                 )
+    named = _named_runs(entities.versions)
     for run in search_runs(entities.model.name, f"tags.`{TAG}kind` = '{SIGNALS_KIND}'"):
-        status = RunStatus.to_string(RunStatus.from_string(run.info.status))
-        who = f"Run {run.info.run_id} ({run.info.run_name})"
+        run_id, status = str(run.info.run_id), RunStatus.to_string(RunStatus.from_string(run.info.status))
+        who = f"Run {run_id} ({run.info.run_name})"
         if status in ("RUNNING", "FAILED"):
             yield Finding(
                 "half-finished",
-                f"run {run.info.run_id}",
+                f"run {run_id}",
                 f"{who} must have given signals, but is {status}",
                 "run the same 'lineage grow' again to continue from its state where that lies; if it is dead,"
                 " --fix --kill-runs marks it as KILLED",
-                partial(GenerationRun(str(run.info.run_id)).stop, "KILLED") if kill_runs else None,
+                partial(GenerationRun(run_id).stop, "KILLED") if kill_runs else None,
             )
-        elif status == "FINISHED" and not _is_named(run):
+        elif status == "FINISHED" and run_id not in named and run_id not in _named_above(run):
             yield Finding(
                 "unused-signals",
-                f"run {run.info.run_id}",
+                f"run {run_id}",
                 f"{who} must hold signals that a version names, but none does",
                 "the run can be deleted; 'mlflow gc' then frees the disk",
-                partial(connect().delete_run, run.info.run_id),
+                partial(connect().delete_run, run_id),
             )
 
 
@@ -63,11 +64,13 @@ def _signals_tags(entity: ModelVersion) -> list[str]:
 
 
 def _are_there(run_id: str) -> bool:
-    return readable_run(run_id) is not None and bool(connect().list_artifacts(run_id, FOLDER))
+    return is_active(run_id) and bool(connect().list_artifacts(run_id, FOLDER))
 
 
-def _is_named(run: Run) -> bool:
-    """Whether a version of the run above it names it, under whatever name the family goes now."""
-    above = search_versions(f"run_id = '{run.data.tags.get(MLFLOW_PARENT_RUN_ID, '')}'")
-    named = {named_run(entity.tags[tag]) for entity in above for tag in _signals_tags(entity)}
-    return run.info.run_id in named
+def _named_runs(entities: Iterable[ModelVersion]) -> set[str | None]:
+    return {named_run(entity.tags[tag]) for entity in entities for tag in _signals_tags(entity)}
+
+
+def _named_above(run: Run) -> set[str | None]:
+    """Runs that versions of the run above it name, under whatever name the family goes now."""
+    return _named_runs(search_versions(f"run_id = '{run.data.tags.get(MLFLOW_PARENT_RUN_ID, '')}'"))

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, Run, RunStatus
+from mlflow.entities import LifecycleStage, Metric, RunStatus
 
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.registry.ancestry import TAG, Version
@@ -66,7 +66,7 @@ def find_signals(version: Version, digest: str) -> SignalsEntry | None:
             f"The tag {name} of {version.uri} must be what lineage wrote, but was altered: {error}; delete it"
             " in MLflow to have the signals computed again."
         ) from error
-    return entry if readable_run(entry.run_id) is not None else None
+    return entry if is_active(entry.run_id) else None
 
 
 def named_run(value: str) -> str | None:
@@ -77,13 +77,11 @@ def named_run(value: str) -> str | None:
         return None
 
 
-def readable_run(run_id: str) -> Run | None:
-    """The run, unless it is gone or was deleted."""
+def is_active(run_id: str) -> bool:
+    """Whether a run is there and was not deleted."""
     with suppress(NotFoundError), translated_errors():
-        run = connect().get_run(run_id)
-        if run.info.lifecycle_stage == LifecycleStage.ACTIVE:
-            return run
-    return None
+        return bool(connect().get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE)
+    return False
 
 
 @translated_errors()
