@@ -7,19 +7,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lineage.adoption import adopt
-    from lineage.ancestor import Evaluation, evaluate, load
-    from lineage.difference import Difference, diff
-    from lineage.ensembles import Ensemble, ensemble
     from lineage.errors import LineageError
-    from lineage.growth import grow
-    from lineage.registry.ancestry import Family, Version
-    from lineage.registry.families import read_family as tree
+    from lineage.evaluation.diff import Difference, diff
+    from lineage.evaluation.ensemble import Ensemble, ensemble
+    from lineage.evaluation.evaluate import Evaluation, evaluate, load
+    from lineage.evaluation.transfer import transfer
+    from lineage.exchange.adopt import adopt
+    from lineage.growing.grow import grow
+    from lineage.growing.succession import Lineage
+    from lineage.registry.family.family import Family, Version
+    from lineage.registry.family.lookup import read_family as tree
     from lineage.registry.flavor import LoadedModel
-    from lineage.studies.conduct import study
     from lineage.studies.results import StudyResult
-    from lineage.succession import Lineage
-    from lineage.transfers import transfer
+    from lineage.studies.study import study
 
 __version__ = "0.1.0"
 
@@ -45,25 +45,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "lineage.adoption": ("adopt",),
-    "lineage.ancestor": ("Evaluation", "evaluate", "load"),
-    "lineage.difference": ("Difference", "diff"),
-    "lineage.ensembles": ("Ensemble", "ensemble"),
+    "lineage.exchange.adopt": ("adopt",),
+    "lineage.evaluation.evaluate": ("Evaluation", "evaluate", "load"),
+    "lineage.evaluation.diff": ("Difference", "diff"),
+    "lineage.evaluation.ensemble": ("Ensemble", "ensemble"),
     "lineage.errors": ("LineageError",),
-    "lineage.growth": ("grow",),
-    "lineage.registry.ancestry": ("Family", "Version"),
+    "lineage.growing.grow": ("grow",),
+    "lineage.registry.family.family": ("Family", "Version"),
     "lineage.registry.flavor": ("LoadedModel",),
-    "lineage.studies.conduct": ("study",),
+    "lineage.studies.study": ("study",),
     "lineage.studies.results": ("StudyResult",),
-    "lineage.succession": ("Lineage",),
-    "lineage.transfers": ("transfer",),
+    "lineage.growing.succession": ("Lineage",),
+    "lineage.evaluation.transfer": ("transfer",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name == "tree":
-        value = importlib.import_module("lineage.registry.families").read_family
+        value = importlib.import_module("lineage.registry.family.lookup").read_family
     elif name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
     else:

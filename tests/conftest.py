@@ -22,7 +22,7 @@ from large import multiply_family
 from sqlalchemy import create_engine, text
 
 if TYPE_CHECKING:
-    from lineage.registry.ancestry import Version
+    from lineage.registry.family.family import Version
 
 os.environ["TERM"] = "xterm-256color"  # what is drawn must not depend on where the tests run
 os.environ.pop("COLUMNS", None)  # likewise; pytest-xdist sets it

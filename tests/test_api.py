@@ -8,8 +8,8 @@ import torch
 from ignite.engine import Engine, Events
 
 import lineage
-from lineage.registry.ancestry import Version
-from lineage.vision.datasets import MemoryImages, build_digits
+from lineage.data.datasets import MemoryImages, build_digits
+from lineage.registry.family.family import Version
 
 Settings = Sequence[str]
 
@@ -97,7 +97,7 @@ def test_load_gives_a_network_with_all_that_it_takes_to_use_it() -> None:
     dataset = build_digits(None, False, 0)
     assert isinstance(model, lineage.LoadedModel)
     assert model.class_names == tuple("0123456789")
-    assert (model.mean, model.std) == (dataset.description.mean, dataset.description.std)
+    assert (model.mean, model.std) == (dataset.spec.mean, dataset.spec.std)
     assert not model.network.training
     assert json.loads(model.recipe)["training"]["epochs"] == 2
 

@@ -14,8 +14,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lineage.vision.datasets import MemoryImages
-from lineage.vision.images import memory_dataset
+from lineage.data.datasets import MemoryImages
+from lineage.data.images import memory_dataset
 
 
 class MyNetwork(nn.Module):

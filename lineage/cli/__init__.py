@@ -17,9 +17,9 @@ import typer
 
 from lineage.cli.adopt import adopt
 from lineage.cli.care import ancestors, descendants, doctor, log, promote, rm
-from lineage.cli.ensembling import ensemble
+from lineage.cli.ensemble import ensemble
 from lineage.cli.family import compare, diff, show, tree
-from lineage.cli.growing import evaluate, grow
+from lineage.cli.grow import evaluate, grow
 from lineage.cli.output import is_first_process
 from lineage.cli.recipes import app as recipes
 from lineage.cli.study import study, study_report, study_worker

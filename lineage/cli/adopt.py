@@ -49,8 +49,8 @@ def adopt(
     """Register a network that lineage did not train; it can teach, be measured and transferred."""
     if (mean is None) != (std is None):
         raise UsageError("--mean and --std must be given together, but got one of them.")
-    from lineage.adoption import Candidate, Normalisation
-    from lineage.adoption import adopt as adopt_candidate
+    from lineage.exchange.adopt import Candidate, Normalisation
+    from lineage.exchange.adopt import adopt as adopt_candidate
     from lineage.report.tables import version_table
 
     own = None if mean is None or std is None else Normalisation(_numbers(mean), _numbers(std))

@@ -13,9 +13,9 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registe
 
 def ancestors(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
     """List the teachers of a version, or an ensemble's members, and theirs, nearest first."""
-    from lineage.registry.families import find_version
-    from lineage.registry.kin import ancestors_of
-    from lineage.report.care import relatives_table
+    from lineage.registry.family.lookup import find_version
+    from lineage.registry.family.relatives import ancestors_of
+    from lineage.report.care_tables import relatives_table
 
     found = ancestors_of(find_version(uri), depth)
     if as_json:
@@ -26,9 +26,9 @@ def ancestors(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> 
 
 def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
     """List the students of a version and ensembles that hold it, and theirs, nearest first."""
-    from lineage.registry.families import find_version
-    from lineage.registry.kin import descendants_of
-    from lineage.report.care import relatives_table
+    from lineage.registry.family.lookup import find_version
+    from lineage.registry.family.relatives import descendants_of
+    from lineage.report.care_tables import relatives_table
 
     found = descendants_of(find_version(uri), depth)
     if as_json:
@@ -39,8 +39,8 @@ def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -
 
 def log(model: Model, as_json: AsJson = False) -> None:
     """Print what happened to a family: registrations, alias moves, removals; those by others are inferred."""
-    from lineage.registry.history import read_history
-    from lineage.report.care import history_table
+    from lineage.registry.care.history import read_history
+    from lineage.report.care_tables import history_table
 
     events = read_history(model)
     if as_json:
@@ -55,7 +55,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Point an alias to a version."""
-    from lineage.registry.promotion import promote as point_alias
+    from lineage.registry.care.promote import promote as point_alias
 
     version = point_alias(uri, alias)
     if as_json:
@@ -72,7 +72,7 @@ def rm(
     as_json: AsJson = False,
 ) -> None:
     """Remove a version that no other one needs; its run and its logged model stay."""
-    from lineage.registry.removal import remove
+    from lineage.registry.care.remove import remove
 
     removal = remove(uri, force)
     if as_json:
@@ -99,8 +99,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Examine a family; leaves with 0 if it is healthy, with 4 if something is left to find."""
-    from lineage.registry.doctor import examine
-    from lineage.report.care import diagnosis_tables
+    from lineage.registry.care.doctor import examine
+    from lineage.report.care_tables import diagnosis_tables
     from lineage.training.checkpoints import state_home
 
     diagnosis = examine(

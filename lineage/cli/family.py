@@ -35,8 +35,8 @@ def tree(
     if html is not None:
         _write_html(model, html)
         return
-    from lineage.registry.families import read_family
-    from lineage.registry.removal import read_tombstones
+    from lineage.registry.care.remove import read_tombstones
+    from lineage.registry.family.lookup import read_family
     from lineage.report import tree as drawing
 
     family, removed = read_family(model), read_tombstones(model)
@@ -51,8 +51,8 @@ def tree(
 
 
 def _write_html(model: str, file: Path) -> None:
-    from lineage.registry.families import read_family
-    from lineage.report.document import family_html
+    from lineage.registry.family.lookup import read_family
+    from lineage.report.page_data import family_html
 
     text = family_html(read_family(model))
     try:
@@ -67,7 +67,7 @@ def _write_html(model: str, file: Path) -> None:
 
 def show(uri: VersionUri, as_json: AsJson = False) -> None:
     """Show one version: its place in the family, its numbers, its digests."""
-    from lineage.registry.families import find_version
+    from lineage.registry.family.lookup import find_version
     from lineage.report.tables import version_table
 
     version = find_version(uri)
@@ -85,7 +85,7 @@ def compare(
     """Set families side by side by generation: mean ± spread over seeds, and differences to the first."""
     from lineage.evaluation.compare import compare as compare_lines
     from lineage.evaluation.compare import group_lines
-    from lineage.registry.families import read_family
+    from lineage.registry.family.lookup import read_family
     from lineage.report.tables import comparison_table
 
     comparison = compare_lines(group_lines([read_family(name) for name in models]), metric)
@@ -102,7 +102,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Set two versions side by side: settings, metrics, agreement of predictions, CKA of features."""
-    from lineage.difference import diff as compare_versions
+    from lineage.evaluation.diff import diff as compare_versions
     from lineage.report.tables import difference_tables
 
     found = compare_versions(first, second, overrides or ())

@@ -61,8 +61,8 @@ def study(
     from rich.console import Console
 
     from lineage.report.study_progress import ConsoleStudyReporter
-    from lineage.studies.conduct import study as conduct
-    from lineage.studies.methods import quieten
+    from lineage.studies.samplers import quieten
+    from lineage.studies.study import study as conduct
 
     quieten()
     chosen = {"objective": objective, "sampler": sampler, "pruner": pruner}
@@ -94,8 +94,8 @@ def study_report(
 ) -> None:
     """Print a study's trials and importances, and plot them into files and the study's MLflow run."""
     from lineage.report.study_tables import importances_table
-    from lineage.studies.methods import quieten
     from lineage.studies.report import report_study
+    from lineage.studies.samplers import quieten
 
     quieten()
     report = report_study(name, storage, out or Path(f"{name}-report"))
@@ -116,9 +116,9 @@ def study_worker() -> None:
     from rich.console import Console
 
     from lineage.report.study_progress import ConsoleStudyReporter
-    from lineage.studies.conduct import work
-    from lineage.studies.methods import quieten
-    from lineage.studies.workers import Job
+    from lineage.studies.samplers import quieten
+    from lineage.studies.study import work
+    from lineage.studies.worker_processes import Job
 
     quieten()
     job = Job.from_json(sys.stdin.read())

@@ -36,8 +36,8 @@ def transfer(
 ) -> None:
     """Measure a version, and its ancestors, on another data set: a classifier on frozen features."""
     wanted = _parse_ancestors(ancestors)
+    from lineage.evaluation.transfer import transfer as transfer_versions
     from lineage.report.tables import transfer_table
-    from lineage.transfers import transfer as transfer_versions
 
     results = transfer_versions(
         uri, to, ancestors=wanted, overrides=overrides or (), probe=probe, seed=seed, tell=_tell

@@ -18,7 +18,7 @@ def ui(
 
     Where the store is a server already, only its address is printed.
     """
-    from lineage.registry.server import serve
+    from lineage.registry.store.server import serve
 
     def announce(address: str) -> None:
         print_text(f"Families: {address}")

@@ -1,1 +1,1 @@
-"""Ancestors at work: ensembles of generations and comparisons of families."""
+"""What is done with registered versions: evaluate, ensemble, transfer, compare and diff."""

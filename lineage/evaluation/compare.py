@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from lineage.errors import UsageError, suggestion
-from lineage.registry.ancestry import Family, Version
+from lineage.registry.family.family import Family, Version
 from lineage.report.comparison import CONFIDENCE, Comparison, Difference, Entry, Spread
 from lineage.report.formats import counted
 

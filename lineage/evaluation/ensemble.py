@@ -1,107 +1,187 @@
-"""Ensembles of generations: the mean of their probabilities, from logits that were computed once."""
+"""Ensembles of registered generations: measured, and registered as versions that name their members."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import torch
-from ignite.engine import Engine
-from torch import Tensor
+from lineage.errors import RegistryError, UsageError
+from lineage.evaluation.ensemble_metrics import score_prefixes
+from lineage.evaluation.evaluate import read_test_part, recipe_of, require_same_data
+from lineage.models.ensemble import EnsembleNetwork, fit_to_data
+from lineage.registry.family.family import Member, Version
+from lineage.registry.family.lookup import find_key, find_version, read_ancestors
+from lineage.registry.family.register import NewVersion, register
+from lineage.registry.flavor import LoadedModel, load_version, weights_digest
+from lineage.registry.store.artifacts import ENSEMBLE
+from lineage.registry.store.connection import ensure_experiment
+from lineage.registry.store.runs import start_run
+from lineage.training.devices import make_accelerator, on_main_process
+from lineage.training.measurement import measure
 
-from lineage.training.metrics import classification_metrics
-from lineage.vision.images import Description
 
+@dataclass(frozen=True)
+class Ensemble:
+    """An ensemble, measured on the test set.
 
-class RunningEnsemble:
-    """The mean of the probabilities of the generations so far, in float64.
-
-    Args:
-        labels: Classes of the N samples, shape (N,).
+    Attributes:
+        members: In order; of a line of ancestors, oldest first.
+        weights: One a member, summing to 1.
+        member_metrics: Of each member alone.
+        prefix_metrics: Of the ensembles of the first, the first two, … and all members.
+        version: The ensemble's own, if it was registered.
     """
 
-    def __init__(self, labels: Tensor) -> None:
-        self.labels = labels
-        self.size = 0
-        self._sum: Tensor | None = None
-        self._total = 0.0
+    members: tuple[Version, ...]
+    weights: tuple[float, ...]
+    member_metrics: tuple[dict[str, float], ...]
+    prefix_metrics: tuple[dict[str, float], ...]
+    version: Version | None = None
 
-    def add(self, logits: Tensor, weight: float = 1.0) -> None:
-        """Take in one more member's logits, shape (N, C)."""
-        share = weight * logits.to(torch.float64).softmax(1)
-        self._sum = share if self._sum is None else self._sum + share
-        self._total += weight
-        self.size += 1
-
-    @property
-    def probabilities(self) -> Tensor:
-        """Mean over the members, float64 of shape (N, C).
-
-        Raises:
-            ValueError: If it has no member.
-        """
-        if self._sum is None:
-            raise ValueError("An ensemble must have at least one member, but has none.")
-        return self._sum / self._total
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the samples whose label is the ensemble's top class."""
-        return (self.probabilities.argmax(1) == self.labels).double().mean().item()
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        rows = zip(self.members, self.weights, self.member_metrics, self.prefix_metrics, strict=True)
+        return {
+            "members": [
+                {"uri": member.uri, "weight": weight, "alone": alone, "ensemble": so_far}
+                for member, weight, alone, so_far in rows
+            ],
+            "version": None if self.version is None else self.version.to_json(),
+        }
 
 
-def score(probabilities: Tensor, labels: Tensor, description: Description, top_k: int) -> dict[str, float]:
-    """The metrics of probabilities that are known already.
+def ensemble(
+    uris: Sequence[str],
+    *,
+    ancestors: int | None = None,
+    weights: Sequence[float] | None = None,
+    name: str | None = None,
+    copy: bool = False,
+    overrides: Sequence[str] = (),
+) -> Ensemble:
+    """Measure the ensemble of a version with its ancestors, or of several versions; each member runs once.
 
     Args:
-        probabilities: Shape (N, C), each row summing to 1.
-        labels: Classes, shape (N,).
-        description: Of the data.
-        top_k: K of top score difference and secondary mass.
+        uris: One version, whose teachers join it, or all members.
+        ancestors: How many teachers join, nearest first; all by default. Only with one version.
+        weights: One a member, positive; equal by default.
+        name: Of a registered model that gets the ensemble as a version; it is not registered by default.
+        copy: Whether the version embeds its members, which it names by reference otherwise.
+        overrides: ``section.key=value``, as after ``--set``: where the images lie on this machine, say.
 
-    Returns:
-        What ``classification_metrics`` gives, by name.
+    Raises:
+        UsageError: If members and weights do not fit.
+        NotFoundError: If a version or the images are not there.
+        IntegrityError: If members differ in classes or input, or the images are others.
     """
-    superclasses = None if description.superclasses is None else torch.tensor(description.superclasses)
-    smallest = torch.finfo(probabilities.dtype).tiny
-    return score_logits(probabilities.clamp_min(smallest).log(), labels, top_k, superclasses)
+    accelerator = make_accelerator()
+    versions = on_main_process(lambda: _members(uris, ancestors))
+    shares = _shares(weights, len(versions))
+    models = on_main_process(lambda: [load_version(version) for version in versions])
+    newest = models[-1]
+    recipe = recipe_of(versions[-1].uri, newest, overrides)
+    part = read_test_part(recipe)
+    require_same_data(versions[-1].uri, newest.spec, part.spec)
+    top_k = recipe.patriarch.top_k
+    seen = []
+    for version, model in zip(versions, models, strict=True):
+        network = fit_to_data(model.network, model.spec, part.spec, version.uri)
+        network.to(accelerator.device)
+        seen.append(measure(accelerator, network, part, top_k, keep_logits=True))
+    logits = [measurement.logits for measurement in seen]
+    prefixes = score_prefixes(logits, shares, part.images.labels, part.spec, top_k)
+    registered = None
+    if name is not None:
+        registered = on_main_process(lambda: _register(name, versions, models, shares, copy, prefixes[-1]))
+    alone = tuple(measurement.metrics for measurement in seen)
+    return Ensemble(tuple(versions), tuple(shares), alone, tuple(prefixes), registered)
 
 
-def score_logits(
-    logits: Tensor, labels: Tensor, top_k: int, superclasses: Tensor | None = None
-) -> dict[str, float]:
-    """The metrics of logits that are known already.
-
-    Args:
-        logits: Shape (N, C).
-        labels: Classes, shape (N,).
-        top_k: K of top score difference and secondary mass.
-        superclasses: Of each class, shape (C,).
-
-    Returns:
-        What ``classification_metrics`` gives, by name.
-    """
-    metrics = classification_metrics(logits.shape[1], top_k, torch.device("cpu"), superclasses)
-    output: Mapping[str, Tensor] = {"logits": logits, "labels": labels}
-    evaluator = Engine(lambda _engine, batch: batch)
-    for name, metric in metrics.items():
-        metric.attach(evaluator, name)
-    evaluator.run([output])
-    return {name: float(evaluator.state.metrics[name]) for name in metrics}
+def _members(uris: Sequence[str], ancestors: int | None) -> list[Version]:
+    if len(uris) > 1:
+        if ancestors is not None:
+            raise UsageError(
+                f"--ancestors must be given with one version, but got {len(uris)};"
+                " name either all members or one."
+            )
+        return [find_version(uri) for uri in uris]
+    version = find_version(uris[0])
+    teachers = read_ancestors(version)
+    if ancestors is not None:
+        if not 0 <= ancestors <= len(teachers):
+            raise UsageError(
+                f"--ancestors must be from 0 to {len(teachers)}, the number of teachers of {version.uri},"
+                f" but got {ancestors}."
+            )
+        teachers = teachers[:ancestors]
+    return [*reversed(teachers), version]
 
 
-def score_prefixes(
-    logits: Sequence[Tensor], weights: Sequence[float], labels: Tensor, description: Description, top_k: int
-) -> list[dict[str, float]]:
-    """The metrics of the ensembles of the first, the first two, … of several members.
+def _shares(weights: Sequence[float] | None, num_members: int) -> list[float]:
+    """Weights that sum to 1."""
+    if weights is None:
+        return [1 / num_members] * num_members
+    if len(weights) != num_members or min(weights) <= 0:
+        raise UsageError(
+            f"--weights must be {num_members} positive numbers, one a member, oldest first, but got"
+            f" {list(weights)}."
+        )
+    return [weight / sum(weights) for weight in weights]
 
-    Args:
-        logits: One (N, C) a member.
-        weights: One a member.
-        labels: Classes, shape (N,).
-        description: Of the data.
-        top_k: K of the metrics.
-    """
-    ensemble = RunningEnsemble(labels)
-    found = []
-    for member, weight in zip(logits, weights, strict=True):
-        ensemble.add(member, weight)
-        found.append(score(ensemble.probabilities, labels, description, top_k))
-    return found
+
+def _register(
+    name: str,
+    versions: Sequence[Version],
+    models: Sequence[LoadedModel],
+    shares: Sequence[float],
+    copy: bool,
+    metrics: dict[str, float],
+) -> Version:
+    """The ensemble as a version of ``name``; the one that is there, if these members stand in it already."""
+    members = tuple(
+        Member(version.id, version.model_id, version.weights_sha256, share)
+        for version, share in zip(versions, shares, strict=True)
+    )
+    depends_on = [[member.weights_sha256, member.weight] for member in members]
+    key = hashlib.sha256(json.dumps([ENSEMBLE, copy, depends_on]).encode()).hexdigest()
+    existing = find_key(name, key)
+    if existing is not None:
+        return existing
+    newest = models[-1]
+    generation = max(version.generation for version in versions)
+    network = EnsembleNetwork([model.network for model in models], shares)
+    copies = tuple(models) if copy else ()
+    model = LoadedModel(network, ENSEMBLE, {}, newest.spec, newest.recipe, members, copies)
+    run = start_run(
+        ensure_experiment(name),
+        f"{name} ensemble of {len(members)}",
+        versions,
+        {"key": key, "kind": ENSEMBLE, "generation": str(generation)},
+        newest.recipe,
+        {f"member.{number}": json.dumps(asdict(member)) for number, member in enumerate(members)},
+        newest.spec,
+    )
+    try:
+        named = {f"test_{metric}": value for metric, value in metrics.items()}
+        model_id = run.log_model(model, f"{name}-ensemble", named, 0)
+        birth = NewVersion(
+            generation=generation,
+            teacher=None,
+            objective=ENSEMBLE,
+            seed=versions[-1].seed,
+            recipe_digest=versions[-1].recipe_digest,
+            key=key,
+            metrics=named,
+            weights_sha256=weights_digest(members),
+            kind=ENSEMBLE,
+            members=members,
+        )
+        version = register(name, birth, model_id, run.run_id)
+    except BaseException:
+        with contextlib.suppress(RegistryError):  # the first error is the one to tell
+            run.stop("FAILED")
+        raise
+    run.finish(version)
+    return version

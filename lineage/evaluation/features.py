@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as pixel_operations
 
+from lineage.data.datasets import DataSet, DataSpec, Images, MemoryImages, StreamedImages
 from lineage.errors import IntegrityError, UsageError
 from lineage.report.formats import counted
 from lineage.training.engines import collect_rows, freeze, make_evaluator
-from lineage.training.measurement import Part
-from lineage.vision.datasets import DataSet, Description, Images, MemoryImages, StreamedImages
+from lineage.training.measurement import Subset
 
 _IMAGES_A_CHUNK = 4096
 
@@ -31,7 +31,7 @@ class FittedDataSet:
     notes: tuple[str, ...]
 
 
-def fit_images(dataset: DataSet, source: Description, who: str) -> FittedDataSet:
+def fit_images(dataset: DataSet, source: DataSpec, who: str) -> FittedDataSet:
     """Bring images to the shape that a network takes, to be normalised as those it was trained on.
 
     Grey is repeated; sizes are changed by antialiased bilinear interpolation, which keeps no proportions, but
@@ -45,7 +45,7 @@ def fit_images(dataset: DataSet, source: Description, who: str) -> FittedDataSet
     Raises:
         UsageError: If the images have other channels than the network takes, and are not grey.
     """
-    own = dataset.description
+    own = dataset.spec
     channels, height, width = source.input_shape
     if own.input_shape[0] not in {1, channels}:
         raise UsageError(
@@ -67,7 +67,7 @@ def fit_images(dataset: DataSet, source: Description, who: str) -> FittedDataSet
     return FittedDataSet(fitted, tuple(notes))
 
 
-def extract_features(accelerator: Accelerator, network: nn.Module, part: Part, who: str) -> Tensor:
+def extract_features(accelerator: Accelerator, network: nn.Module, part: Subset, who: str) -> Tensor:
     """Pass every image of ``part`` through the frozen network once, in float32, on all processes.
 
     Args:
@@ -84,7 +84,7 @@ def extract_features(accelerator: Accelerator, network: nn.Module, part: Part, w
         IntegrityError: If a feature is not finite.
     """
     body = freeze(_Body(network), accelerator.device)
-    size = num_features(network, part.description.input_shape)
+    size = num_features(network, part.spec.input_shape)
     rows = torch.zeros(len(part.images), size, device=accelerator.device)
     evaluator = make_evaluator(accelerator, body, {}, len(part))
     collect_rows(evaluator, itemgetter("logits"), rows)
@@ -93,7 +93,7 @@ def extract_features(accelerator: Accelerator, network: nn.Module, part: Part, w
     if not found.isfinite().all():
         broken = int((~found.isfinite()).any(1).sum())
         raise IntegrityError(
-            f"The features of {who} must be finite, but of {len(found)} images of '{part.description.name}'"
+            f"The features of {who} must be finite, but of {len(found)} images of '{part.spec.name}'"
             f" {broken} have others; take another version."
         )
     return found

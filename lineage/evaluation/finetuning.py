@@ -8,16 +8,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from lineage.data.batches import Augmentation, training_batches
+from lineage.data.datasets import DataSet
 from lineage.evaluation.features import num_features
+from lineage.models.exported import ExportedNetwork
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import derive_seed
-from lineage.training.generation import Course, GenerationTraining, Samples
+from lineage.training.generation import GenerationTraining, Samples, TrainConfig
 from lineage.training.handlers import build_optimizer
 from lineage.training.losses import strict_loss
-from lineage.training.measurement import Part
-from lineage.vision.batches import Augmentation, training_batches
-from lineage.vision.datasets import DataSet
-from lineage.vision.exported import ExportedNetwork
+from lineage.training.measurement import Subset
 
 
 class FreshlyHeaded(nn.Module):
@@ -73,7 +73,7 @@ class Finetuning:
         workers: Loader processes.
     """
 
-    course: Course
+    course: TrainConfig
     optimizer: str
     optimizer_settings: Mapping[str, Any]
     batch_size: int
@@ -94,7 +94,7 @@ def make_finetuning(
 
     Args:
         accelerator: Fresh.
-        network: Trained, has ``features``; its weights are moved, but those of an exported program copied.
+        network: A trained network with ``features``. Its weights are moved; an exported program is copied.
         dataset: Fitted to the network.
         split: Rows of the training part that train, and rows that validate; the latter may be none.
         how: Its settings.
@@ -104,15 +104,15 @@ def make_finetuning(
         UsageError: If batch size, accumulation or padding do not fit each other or the data, or an exported
             program has no features.
     """
-    description = dataset.description
+    spec = dataset.spec
     train, validation = split
     seed = how.course.seed
     if isinstance(network, ExportedNetwork):
         network = network.learner()
-    headed = FreshlyHeaded(network, description.num_classes, description.input_shape, seed)
+    headed = FreshlyHeaded(network, spec.num_classes, spec.input_shape, seed)
     batches = training_batches(
         dataset.train,
-        description,
+        spec,
         train,
         how.batch_size,
         how.augmentation,
@@ -130,8 +130,8 @@ def make_finetuning(
         teacher=None,
         samples=Samples(
             batches=batches,
-            validation=Part(dataset.train, validation, description, how.batch_size, how.workers),
-            test=Part(dataset.test, rows_of_test, description, how.batch_size, how.workers),
+            validation=Subset(dataset.train, validation, spec, how.batch_size, how.workers),
+            test=Subset(dataset.test, rows_of_test, spec, how.batch_size, how.workers),
         ),
         course=how.course,
         checkpoint=checkpoint,

@@ -29,7 +29,10 @@ _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
     "study": True,
 }
 # Keys that recipes did not always have: at their default they leave a recipe what it was.
-_LATER = {"student": ("signals", "views", "signal_classes"), "training": ("sync_batchnorm",)}
+_ADDED_LATER = {"student": ("soft_targets", "views", "soft_target_classes"), "training": ("sync_batchnorm",)}
+
+# Names under which keys were first digested and stored, by their present names.
+_FIRST_NAMES = {"student": {"soft_targets": "signals", "soft_target_classes": "signal_classes"}}
 
 
 class Recipe(Section):
@@ -60,13 +63,13 @@ class Recipe(Section):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The recipe that ``to_json`` wrote.
+        """The recipe that ``to_json`` wrote, now or when some keys had other names.
 
         Raises:
             RecipeError: If ``text`` is no JSON, or no recipe that holds.
         """
         try:
-            return cls.from_dict(json.loads(text))
+            return cls.from_dict(with_present_names(json.loads(text)))
         except json.JSONDecodeError as error:
             raise RecipeError(f"A resolved recipe must be JSON, but reading it failed: {error}.") from None
 
@@ -78,13 +81,27 @@ class Recipe(Section):
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of the settings: the same whatever the name, the seed or the machine."""
         settings = self.model_dump(mode="json", exclude=_OUTSIDE_DIGEST)
-        for section, keys in _LATER.items():
+        for section, keys in _ADDED_LATER.items():
             fields = type(getattr(self, section)).model_fields
             for key in keys:
                 if settings[section][key] == fields[key].default:
                     del settings[section][key]
+        for section, names in _FIRST_NAMES.items():
+            settings[section] = {names.get(key, key): value for key, value in settings[section].items()}
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def with_present_names(settings: Any) -> Any:
+    """Stored settings, section by section, with each key under the name that it has now."""
+    if not isinstance(settings, Mapping):
+        return settings
+    renamed = dict(settings)
+    for section, names in _FIRST_NAMES.items():
+        present = {first: name for name, first in names.items()}
+        if isinstance(table := renamed.get(section), Mapping):
+            renamed[section] = {present.get(key, key): value for key, value in table.items()}
+    return renamed
 
 
 def recipe_schema() -> dict[str, Any]:

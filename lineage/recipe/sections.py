@@ -121,12 +121,12 @@ class StudentSettings(Section):
     """Weight λ of labels against teacher. Of a list each student has its own, and the last value holds on."""
     temperature: PositiveFloat = 1.0
     """Divisor T of the teacher's and the student's logits."""
-    signals: Literal["live", "stored"] = "live"
+    soft_targets: Literal["live", "stored"] = "live"
     """Whether the teacher looks at every batch, or its answers are stored once for all its students."""
     views: PositiveInt | None = None
     """Number of views of each training image, after which they come again; one for every epoch, if absent."""
-    signal_classes: PositiveInt | None = None
-    """Number of largest classes that stored signals keep, at this temperature alone; all, if absent."""
+    soft_target_classes: PositiveInt | None = None
+    """Number of largest classes that stored soft targets keep, at this temperature alone; all, if absent."""
 
     def label_weight_for(self, generation: int) -> float:
         """Weight of the labels for the student of ``generation``, which counts from 1.

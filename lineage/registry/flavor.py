@@ -22,9 +22,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
 
+from lineage.data.datasets import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
-from lineage.registry.ancestry import Member, Version
-from lineage.registry.artifacts import (
+from lineage.models.ensemble import EnsembleNetwork, fit_to_data
+from lineage.registry.family.family import Member, Version
+from lineage.registry.store.artifacts import (
     MEMBERS_FOLDER,
     RECIPE_FILE,
     SCHEMA,
@@ -37,9 +39,7 @@ from lineage.registry.artifacts import (
     weights_digest,
     write_files,
 )
-from lineage.registry.store import safe_uri, translated_errors
-from lineage.vision.combined import EnsembleNetwork, fit_to_data
-from lineage.vision.datasets import Description
+from lineage.registry.store.connection import safe_uri, translated_errors
 
 __all__ = [
     "RECIPE_FILE",
@@ -67,7 +67,7 @@ def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None)
     write_files(model, folder)
     requirements = _write_environment(folder)
     mlflow_model = mlflow_model or Model()
-    mlflow_model.signature = signature(model.description)
+    mlflow_model.signature = signature(model.spec)
     mlflow_model.add_flavor(FLAVOR_NAME, schema=SCHEMA, weights=WEIGHTS_FILE, structure=STRUCTURE_FILE)
     pyfunc.add_to_model(
         mlflow_model,
@@ -120,18 +120,18 @@ def read_model(folder: Path) -> LoadedModel:
     """
     structure = read_structure(folder)
     recipe = read_recipe(folder)
-    name, description = structure.name, structure.description
+    name, spec = structure.name, structure.spec
     if not structure.members:
-        return LoadedModel(read_network(folder, structure), name, structure.options, description, recipe)
+        return LoadedModel(read_network(folder, structure), name, structure.options, spec, recipe)
     copies = folder / MEMBERS_FOLDER
     models = [_read_member(copies / str(i), member) for i, member in enumerate(structure.members)]
     networks = [
-        fit_to_data(model.network, model.description, description, f"models:/{member.id}")
+        fit_to_data(model.network, model.spec, spec, f"models:/{member.id}")
         for model, member in zip(models, structure.members, strict=True)
     ]
     network = EnsembleNetwork(networks, [member.weight for member in structure.members]).eval()
     kept = tuple(models) if copies.is_dir() else ()
-    return LoadedModel(network, name, {}, description, recipe, structure.members, kept)
+    return LoadedModel(network, name, {}, spec, recipe, structure.members, kept)
 
 
 def load_version(version: Version) -> LoadedModel:
@@ -180,12 +180,12 @@ def _require_digest(found: str, version_id: str, registered: str) -> None:
         )
 
 
-def signature(description: Description) -> ModelSignature:
+def signature(spec: DataSpec) -> ModelSignature:
     """Pixel values in [0, 1], float32 of shape (any, C, H, W), to logits of shape (any, classes)."""
     single = np.dtype(np.float32)
     return ModelSignature(
-        inputs=Schema([TensorSpec(single, (-1, *description.input_shape))]),
-        outputs=Schema([TensorSpec(single, (-1, description.num_classes))]),
+        inputs=Schema([TensorSpec(single, (-1, *spec.input_shape))]),
+        outputs=Schema([TensorSpec(single, (-1, spec.num_classes))]),
     )
 
 

@@ -8,7 +8,7 @@ from ignite.engine import Engine, Events
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lineage.registry.ancestry import Version
+from lineage.registry.family.family import Version
 
 _SECONDS_BETWEEN_UPDATES = 0.2
 
@@ -32,7 +32,7 @@ class Reporter(Protocol):
         """Something is not as one would expect, though the work goes on."""
 
 
-class Silent:
+class SilentReporter:
     """Tells nothing."""
 
     def pulled(self, version: Version) -> None:
@@ -107,7 +107,7 @@ class ConsoleReporter:
 
     def watch_views(self, recorder: Engine, views: int) -> None:
         """Likewise, with a line a view."""
-        self._follow(recorder, "teacher's signals", "view", views)
+        self._follow(recorder, "teacher's soft targets", "view", views)
 
     def _follow(self, engine: Engine, subject: str, unit: str, total: int) -> None:
         task = self._progress.add_task(subject, total=total, unit=unit, numbers="")

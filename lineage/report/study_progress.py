@@ -5,9 +5,9 @@ from typing import Protocol
 from ignite.engine import Engine
 from rich.console import Console
 
-from lineage.registry.ancestry import Version
+from lineage.registry.family.family import Version
 from lineage.report.formats import quantity
-from lineage.report.progress import ConsoleReporter, Reporter, Silent
+from lineage.report.progress import ConsoleReporter, Reporter, SilentReporter
 
 
 class StudyReporter(Reporter, Protocol):
@@ -23,7 +23,7 @@ class StudyReporter(Reporter, Protocol):
         """Something happened to the study."""
 
 
-class SilentStudy(Silent):
+class SilentStudyReporter(SilentReporter):
     """Tells nothing."""
 
     def begin(self, number: int, values: str) -> None:

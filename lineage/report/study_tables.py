@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.table import Column, Table
 
 from lineage.report.formats import MISSING, quantity
-from lineage.report.layout import add_row, new_table, numeric
+from lineage.report.table_style import add_row, new_table, numeric
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from operator import attrgetter
 
 from rich.table import Column, Table
 
-from lineage.registry.ancestry import Version
-from lineage.registry.results import Transfer
+from lineage.registry.family.family import Version
+from lineage.registry.store.transfers import Transfer
 from lineage.report.comparison import CONFIDENCE, Comparison, Difference, Spread
 from lineage.report.formats import MISSING, change, counted, quantity, spread, unit_of_changes
-from lineage.report.layout import add_row as _add_row
-from lineage.report.layout import new_table as _table
-from lineage.report.layout import numeric as _numeric
+from lineage.report.table_style import add_row as _add_row
+from lineage.report.table_style import new_table as _table
+from lineage.report.table_style import numeric as _numeric
 
 
 def generations_table(versions: Sequence[Version], teachers: Mapping[str, Version]) -> Table:

@@ -13,8 +13,8 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from lineage.registry.ancestry import Family, Version
-from lineage.registry.removal import Tombstone
+from lineage.registry.care.remove import Tombstone
+from lineage.registry.family.family import Family, Version
 from lineage.report.formats import change, counted, printable, quantity
 
 _DEPTH = 10

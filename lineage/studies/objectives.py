@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lineage.registry.ancestry import Version
+from lineage.registry.family.family import Version
 
 
 @dataclass(frozen=True)

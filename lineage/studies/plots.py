@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lineage.studies.methods import EXTRA
+from lineage.studies.samplers import EXTRA
 
 _DOTS_PER_INCH = 110
 _AXES = ("patriarch.strictness", "student.temperature")

@@ -2,10 +2,10 @@
 
 from ignite.engine import Engine, Events
 
-from lineage.registry.ancestry import Version
-from lineage.registry.studies import TrialRun, epoch_values
-from lineage.studies.attempt import Attempt
+from lineage.registry.family.family import Version
+from lineage.registry.store.study_runs import TrialRun, epoch_values
 from lineage.studies.objectives import Objective
+from lineage.studies.running_trial import RunningTrial
 from lineage.training.devices import on_main_process
 from lineage.training.handlers import AbandonedError
 
@@ -29,7 +29,7 @@ class Pruning:
 
     def __init__(
         self,
-        attempt: Attempt | None,
+        attempt: RunningTrial | None,
         run: TrialRun | None,
         objective: Objective | None,
         epochs: int,

@@ -10,16 +10,16 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from lineage.errors import NotFoundError, UsageError
-from lineage.registry.studies import StudyRun
+from lineage.registry.store.study_runs import StudyRun
 from lineage.report.formats import counted
 from lineage.report.study_tables import TrialRow, trials_table
-from lineage.studies.book import load_study
-from lineage.studies.conduct import study_storage
+from lineage.studies.database import check_url, open_storage, require_database, translated_errors
 from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.plots import draw, objective_value
 from lineage.studies.results import StudyResult, TrialResult, read_result
 from lineage.studies.space import short, shown_value
-from lineage.studies.storage import check_url, open_storage, require_database, translated_errors
+from lineage.studies.study import study_storage
+from lineage.studies.study_store import load_study
 
 _ANY = 60  # seconds; a report gives no signs of life
 

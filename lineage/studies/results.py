@@ -7,8 +7,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lineage.studies.book import FAILED, INTERRUPTED, RUN_ID, is_retry, objective_names
 from lineage.studies.objectives import OBJECTIVES
+from lineage.studies.study_store import FAILED, INTERRUPTED, RUN_ID, is_retry, objective_names
 from lineage.studies.trials import GENERATIONS, TRAINED
 
 

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 from ignite.engine import Engine
 
-from lineage.claims import Claims
-from lineage.identity import Material
-from lineage.plan import check_against_data
+from lineage.growing.cache_key import SplitData
+from lineage.growing.leases import Leases
+from lineage.growing.plan import check_against_data
+from lineage.growing.succession import GenerationEvents, Succession
 from lineage.recipe import Range, Recipe, set_values
-from lineage.registry.ancestry import Version
-from lineage.registry.studies import TrialRun
+from lineage.registry.family.family import Version
+from lineage.registry.store.study_runs import TrialRun
 from lineage.report.progress import Reporter
-from lineage.studies.attempt import Attempt
-from lineage.studies.book import Assignment
 from lineage.studies.objectives import OBJECTIVES, Objective
 from lineage.studies.pruning import Pruning
-from lineage.succession import GenerationEvents, Succession
+from lineage.studies.running_trial import RunningTrial
+from lineage.studies.study_store import Assignment
 from lineage.training.devices import is_main_process
 
 GENERATIONS = "lineage.generations"
@@ -26,11 +26,11 @@ _EPOCHS = "training.epochs"
 
 def grow_trial(
     recipe: Recipe,
-    material: Material,
+    split_data: SplitData,
     assignment: Assignment,
     *,
-    claims: Claims | None,
-    attempt: Attempt | None,
+    leases: Leases | None,
+    attempt: RunningTrial | None,
     run: TrialRun | None,
     reporter: Reporter,
 ) -> list[Version]:
@@ -38,9 +38,9 @@ def grow_trial(
 
     Args:
         recipe: Of the study.
-        material: Its data.
+        split_data: Its data.
         assignment: What this trial tries.
-        claims: Of this worker, on rank 0.
+        leases: Of this worker, on rank 0.
         attempt: The trial in its database, on rank 0.
         run: Of the trial, on rank 0.
         reporter: Is told what happens, on rank 0.
@@ -51,11 +51,11 @@ def grow_trial(
         TrainingError: If a loss is not finite.
     """
     tried = set_values(recipe, assignment.values)
-    check_against_data(tried, material)
+    check_against_data(tried, split_data)
     pruning = Pruning(
         attempt, run, _pruned_by(recipe), longest_generation(recipe), tried.succession.generations
     )
-    succession = Succession(tried, material, reporter, claims=claims, attach=pruning.attach)
+    succession = Succession(tried, split_data, reporter, leases=leases, attach=pruning.attach)
     trained: list[Version] = []
 
     def _look(_engine: Engine, was_trained: bool) -> None:
@@ -88,7 +88,10 @@ def _pruned_by(recipe: Recipe) -> Objective | None:
 
 
 def _note(
-    attempt: Attempt | None, run: TrialRun | None, versions: Sequence[Version], trained: Sequence[Version]
+    attempt: RunningTrial | None,
+    run: TrialRun | None,
+    versions: Sequence[Version],
+    trained: Sequence[Version],
 ) -> None:
     """Keep what the trial has so far, in the study and with MLflow: a killed worker's counts as well."""
     assert attempt is not None and run is not None

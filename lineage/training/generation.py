@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lineage.data.batches import TrainingBatches
 from lineage.training.checkpoints import Checkpoint, History
 from lineage.training.devices import share_weights, synchronise_batchnorm
 from lineage.training.engines import Loss, make_trainer
@@ -21,14 +22,13 @@ from lineage.training.handlers import (
     attach_learning_rate,
     attach_weight_average,
 )
-from lineage.training.measurement import Measurement, Part, measure
-from lineage.training.signals import PartName
+from lineage.training.measurement import Measurement, Subset, measure
+from lineage.training.soft_targets import PartName
 from lineage.training.teachers import Teacher
-from lineage.vision.batches import TrainingBatches
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """What one generation's training gives.
 
     Attributes:
@@ -46,7 +46,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainConfig:
     """How one generation is trained, apart from what it learns from.
 
     Attributes:
@@ -83,8 +83,8 @@ class Samples:
     """
 
     batches: TrainingBatches
-    validation: Part
-    test: Part
+    validation: Subset
+    test: Subset
 
 
 class GenerationTraining:
@@ -110,7 +110,7 @@ class GenerationTraining:
         loss: Loss,
         teacher: Teacher | None,
         samples: Samples,
-        course: Course,
+        course: TrainConfig,
         checkpoint: Checkpoint,
     ) -> None:
         self.accelerator = accelerator
@@ -132,7 +132,7 @@ class GenerationTraining:
         self.average = self._attach_training()
         accelerator.register_for_checkpointing(self.history)
 
-    def run(self, attach: Callable[[Engine], None] = lambda _: None) -> Trained:
+    def run(self, attach: Callable[[Engine], None] = lambda _: None) -> TrainResult:
         """Train from the last checkpoint, or from the start, and measure.
 
         Args:
@@ -200,7 +200,7 @@ class GenerationTraining:
             self.evaluated.load_state_dict(weights)
         share_weights(self.evaluated)
 
-    def _predictions_of_teacher(self, name: PartName, part: Part) -> Tensor | None:
+    def _predictions_of_teacher(self, name: PartName, part: Subset) -> Tensor | None:
         """The teacher's classes by row: it sees evaluation images once a generation, not once an epoch."""
         if self.teacher is None or len(part) == 0:
             return None
@@ -220,7 +220,7 @@ class GenerationTraining:
             )
         return done
 
-    def _finish(self) -> Trained:
+    def _finish(self) -> TrainResult:
         started = time.perf_counter()
         if not self.history.epochs:
             predictions = self._predictions_of_teacher("validation", self.samples.validation)
@@ -231,4 +231,4 @@ class GenerationTraining:
             self.accelerator, self.evaluated, self.samples.test, self.course.top_k, predictions, True
         )
         seconds = self.history.seconds + time.perf_counter() - started
-        return Trained(self.evaluated.cpu(), self.history.epochs, test, seconds)
+        return TrainResult(self.evaluated.cpu(), self.history.epochs, test, seconds)

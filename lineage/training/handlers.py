@@ -15,10 +15,10 @@ from ignite.handlers import EMAHandler
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from lineage.data.batches import TrainingBatches
 from lineage.errors import TrainingError
 from lineage.extensions import named_settings, resolve
 from lineage.training.devices import derive_seed, sum_dtype
-from lineage.vision.batches import TrainingBatches
 
 Schedule = Callable[[float], float]
 """From epochs passed, a fraction counted from 0, to a factor of the base learning rate."""

@@ -8,27 +8,27 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lineage.data.batches import Augmentation, Batch, evaluation_batches
+from lineage.data.datasets import DataSpec, Images
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.metrics import classification_metrics
-from lineage.vision.batches import Augmentation, Batch, evaluation_batches
-from lineage.vision.datasets import Description, Images
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Samples to measure on: some rows of a data set's training or test part.
 
     Attributes:
         images: The whole part that ``indices`` points into.
         indices: Rows to look at, shape (N,), in order.
-        description: Of the data set.
+        spec: Of the data set.
         batch_size: Over all processes.
         workers: Loader processes.
     """
 
     images: Images
     indices: Tensor
-    description: Description
+    spec: DataSpec
     batch_size: int
     workers: int = 0
 
@@ -45,7 +45,7 @@ class Part:
         """Batches in order, split between the processes; of views where an augmentation is given."""
         loader = evaluation_batches(
             self.images,
-            self.description,
+            self.spec,
             self.indices,
             self.batch_size,
             self.workers,
@@ -74,7 +74,7 @@ class Measurement:
 def measure(
     accelerator: Accelerator,
     network: nn.Module,
-    part: Part,
+    part: Subset,
     top_k: int = 2,
     teacher_predictions: Tensor | None = None,
     keep_logits: bool = False,
@@ -89,15 +89,15 @@ def measure(
         teacher_predictions: Classes that the teacher predicts, by row; None leaves agreement out.
         keep_logits: Whether to return the logits, too.
     """
-    description = part.description
-    superclasses = None if description.superclasses is None else torch.tensor(description.superclasses)
+    spec = part.spec
+    superclasses = None if spec.superclasses is None else torch.tensor(spec.superclasses)
     metrics = classification_metrics(
-        description.num_classes, top_k, accelerator.device, superclasses, teacher_predictions is not None
+        spec.num_classes, top_k, accelerator.device, superclasses, teacher_predictions is not None
     )
     evaluator = make_evaluator(accelerator, network, metrics, len(part), teacher_predictions)
     rows = torch.zeros(0)
     if keep_logits:
-        rows = torch.zeros(len(part.images), description.num_classes, device=accelerator.device)
+        rows = torch.zeros(len(part.images), spec.num_classes, device=accelerator.device)
         collect_rows(evaluator, itemgetter("logits"), rows)
     evaluator.run(part.batches(accelerator))
     values = {name: float(evaluator.state.metrics[name]) for name in metrics}

@@ -21,7 +21,7 @@ from mlflow.server.fastapi_app import create_fastapi_app
 from mlflow.server.handlers import _add_static_prefix, _get_model_registry_store, _get_tracking_store
 
 from lineage.errors import LineageError, NotFoundError, UsageError
-from lineage.report.document import PAGE, SCRIPT, STYLE, page_asset
+from lineage.report.page_data import PAGE, SCRIPT, STYLE, page_asset
 from lineage_mlflow.families import Families
 
 _PAGE_PATH = "/lineage"

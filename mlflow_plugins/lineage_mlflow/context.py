@@ -22,11 +22,11 @@ class LineageRunContext(RunContextProvider):
 
     def in_context(self) -> bool:
         """Whether this process speaks to MLflow through lineage."""
-        return "lineage.registry.store" in sys.modules
+        return "lineage.registry.store.connection" in sys.modules
 
     def tags(self) -> dict[str, str]:
         """Command line, host, Python, packages, git's commit, and what grows: recipe, devices, processes."""
-        from lineage.registry.context import run_tags
+        from lineage.registry.store.run_tags import run_tags
 
         versions = {f"lineage.version.{name}": number for name, number in _versions().items()}
         own = {

@@ -14,15 +14,15 @@ from mlflow.entities.model_registry import RegisteredModel
 from mlflow.utils.workspace_context import get_request_workspace
 
 from lineage.errors import NotFoundError, UsageError
-from lineage.registry.ancestry import from_model_version
-from lineage.registry.entities import newest_version, read_families, read_model
-from lineage.registry.families import read_family
-from lineage.registry.progress import Growing, read_growing, read_settings
-from lineage.registry.removal import read_tombstones
-from lineage.registry.results import newest_transfer
-from lineage.registry.store import find_experiment, translated_errors
-from lineage.registry.versions import BEST
-from lineage.report.document import Surroundings, family_document, read_surroundings
+from lineage.registry.care.remove import read_tombstones
+from lineage.registry.family.family import from_model_version
+from lineage.registry.family.lookup import read_family
+from lineage.registry.family.register import BEST
+from lineage.registry.store.connection import find_experiment, translated_errors
+from lineage.registry.store.entities import newest_version, read_families, read_model
+from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
+from lineage.registry.store.transfers import newest_transfer
+from lineage.report.page_data import PageContext, family_document, read_surroundings
 
 _KEPT = 32
 _DETAILED = 200  # families whose best version is looked up for the list
@@ -114,11 +114,11 @@ def _model(name: str) -> RegisteredModel:
     return model
 
 
-def _growing(name: str, experiment: str) -> tuple[Growing, ...]:
+def _growing(name: str, experiment: str) -> tuple[GrowingRun, ...]:
     return read_growing(name) if experiment else ()
 
 
-def _token(model: RegisteredModel, experiment: str, growing: tuple[Growing, ...]) -> str:
+def _token(model: RegisteredModel, experiment: str, growing: tuple[GrowingRun, ...]) -> str:
     """Of all that a document shows, but for how far runs are."""
     newest = newest_version(model.name)
     shown = [
@@ -132,7 +132,7 @@ def _token(model: RegisteredModel, experiment: str, growing: tuple[Growing, ...]
 
 
 def _read(name: str, experiment: str, token: str) -> _Kept:
-    around = read_surroundings(name) if experiment else Surroundings(removed=read_tombstones(name))
+    around = read_surroundings(name) if experiment else PageContext(removed=read_tombstones(name))
     document = family_document(read_family(name), around)
     body = json.dumps({"family": document, "token": token}, ensure_ascii=False, separators=(",", ":"))
     return _Kept(token, gzip.compress(body.encode(), 4))

@@ -35,11 +35,11 @@ def ours(folder: str, precision: str, taught: bool, *settings: str) -> None:
         settings: Further ones.
     """
     import lineage
-    from lineage.plan import read_material
+    from lineage.growing.plan import read_split_data
+    from lineage.growing.succession import Succession
     from lineage.recipe import load_recipe
-    from lineage.registry.families import find_version
-    from lineage.report.progress import Silent
-    from lineage.succession import Succession
+    from lineage.registry.family.lookup import find_version
+    from lineage.report.progress import SilentReporter
 
     asked: queue.Queue[int] = queue.Queue()
     finished: queue.Queue[None] = queue.Queue()
@@ -65,25 +65,27 @@ def ours(folder: str, precision: str, taught: bool, *settings: str) -> None:
 
     threading.Thread(target=compete, args=(run,), daemon=True).start()
     common = [f"data.root={folder}", f"training.precision={precision}", "succession.generations=1"]
-    founder = None
+    from_version = None
     if taught:
         lineage.grow("cifar100-resnet20", overrides=[*common, "training.epochs=0"], generations=0)
-        founder = find_version("models:/cifar100-resnet20/1")
+        from_version = find_version("models:/cifar100-resnet20/1")
     recipe = load_recipe("cifar100-resnet20", [*common, "training.epochs=9", *settings])
-    Succession(recipe, read_material(recipe), Silent(), founder=founder, attach=hold).run()
+    Succession(
+        recipe, read_split_data(recipe), SilentReporter(), from_version=from_version, attach=hold
+    ).run()
 
 
 def bare(folder: str, precision: str) -> Steps:
     """A loop by hand with the same tricks: views on tensors, channels_last, a folded teacher, memory kept."""
+    from lineage.data.augmentation import Augmentation, Normalisation, crop_and_flip, random_bits
+    from lineage.data.datasets import load_dataset
+    from lineage.models.networks import build_network
     from lineage.training.devices import make_accelerator
     from lineage.training.teachers import fold
-    from lineage.vision.augmentation import Augmentation, Normalisation, crop_and_flip, random_bits
-    from lineage.vision.datasets import load_dataset
-    from lineage.vision.networks import build_network
 
     make_accelerator()  # has what a step frees kept for the next
     data = load_dataset("cifar100", folder)
-    shape, train = data.description.input_shape, data.train
+    shape, train = data.spec.input_shape, data.train
     student, teacher = (
         build_network("resnet20", 100, shape).to(memory_format=torch.channels_last) for _ in range(2)
     )
@@ -91,7 +93,7 @@ def bare(folder: str, precision: str) -> Steps:
     optimizer = torch.optim.SGD(
         student.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True
     )
-    normalise = Normalisation(data.description.mean, data.description.std, 32, 32)
+    normalise = Normalisation(data.spec.mean, data.spec.std, 32, 32)
     how = Augmentation(4, "zeros", True)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -135,7 +137,7 @@ def distill(folder: str, precision: str) -> Steps:
     from torchdistill.models.classification.resnet import resnet20
     from torchvision import transforms
 
-    from lineage.vision.datasets import load_dataset
+    from lineage.data.datasets import load_dataset
 
     data = load_dataset("cifar100", folder)
     pixels, labels = data.train.pixels.numpy(), data.train.labels.tolist()  # type: ignore[union-attr]
@@ -148,7 +150,7 @@ def distill(folder: str, precision: str) -> Steps:
                 transforms.RandomCrop(32, padding=4),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
-                transforms.Normalize(data.description.mean, data.description.std),
+                transforms.Normalize(data.spec.mean, data.spec.std),
             ]
         )
 
@@ -222,9 +224,9 @@ def distill(folder: str, precision: str) -> Steps:
 
 def forwards(precision: str, who: str) -> Steps:
     """The forward pass alone, of a folded teacher or of a student that learns."""
+    from lineage.models.networks import build_network
     from lineage.training.devices import make_accelerator
     from lineage.training.teachers import fold
-    from lineage.vision.networks import build_network
 
     make_accelerator()
     network: nn.Module = build_network("resnet20", 100, (3, 32, 32)).to(memory_format=torch.channels_last)
@@ -247,7 +249,7 @@ def forwards(precision: str, who: str) -> Steps:
 KINDS: dict[str, Callable[[str, str], None]] = {
     "live": lambda folder, precision: ours(folder, precision, True),
     "stored": lambda folder, precision: ours(
-        folder, precision, True, "student.signals=stored", "student.views=1"
+        folder, precision, True, "student.soft_targets=stored", "student.views=1"
     ),
     "plain": lambda folder, precision: ours(folder, precision, False, "patriarch.objective=strict"),
     "bare": lambda folder, precision: compete(bare(folder, precision)),

@@ -18,7 +18,7 @@ TINY = ["network.width=4", "training.warmup_epochs=0"]
 
 GROWN = """
 import json, time, lineage
-from lineage.succession import Succession
+from lineage.growing.succession import Succession
 tiny = ["network.width=4", "training.warmup_epochs=0", "training.epochs=0"]
 lineage.grow("digits", generations=0, overrides=tiny)
 seconds = {}
@@ -33,11 +33,11 @@ MANY = """
 import json, time
 from pathlib import Path
 import lineage
-from lineage.report.progress import Silent
+from lineage.report.progress import SilentReporter
 def resident():
     line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
-class Watch(Silent):
+class Watch(SilentReporter):
     def __init__(self):
         self.times, self.memory = [], []
     def completed(self, version):
@@ -53,8 +53,8 @@ print(json.dumps({"ratio": passed[100] / passed[50], "seconds": passed[100] / 10
 
 REGISTRY = """
 import json, sys, time
-import lineage, lineage.growth, lineage.succession
-from lineage.registry.runs import GenerationRun
+import lineage, lineage.growing.grow, lineage.growing.succession
+from lineage.registry.store.runs import GenerationRun
 spent, depth = 0.0, 0
 def timed(function):
     def call(*arguments, **keywords):
@@ -69,8 +69,8 @@ def timed(function):
                 spent += time.perf_counter() - started
     return call
 for module, names in (
-    (lineage.succession, ("find_or_lock", "open_run", "register_network", "pull_network")),
-    (lineage.growth, ("connect", "_keep_drawing")),
+    (lineage.growing.succession, ("find_or_lock", "open_run", "register_network", "pull_network")),
+    (lineage.growing.grow, ("connect", "_keep_drawing")),
 ):
     for name in names:
         setattr(module, name, timed(getattr(module, name)))

@@ -17,12 +17,12 @@ INDEX_CLASSES, INDEX_FILES = 1000, 1_280_000
 
 VIEWS = """
 import json, sys, time, torch
-from lineage.vision.batches import Augmentation, training_batches
-from lineage.vision.datasets import load_dataset
+from lineage.data.batches import Augmentation, training_batches
+from lineage.data.datasets import load_dataset
 torch.set_num_threads(1)
 data = load_dataset("cifar100", sys.argv[1])
 rows = torch.arange(len(data.train))
-batches = training_batches(data.train, data.description, rows, 128, Augmentation(4, sys.argv[2], True), 0, 0)
+batches = training_batches(data.train, data.spec, rows, 128, Augmentation(4, sys.argv[2], True), 0, 0)
 speeds = {}
 for epoch in range(1, 8):
     batches.select_epoch(epoch)
@@ -38,8 +38,8 @@ REST = """
 import gc, json, sys
 from pathlib import Path
 import torch
-import lineage.plan
-from lineage.vision.datasets import load_dataset
+import lineage.growing.plan
+from lineage.data.datasets import load_dataset
 def resident():
     gc.collect()
     line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmRSS"))

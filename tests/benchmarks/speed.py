@@ -16,7 +16,7 @@ def training(data: Path, rounds: int) -> list[Row]:
         "bare loop, bfloat16": ("bare", "bf16"),
         "lineage, float32": ("live", "fp32"),
         "lineage, bfloat16": ("live", "bf16"),
-        "lineage, bfloat16, stored signals": ("stored", "bf16"),
+        "lineage, bfloat16, stored soft targets": ("stored", "bf16"),
         "lineage, bfloat16, no teacher": ("plain", "bf16"),
     }
     seconds = _contest(names, data, rounds, steps=10)
@@ -25,14 +25,17 @@ def training(data: Path, rounds: int) -> list[Row]:
         for name, taken in seconds.items()
     ]
     others, live = seconds["torchdistill, float32"], seconds["lineage, bfloat16"]
-    stored, plain = seconds["lineage, bfloat16, stored signals"], seconds["lineage, bfloat16, no teacher"]
+    stored, plain = (
+        seconds["lineage, bfloat16, stored soft targets"],
+        seconds["lineage, bfloat16, no teacher"],
+    )
     bare = seconds["bare loop, bfloat16"]
     return [
         *rows,
         row("live teacher: speed / torchdistill's", ratios(others, live), " ×", at_least=2.5),
-        row("stored signals: speed / torchdistill's", ratios(others, stored), " ×", at_least=3.0),
+        row("stored soft targets: speed / torchdistill's", ratios(others, stored), " ×", at_least=3.0),
         row("live teacher: speed / bare loop's", ratios(bare, live), " ×", 3, at_least=0.97),
-        row("stored signals: time / no teacher", ratios(stored, plain), " ×", 3, at_most=1.03),
+        row("stored soft targets: time / no teacher", ratios(stored, plain), " ×", 3, at_most=1.03),
         row(
             "float32, live teacher: speed / torchdistill's",
             ratios(others, seconds["lineage, float32"]),

@@ -7,9 +7,9 @@ import torch
 from common import compete
 from torch import Tensor
 
-from lineage.vision.batches import Augmentation, training_batches
-from lineage.vision.datasets import load_dataset
-from lineage.vision.networks import build_network
+from lineage.data.batches import Augmentation, training_batches
+from lineage.data.datasets import load_dataset
+from lineage.models.networks import build_network
 
 BATCH = 32
 SIZE = 36
@@ -21,9 +21,7 @@ network = build_network("torchvision:resnet18", 10, (3, SIZE, SIZE)).to(memory_f
 optimizer = torch.optim.SGD(network.parameters(), 0.01)
 rows = torch.arange(len(data.train))
 workers = 0 if kind == "decode" else 1
-batches = training_batches(
-    data.train, data.description, rows, BATCH, Augmentation(flip=True), 0, 0, workers=workers
-)
+batches = training_batches(data.train, data.spec, rows, BATCH, Augmentation(flip=True), 0, 0, workers=workers)
 
 
 def endless() -> Iterator[tuple[Tensor, ...]]:

@@ -1,4 +1,4 @@
-"""Trials over temperature and label weight, taught by a live teacher and by its stored signals."""
+"""Trials over temperature and label weight, taught by a live teacher and by its stored soft targets."""
 
 import shutil
 import tempfile
@@ -20,19 +20,19 @@ print(json.dumps({}))
 # What the trials of a study do, one after another; a study itself has one network for teacher and students
 STUDENTS = """
 import itertools, json, sys, time
-from lineage.plan import read_material
+from lineage.growing.plan import read_split_data
 from lineage.recipe import change_recipe, load_recipe
-from lineage.registry.families import find_version
-from lineage.report.progress import Silent
-from lineage.succession import Succession
+from lineage.registry.family.lookup import find_version
+from lineage.report.progress import SilentReporter
+from lineage.growing.succession import Succession
 name, first, number, *overrides = sys.argv[1:]
 base = load_recipe("cifar100-resnet20", [*overrides, f"model.name={name}", "succession.generations=1"])
-material, teacher = read_material(base), find_version(f"models:/{name}/1")
+split_data, teacher = read_split_data(base), find_version(f"models:/{name}/1")
 grid = list(itertools.product((1.0, 2.0, 4.0, 8.0), (0.1, 0.3, 0.5, 0.9)))
 started = time.perf_counter()
 for temperature, weight in grid[int(first) : int(first) + int(number)]:
     tried = [f"student.temperature={temperature}", f"student.label_weight={weight}"]
-    Succession(change_recipe(base, tried), material, Silent(), founder=teacher).run()
+    Succession(change_recipe(base, tried), split_data, SilentReporter(), from_version=teacher).run()
 print(json.dumps({"seconds": time.perf_counter() - started}))
 """
 
@@ -73,7 +73,13 @@ def _study(data: Path, network: str) -> dict[str, list[float]]:
             child(PATRIARCH, f"{network}-{way}", *common, f"network.name={network}", environment=environment)
         for first in range(0, TRIALS, AT_A_TIME):
             for way, taken in seconds.items():
-                words = [f"{network}-{way}", str(first), str(AT_A_TIME), f"student.signals={way}", *common]
+                words = [
+                    f"{network}-{way}",
+                    str(first),
+                    str(AT_A_TIME),
+                    f"student.soft_targets={way}",
+                    *common,
+                ]
                 taken.append(child(STUDENTS, *words, environment=environment)["seconds"])
     finally:
         shutil.rmtree(folder)

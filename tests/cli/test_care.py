@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from lineage.registry.families import read_family
+from lineage.registry.family.lookup import read_family
 
 Process = subprocess.CompletedProcess[str]
 Lineage = Callable[..., Process]

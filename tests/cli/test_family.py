@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lineage.registry.ancestry import Version
-from lineage.registry.families import find_version, read_family
+from lineage.registry.family.family import Version
+from lineage.registry.family.lookup import find_version, read_family
 
 Process = subprocess.CompletedProcess[str]
 Lineage = Callable[..., Process]

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lineage.registry.families import read_family
+from lineage.registry.family.lookup import read_family
 
 Process = subprocess.CompletedProcess[str]
 Lineage = Callable[..., Process]
@@ -55,7 +55,7 @@ def _interrupted(home: Path, options: list[str], number: signal.Signals) -> tupl
         for line in process.stderr:
             told += line
             if "epoch 2/" in line:
-                process.send_signal(number)
+                process.send_soft_target(number)
         return process.wait(timeout=60), told
 
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 import lineage
-from lineage.registry.results import read_transfers
-from lineage.vision.datasets import load_dataset
+from lineage.data.datasets import load_dataset
+from lineage.registry.store.transfers import read_transfers
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 Trunk = tuple[lineage.Version, ...]

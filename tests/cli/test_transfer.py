@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lineage.registry.families import find_version
-from lineage.registry.results import read_transfers
+from lineage.registry.family.lookup import find_version
+from lineage.registry.store.transfers import read_transfers
 
 Process = subprocess.CompletedProcess[str]
 Main = Callable[..., Process]

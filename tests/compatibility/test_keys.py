@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from lineage.identity import Material
-from lineage.plan import Plan
+from lineage.data.images import DataSet, DataSpec, MemoryImages
+from lineage.growing.cache_key import SplitData
+from lineage.growing.plan import GenerationPlan
 from lineage.recipe import load_recipe, recipe_names
-from lineage.vision.images import DataSet, Description, MemoryImages
 
 RECORDED = json.loads((Path(__file__).parent / "keys.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def material() -> Material:
+def split_data() -> SplitData:
     """Made-up data of 1,000 classes, so that every shipped recipe fits them."""
-    description = Description(
+    spec = DataSpec(
         name="made-up",
         class_names=tuple(f"class {index}" for index in range(1000)),
         superclasses=None,
@@ -27,20 +27,20 @@ def material() -> Material:
         digest="d" * 64,
     )
     images = MemoryImages(torch.zeros(4, 32, 32, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
-    return Material(DataSet(images, images, description), torch.arange(4), torch.arange(0))
+    return SplitData(DataSet(images, images, spec), torch.arange(4), torch.arange(0))
 
 
 @pytest.mark.parametrize("settings", RECORDED)
-def test_keys_and_digests_are_those_that_were_recorded(settings: str, material: Material) -> None:
+def test_keys_and_digests_are_those_that_were_recorded(settings: str, split_data: SplitData) -> None:
     name, *overrides = settings.split()
     recipe = load_recipe(name, overrides)
     keys: list[str] = []
     for generation in range(3):
-        plan = Plan(recipe, material, generation, keys[-1] if keys else None)
+        plan = GenerationPlan(recipe, split_data, generation, keys[-1] if keys else None)
         keys.append(plan.key)
     assert recipe.digest == RECORDED[settings]["digest"]
     assert keys == RECORDED[settings]["keys"]
-    assert plan.signals_digest == RECORDED[settings]["soft_targets"]
+    assert plan.soft_targets_digest == RECORDED[settings]["soft_targets"]
 
 
 def test_every_shipped_recipe_is_recorded() -> None:

@@ -8,7 +8,7 @@ from scipy.stats import ttest_rel
 
 from lineage.errors import UsageError
 from lineage.evaluation.compare import compare, group_lines
-from lineage.registry.ancestry import Family, Version
+from lineage.registry.family.family import Family, Version
 from lineage.report.comparison import Comparison, Difference, Entry
 
 TOLERANT = [0.951, 0.962, 0.957, 0.949, 0.970]

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as pixel_operations
 
+from lineage.data.images import DataSet, DataSpec, MemoryImages, memory_dataset
 from lineage.errors import IntegrityError, UsageError
 from lineage.evaluation.features import extract_features, fit_images, num_features
+from lineage.models.networks import build_network
 from lineage.training.devices import make_accelerator
-from lineage.training.measurement import Part
-from lineage.vision.images import DataSet, Description, MemoryImages, memory_dataset
-from lineage.vision.networks import build_network
+from lineage.training.measurement import Subset
 
-SOURCE = Description(
+SOURCE = DataSpec(
     name="source",
     class_names=("cat", "dog"),
     superclasses=None,
@@ -56,9 +56,9 @@ def network(input_shape: tuple[int, int, int] = (3, 16, 16)) -> Any:
     return built.eval()
 
 
-def part(rows: Tensor, batch_size: int = 4) -> Part:
+def part(rows: Tensor, batch_size: int = 4) -> Subset:
     fitted = fit_images(dataset((16, 16, 3)), SOURCE, "models:/x/1").dataset
-    return Part(fitted.train, rows, fitted.description, batch_size)
+    return Subset(fitted.train, rows, fitted.spec, batch_size)
 
 
 def test_images_that_fit_stay_as_they_are() -> None:
@@ -71,11 +71,11 @@ def test_images_that_fit_stay_as_they_are() -> None:
 
 def test_description_has_the_networks_normalisation_and_the_targets_classes() -> None:
     own = dataset((8, 8, 1))
-    description = fit_images(own, SOURCE, "models:/x/1").dataset.description
-    assert (description.mean, description.std) == (SOURCE.mean, SOURCE.std)
-    assert description.input_shape == SOURCE.input_shape
-    assert (description.name, description.class_names) == ("target", ("a", "b", "c"))
-    assert description.digest == own.description.digest
+    spec = fit_images(own, SOURCE, "models:/x/1").dataset.spec
+    assert (spec.mean, spec.std) == (SOURCE.mean, SOURCE.std)
+    assert spec.input_shape == SOURCE.input_shape
+    assert (spec.name, spec.class_names) == ("target", ("a", "b", "c"))
+    assert spec.digest == own.spec.digest
 
 
 def test_grey_is_repeated_and_sizes_are_changed_with_antialiasing() -> None:
@@ -96,12 +96,12 @@ def test_grey_is_repeated_and_sizes_are_changed_with_antialiasing() -> None:
 
 
 def test_streamed_grey_is_repeated_when_it_is_read() -> None:
-    description = replace(dataset((8, 8, 1)).description, input_shape=(1, 224, 224))
-    fitted = fit_images(DataSet(Streamed(1), Streamed(1), description), SOURCE, "models:/x/1")
+    spec = replace(dataset((8, 8, 1)).spec, input_shape=(1, 224, 224))
+    fitted = fit_images(DataSet(Streamed(1), Streamed(1), spec), SOURCE, "models:/x/1")
     assert fitted.notes == ("Images are resized to 16×16 pixels.", "Grey is repeated to 3 channels.")
     assert not isinstance(fitted.dataset.test, MemoryImages)
     assert fitted.dataset.test.read(2).shape == (3, 20, 30)
-    rows = Part(fitted.dataset.test, torch.arange(3), fitted.dataset.description, 2)
+    rows = Subset(fitted.dataset.test, torch.arange(3), fitted.dataset.spec, 2)
     assert extract_features(make_accelerator(), network(), rows, "models:/x/1").shape == (3, 16)
 
 

@@ -4,14 +4,14 @@ from typing import Any
 import pytest
 import torch
 
+from lineage.data.batches import Augmentation
+from lineage.data.images import DataSet, MemoryImages, memory_dataset
 from lineage.evaluation.finetuning import Finetuning, FreshlyHeaded, make_finetuning
+from lineage.models.networks import build_network
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import make_accelerator
-from lineage.training.generation import Course, Trained
+from lineage.training.generation import TrainConfig, TrainResult
 from lineage.training.handlers import constant
-from lineage.vision.batches import Augmentation
-from lineage.vision.images import DataSet, MemoryImages, memory_dataset
-from lineage.vision.networks import build_network
 
 SHAPE = (3, 16, 16)
 
@@ -34,8 +34,8 @@ def dataset() -> DataSet:
     return memory_dataset("patterns", part(100), part(30), "abc")
 
 
-def finetuned(folder: Path, epochs: int = 3, train: int = 80) -> Trained:
-    course = Course(epochs=epochs, lr=0.05, schedule=constant(), seed=5, top_k=3)
+def finetuned(folder: Path, epochs: int = 3, train: int = 80) -> TrainResult:
+    course = TrainConfig(epochs=epochs, lr=0.05, schedule=constant(), seed=5, top_k=3)
     settings = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0}
     how = Finetuning(
         course, "sgd", settings | {"decay_norm_and_bias": True}, 16, Augmentation(flip=True), data_seed=0

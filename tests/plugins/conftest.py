@@ -12,17 +12,17 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from lineage.registry.ancestry import Member, Version
+from lineage.data.datasets import DataSpec
+from lineage.models.networks import build_network
+from lineage.registry.care.promote import promote
+from lineage.registry.care.remove import remove
+from lineage.registry.family.family import Member, Version
+from lineage.registry.family.register import NewVersion, register
 from lineage.registry.flavor import LoadedModel, weights_digest
-from lineage.registry.promotion import promote
-from lineage.registry.removal import remove
-from lineage.registry.runs import start_run
-from lineage.registry.store import ensure_experiment
-from lineage.registry.versions import Birth, register
-from lineage.vision.datasets import Description
-from lineage.vision.networks import build_network
+from lineage.registry.store.connection import ensure_experiment
+from lineage.registry.store.runs import start_run
 
-TILES = Description("tiles", ("red", "green"), None, (0.5,), (0.5,), (1, 8, 8), "d" * 64)
+TILES = DataSpec("tiles", ("red", "green"), None, (0.5,), (0.5,), (1, 8, 8), "d" * 64)
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -97,7 +97,7 @@ class _Family:
             "metrics": metrics | {"validation_accuracy": accuracy - 0.01},
             "weights_sha256": self.sha256,
         }
-        version = register(self.name, Birth(**values | changes), self.model_id, run.run_id)
+        version = register(self.name, NewVersion(**values | changes), self.model_id, run.run_id)
         run.finish(version)
         return version
 

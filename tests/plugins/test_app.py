@@ -13,8 +13,8 @@ import requests
 from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 
-from lineage.registry.families import read_family
-from lineage.report.document import family_html
+from lineage.registry.family.lookup import read_family
+from lineage.report.page_data import family_html
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 DATA = "/ajax-api/3.0/lineage"

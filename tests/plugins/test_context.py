@@ -11,11 +11,11 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-import lineage.succession  # noqa: F401 - what makes this process one that grows generations
-from lineage.registry.context import tagging_runs
-from lineage.registry.runs import start_run
-from lineage.registry.store import ensure_experiment
-from lineage.vision.datasets import Description
+import lineage.growing.succession  # noqa: F401 - what makes this process one that grows generations
+from lineage.data.datasets import DataSpec
+from lineage.registry.store.connection import ensure_experiment
+from lineage.registry.store.run_tags import tagging_runs
+from lineage.registry.store.runs import start_run
 
 OUTSIDE = """
 import json, sys
@@ -47,7 +47,7 @@ def ours(tags: dict[str, str]) -> dict[str, str]:
 
 
 def test_run_of_a_generation_says_where_it_was_started(home: Path, expected: dict[str, str]) -> None:
-    data = Description("tiles", ("a", "b"), None, (0.5,), (0.5,), (1, 8, 8), "d")
+    data = DataSpec("tiles", ("a", "b"), None, (0.5,), (0.5,), (1, 8, 8), "d")
     run = start_run(ensure_experiment("tiles"), "tiles", (), {"key": "k"}, "{}", {}, data)
     tags = MlflowClient().get_run(run.run_id).data.tags
     assert ours(tags) == expected | {"lineage.key": "k"}
@@ -100,6 +100,6 @@ def test_run_says_which_commit_it_was_started_in_and_whether_files_differ(home: 
 
 def start_tiles() -> dict[str, str]:
     """The tags of a run that is started now."""
-    data = Description("tiles", ("a", "b"), None, (0.5,), (0.5,), (1, 8, 8), "d")
+    data = DataSpec("tiles", ("a", "b"), None, (0.5,), (0.5,), (1, 8, 8), "d")
     run = start_run(ensure_experiment("tiles"), "tiles", (), {"key": "k"}, "{}", {}, data)
     return dict(MlflowClient().get_run(run.run_id).data.tags)

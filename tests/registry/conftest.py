@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from lineage.registry.ancestry import Version
+from lineage.data.datasets import DataSpec
+from lineage.models.networks import build_network
+from lineage.registry.family.family import Version
+from lineage.registry.family.register import NewVersion, register
 from lineage.registry.flavor import LoadedModel, weights_digest
-from lineage.registry.runs import GenerationRun, start_run
-from lineage.registry.store import ensure_experiment
-from lineage.registry.versions import Birth, register
-from lineage.vision.datasets import Description
-from lineage.vision.networks import build_network
+from lineage.registry.store.connection import ensure_experiment
+from lineage.registry.store.runs import GenerationRun, start_run
 
-TILES = Description(
+TILES = DataSpec(
     name="tiles",
     class_names=("red", "green", "blue"),
     superclasses=None,
@@ -35,7 +35,7 @@ def name() -> str:
 
 
 @pytest.fixture(scope="session")
-def tiles() -> Description:
+def tiles() -> DataSpec:
     """Three classes of 3×8×8 images, normalised by powers of two."""
     return TILES
 
@@ -62,7 +62,7 @@ def open_run(name: str) -> Callable[..., GenerationRun]:
     """Starts runs in the experiment ``name``."""
 
     def start(
-        teacher: Version | None = None, experiment: str = name, data: Description = TILES
+        teacher: Version | None = None, experiment: str = name, data: DataSpec = TILES
     ) -> GenerationRun:
         return start_run(
             ensure_experiment(experiment),
@@ -121,7 +121,7 @@ def beget(
             if store not in logged_once:
                 logged_once[store] = log_one()
             logged = logged_once[store]
-        birth = Birth(
+        birth = NewVersion(
             generation=0 if teacher is None else teacher.generation + 1,
             teacher=teacher,
             objective="tolerant" if teacher is None else "student",

@@ -5,8 +5,8 @@ import pytest
 from mlflow import MlflowClient
 
 from lineage.errors import IntegrityError
-from lineage.registry.ancestry import Member, Version
-from lineage.registry.families import find_version, read_family, require_sound_line
+from lineage.registry.family.family import Member, Version
+from lineage.registry.family.lookup import find_version, read_family, require_sound_line
 
 Beget = Callable[..., Version]
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lineage.errors import IntegrityError, NotFoundError
+from lineage.models.networks import build_network
 from lineage.registry.flavor import LoadedModel, load_model, read_model, save_model, weights_digest
-from lineage.vision.networks import build_network
 
 FILES = {
     "MLmodel",

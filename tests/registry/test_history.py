@@ -9,11 +9,11 @@ import pytest
 from mlflow import MlflowClient
 
 from lineage.errors import NotFoundError
-from lineage.registry.ancestry import Version
-from lineage.registry.history import ALIAS, REGISTERED, REMOVED, Event, read_history, record
-from lineage.registry.promotion import promote
-from lineage.registry.removal import remove
-from lineage.registry.versions import settle
+from lineage.registry.care.history import ALIAS, REGISTERED, REMOVED, Event, read_history, record
+from lineage.registry.care.promote import promote
+from lineage.registry.care.remove import remove
+from lineage.registry.family.family import Version
+from lineage.registry.family.register import settle
 
 Beget = Callable[..., Version]
 Story = list[tuple[str, int | None, str, int | None, bool]]

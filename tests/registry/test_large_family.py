@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from lineage.registry.ancestry import Version
-from lineage.registry.families import read_family
-from lineage.registry.kin import ancestors_of, descendants_of
+from lineage.registry.family.family import Version
+from lineage.registry.family.lookup import read_family
+from lineage.registry.family.relatives import ancestors_of, descendants_of
 
 NUM_VERSIONS = 10_000
 NUM_METRICS = 12

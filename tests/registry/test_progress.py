@@ -2,14 +2,14 @@ from collections.abc import Callable
 
 from mlflow import MlflowClient
 
-from lineage.registry.ancestry import Version
-from lineage.registry.progress import read_growing, read_settings
-from lineage.registry.runs import GenerationRun, start_run
-from lineage.registry.store import ensure_experiment
-from lineage.vision.datasets import Description
+from lineage.data.datasets import DataSpec
+from lineage.registry.family.family import Version
+from lineage.registry.store.connection import ensure_experiment
+from lineage.registry.store.progress import read_growing, read_settings
+from lineage.registry.store.runs import GenerationRun, start_run
 
 
-def start(name: str, teacher: Version | None, tiles: Description, **tags: str) -> GenerationRun:
+def start(name: str, teacher: Version | None, tiles: DataSpec, **tags: str) -> GenerationRun:
     own = {"key": "k", "generation": "1", "seed": "5", "epochs": "8"} | tags
     teachers = () if teacher is None else (teacher,)
     return start_run(ensure_experiment(name), "one", teachers, own, "{}", {}, tiles)
@@ -20,7 +20,7 @@ def test_family_without_runs_grows_nothing(registry: object, name: str) -> None:
 
 
 def test_running_generation_says_how_far_it_is(
-    registry: object, name: str, beget: Callable[..., Version], tiles: Description
+    registry: object, name: str, beget: Callable[..., Version], tiles: DataSpec
 ) -> None:
     teacher = beget()
     run = start(name, teacher, tiles)
@@ -34,7 +34,7 @@ def test_running_generation_says_how_far_it_is(
 
 
 def test_run_that_ended_grows_no_more(
-    registry: object, name: str, beget: Callable[..., Version], tiles: Description
+    registry: object, name: str, beget: Callable[..., Version], tiles: DataSpec
 ) -> None:
     version = beget()
     finished, killed, failed = (start(name, version, tiles) for _ in range(3))

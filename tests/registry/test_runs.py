@@ -7,12 +7,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from lineage.data.datasets import DataSpec
 from lineage.errors import NotFoundError
-from lineage.registry.ancestry import Version
+from lineage.registry.family.family import Version
 from lineage.registry.flavor import LoadedModel
-from lineage.registry.runs import GenerationRun, resume_run
-from lineage.registry.store import ensure_experiment
-from lineage.vision.datasets import Description
+from lineage.registry.store.connection import ensure_experiment
+from lineage.registry.store.runs import GenerationRun, resume_run
 
 OpenRun = Callable[..., GenerationRun]
 
@@ -50,7 +50,7 @@ def test_run_keeps_its_recipe(registry: Any, open_run: OpenRun) -> None:
 
 
 @pytest.mark.parametrize("data_name", ["tiles", 'hub:owner\'s/the "best"'])
-def test_run_names_its_data(registry: Any, open_run: OpenRun, tiles: Description, data_name: str) -> None:
+def test_run_names_its_data(registry: Any, open_run: OpenRun, tiles: DataSpec, data_name: str) -> None:
     run = stored(open_run(data=replace(tiles, name=data_name)))
     (taken,) = run.inputs.dataset_inputs
     assert (taken.dataset.name, taken.dataset.digest) == (data_name, tiles.digest[:36])

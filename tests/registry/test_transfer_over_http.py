@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lineage.registry.ancestry import Version
-from lineage.registry.results import read_transfers
+from lineage.registry.family.family import Version
+from lineage.registry.store.transfers import read_transfers
 
 
 @pytest.mark.slow

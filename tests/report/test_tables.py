@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lineage.evaluation.compare import compare
-from lineage.registry.ancestry import Member, Version
+from lineage.registry.family.family import Member, Version
 from lineage.report.tables import (
     comparison_table,
     evaluation_table,

@@ -3,8 +3,8 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from lineage.registry.ancestry import Version
-from lineage.registry.results import Transfer
+from lineage.registry.family.family import Version
+from lineage.registry.store.transfers import Transfer
 from lineage.report.tables import transfer_table
 
 PATRIARCH = Version(name="c100", version=1, metrics={"test_accuracy": 0.5})

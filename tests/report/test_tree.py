@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from lineage.registry.ancestry import Family, Member, Version
-from lineage.registry.removal import Tombstone
+from lineage.registry.care.remove import Tombstone
+from lineage.registry.family.family import Family, Member, Version
 from lineage.report.tree import dot, mermaid, rich_tree, tree_json
 
 BASE = Version(

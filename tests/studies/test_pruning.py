@@ -5,8 +5,8 @@ import pytest
 from optuna.storages import RDBStorage
 
 from lineage.recipe import load_recipe
-from lineage.studies.attempt import Attempt
-from lineage.studies.methods import make_pruner
+from lineage.studies.running_trial import RunningTrial
+from lineage.studies.samplers import make_pruner
 
 EPOCHS = 2
 
@@ -28,8 +28,8 @@ def _study(storage: RDBStorage, pruner: optuna.pruners.BasePruner, rows: list[li
     return study
 
 
-def _attempt(study: optuna.Study, storage: RDBStorage, values: list[float]) -> Attempt:
-    attempt = Attempt(study.ask(), storage)
+def _attempt(study: optuna.Study, storage: RDBStorage, values: list[float]) -> RunningTrial:
+    attempt = RunningTrial(study.ask(), storage)
     for place, value in enumerate(values):
         assert attempt.report(value, EPOCHS + 1 + place)
     return attempt

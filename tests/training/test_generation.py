@@ -8,17 +8,17 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from lineage.data.batches import Augmentation, training_batches
+from lineage.data.images import DataSet, MemoryImages, memory_dataset
 from lineage.errors import TrainingError
+from lineage.models.networks import build_network
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import make_accelerator
-from lineage.training.generation import Course, GenerationTraining, Samples, Trained
+from lineage.training.generation import GenerationTraining, Samples, TrainConfig, TrainResult
 from lineage.training.handlers import build_optimizer, constant, cosine
 from lineage.training.losses import distillation_loss, strict_loss
-from lineage.training.measurement import Part, measure
+from lineage.training.measurement import Subset, measure
 from lineage.training.teachers import LiveTeacher
-from lineage.vision.batches import Augmentation, training_batches
-from lineage.vision.images import DataSet, MemoryImages, memory_dataset
-from lineage.vision.networks import build_network
 
 NUM_CLASSES = 6
 
@@ -59,12 +59,12 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
         if network is None:
             torch.manual_seed(seed)
             network = small_network()
-        description = dataset.description
+        spec = dataset.spec
         rows = torch.arange(130)
         settings = {"lr": lr, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
         batches = training_batches(
             dataset.train,
-            description,
+            spec,
             rows[:100],
             batch_size,
             Augmentation(1, "zeros", True),
@@ -77,13 +77,13 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             network=network,
             optimizer=build_optimizer("sgd", network, decay_norm_and_bias=True, **settings),
             loss=student_loss if teacher is not None else patriarch_loss,
-            teacher=None if teacher is None else LiveTeacher(accelerator, teacher, description.input_shape),
+            teacher=None if teacher is None else LiveTeacher(accelerator, teacher, spec.input_shape),
             samples=Samples(
                 batches,
-                Part(dataset.train, rows[100:], description, batch_size),
-                Part(dataset.test, torch.arange(45), description, batch_size),
+                Subset(dataset.train, rows[100:], spec, batch_size),
+                Subset(dataset.test, torch.arange(45), spec, batch_size),
             ),
-            course=Course(
+            course=TrainConfig(
                 **{"epochs": 2, "lr": lr, "schedule": cosine(2), "seed": seed, "top_k": 3} | course
             ),
             checkpoint=Checkpoint(tmp_path / folder),
@@ -106,7 +106,7 @@ def student_loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) 
     return distillation_loss(logits, teacher_logits, labels, 0.5, 2.0)
 
 
-def weights(trained: Trained) -> dict[str, Tensor]:
+def weights(trained: TrainResult) -> dict[str, Tensor]:
     return trained.network.state_dict()
 
 
@@ -127,7 +127,7 @@ def test_training_depends_on_the_seed_of_order_alone(build: Build) -> None:
     torch.manual_seed(5)
     start = small_network().state_dict()
 
-    def run(seed: int) -> Trained:
+    def run(seed: int) -> TrainResult:
         network = small_network()
         network.load_state_dict(start)
         return build(seed=seed, network=network, folder=str(seed)).run()
@@ -297,9 +297,9 @@ def test_record_of_an_epoch_holds_loss_rate_speed_and_validation(build: Build) -
 def test_measurement_counts_every_sample_once(build: Build, dataset: DataSet) -> None:
     training = build()
     network = small_network().eval()
-    part = Part(dataset.test, torch.arange(45), dataset.description, 32)
+    part = Subset(dataset.test, torch.arange(45), dataset.spec, 32)
     seen = measure(training.accelerator, network, part, 3, keep_logits=True)
-    mean, std = dataset.description.mean[0], dataset.description.std[0]
+    mean, std = dataset.spec.mean[0], dataset.spec.std[0]
     images = (dataset.test.pixels.permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.no_grad():
         logits = network(images)

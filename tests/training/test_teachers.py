@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
+from lineage.models.ensemble import EnsembleNetwork
+from lineage.models.networks import NETWORKS, build_network
 from lineage.training.devices import make_accelerator
 from lineage.training.teachers import LiveTeacher, fold
-from lineage.vision.combined import EnsembleNetwork
-from lineage.vision.networks import NETWORKS, build_network
 
 SHAPE = (3, 16, 16)
 TORCHVISION = ["torchvision:resnet18", "torchvision:mobilenet_v3_small", "torchvision:efficientnet_b0"]

@@ -1,0 +1,144 @@
+"""``lineage grow`` and ``lineage evaluate``: what needs the images."""
+
+import re
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lineage.cli.output import (
+    AsJson,
+    Overrides,
+    VersionUri,
+    is_first_process,
+    print_json,
+    print_rich,
+    print_text,
+)
+from lineage.errors import UsageError
+
+if TYPE_CHECKING:
+    from lineage.growing.succession import Lineage
+    from lineage.report.progress import Reporter
+
+
+def grow(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Name of a shipped recipe, or a TOML file; with --from, the teacher's own by default.",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--from", metavar="URI", help="Grow students of this registered version.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Registered model, in place of the recipe's.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Number of students after the patriarch.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the succession.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="A..B", help="One succession for each seed from A to B, both included."),
+    ] = None,
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Drop the local state of unfinished generations.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that train together: one a GPU, or on CPUs.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Grow a patriarch and its students, or students of a registered version; run again, it continues."""
+    if seed is not None and seeds is not None:
+        raise UsageError("Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.")
+    if processes > 1:
+        _launch(processes)
+    chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
+    from lineage.growing.grow import grow as grow_lineages
+
+    with _reporter() as reporter:
+        lineages = grow_lineages(
+            recipe,
+            teacher=teacher,
+            name=name,
+            generations=generations,
+            seeds=chosen,
+            overrides=overrides or (),
+            fresh=fresh,
+            reporter=reporter,
+        )
+    if as_json:
+        print_json([_as_json(lineage) for lineage in lineages])
+    else:
+        _print_lineages(lineages)
+
+
+def evaluate(uri: VersionUri, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Measure a version again on its test set, beside the numbers it was registered with."""
+    from lineage.evaluation.evaluate import evaluate as evaluate_version
+    from lineage.report.tables import evaluation_table
+
+    evaluation = evaluate_version(uri, overrides or ())
+    if as_json:
+        print_json(evaluation.to_json())
+    else:
+        print_rich(evaluation_table(evaluation.metrics, evaluation.recorded))
+
+
+def _launch(processes: int) -> None:
+    """Run this very command on several processes, and leave as they do."""
+    from lineage.training.launching import launch
+
+    sys.exit(launch(processes, "lineage", _without_processes(sys.argv[1:])))
+
+
+def _without_processes(arguments: list[str]) -> list[str]:
+    """The command's arguments but for ``--processes N``."""
+    kept, given = [], iter(arguments)
+    for argument in given:
+        if argument == "--processes":
+            next(given)
+        elif not argument.startswith("--processes="):
+            kept.append(argument)
+    return kept
+
+
+def _reporter() -> "AbstractContextManager[Reporter]":
+    """A live display on standard error, of rank 0 alone: several would draw over each other."""
+    from rich.console import Console
+
+    from lineage.report.progress import ConsoleReporter, SilentReporter
+
+    return ConsoleReporter(Console(stderr=True)) if is_first_process() else nullcontext(SilentReporter())
+
+
+def _parse_seeds(text: str) -> list[int]:
+    match = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if match is None or int(match[2]) < int(match[1]):
+        raise UsageError(f"--seeds must read A..B with A not above B, as in 0..4, but got '{text}'.")
+    return list(range(int(match[1]), int(match[2]) + 1))
+
+
+def _as_json(lineage: "Lineage") -> dict[str, object]:
+    return {
+        "name": lineage.name,
+        "seed": lineage.seed,
+        "trained": lineage.num_trained,
+        "versions": [version.to_json() for version in lineage.versions],
+    }
+
+
+def _print_lineages(lineages: "list[Lineage]") -> None:
+    from lineage.report.tables import generations_table, seeds_table
+
+    for lineage in lineages:
+        known = (
+            lineage.versions if lineage.from_version is None else (lineage.from_version, *lineage.versions)
+        )
+        print_rich(generations_table(lineage.versions, {version.id: version for version in known}))
+    if len(lineages) > 1:
+        print_rich(seeds_table([lineage.versions for lineage in lineages]))
+    if not any(lineage.num_trained for lineage in lineages):
+        print_text("All generations were registered already; nothing was trained.")

@@ -1,0 +1,157 @@
+"""Random views of images, as a pure function of (data seed, view, sample index).
+
+No generator is carried along: each view's random bits are a hash of those three numbers, so a view is the
+same whatever the batch it is part of, and whatever the number of workers or processes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from lineage.data.images import DataSpec
+
+_GOLDEN_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
+_FIRST_FACTOR = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_SECOND_FACTOR = -7723592293110705685  # 0x94D049BB133111EB
+
+EVALUATION_SCALE = 256 / 224
+"""Edge that a streamed image is resized to for evaluation, as a multiple of the edge that is cut from it."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training image is varied.
+
+    Attributes:
+        crop_padding: Pixels added on each side before a crop of the original size at a random place; 0 crops
+            nothing. Streamed images are cropped and resized at random instead.
+        padding_mode: What is added: the image mirrored at its border pixels, or black.
+        flip: Whether half of the views are mirrored left to right.
+    """
+
+    crop_padding: int = 0
+    padding_mode: Literal["reflect", "zeros"] = "reflect"
+    flip: bool = False
+
+
+def random_bits(seed: int, views: Tensor, indices: Tensor) -> Tensor:
+    """64 random bits for each sample: the SplitMix64 finaliser over seed, view and index.
+
+    Source: G. L. Steele, D. Lea, C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014,
+    with the constants of Vigna's splitmix64.c.
+
+    Args:
+        seed: Any integer; taken modulo 2⁶⁴.
+        views: Their numbers, int64, shape (B,) or ().
+        indices: int64, shape (B,).
+
+    Returns:
+        int64, shape (B,), every bit uniform.
+    """
+    state = _finalise(torch.tensor(_signed(seed)) + _GOLDEN_GAMMA)
+    state = _finalise(state + (views + 1) * _GOLDEN_GAMMA)
+    return _finalise(state + (indices + 1) * _GOLDEN_GAMMA)
+
+
+def crop_and_flip(pixels: Tensor, rows: Tensor, bits: Tensor, augmentation: Augmentation) -> Tensor:
+    """Random views of a batch, gathered from the whole data set in one step.
+
+    Padding, crop and flip only say which pixel goes where, so they fold into row and column numbers.
+
+    Args:
+        pixels: All images, uint8, shape (N, H, W, C).
+        rows: Which images to view, int64, shape (B,).
+        bits: Random bits of each view, int64, shape (B,).
+        augmentation: What to vary; padding by reflection must be less than H and W.
+
+    Returns:
+        uint8, shape (B, H, W, C).
+    """
+    _, height, width, channels = pixels.shape
+    padding, num_places = augmentation.crop_padding, 2 * augmentation.crop_padding + 1
+    # Bits 40..63 place the crop vertically, 16..39 horizontally, bit 0 flips.
+    top = _shift(bits, 40) % num_places
+    left = (_shift(bits, 16) & 0xFFFFFF) % num_places
+    across = torch.arange(width).expand(len(rows), width)
+    if augmentation.flip:
+        across = torch.where((bits & 1 == 1)[:, None], across.flip(1), across)
+    y, inside_y = _fold(torch.arange(height) + top[:, None] - padding, height)  # (B, H)
+    x, inside_x = _fold(across + left[:, None] - padding, width)  # (B, W)
+    gathered = ((rows[:, None] * height + y) * width)[:, :, None] + x[:, None, :]  # (B, H, W)
+    views = pixels.view(-1, channels).index_select(0, gathered.flatten()).view(-1, height, width, channels)
+    if augmentation.padding_mode == "zeros" and padding:
+        views *= (inside_y[:, :, None] & inside_x[:, None, :])[..., None]
+    return views
+
+
+def streamed_transform(spec: DataSpec, augmentation: Augmentation | None) -> v2.Transform:
+    """What turns one decoded image, uint8 (C, H, W), into a network's input, float32 ``input_shape``.
+
+    Args:
+        spec: Its input shape, mean and deviation.
+        augmentation: None resizes and cuts the centre; otherwise a crop of random place, size and shape
+            (Szegedy et al., CVPR 2015) and, where asked for, a flip.
+    """
+    size = spec.input_shape[1:]
+    steps: list[v2.Transform]
+    if augmentation is None:
+        steps = [v2.Resize(round(min(size) * EVALUATION_SCALE), antialias=True), v2.CenterCrop(size)]
+    else:
+        steps = [v2.RandomResizedCrop(size, antialias=True)]
+        if augmentation.flip:
+            steps.append(v2.RandomHorizontalFlip())
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)]
+    return v2.Compose(steps)
+
+
+class Normalisation:
+    """Scales uint8 pixels to [0, 1] and to the data's mean 0 and deviation 1, in float32.
+
+    One factor and one offset for each place in an image, so that the work runs along whole images and not
+    along their few channels.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], height: int, width: int) -> None:
+        means, deviations = (torch.tensor(value, dtype=torch.float64) for value in (mean, std))
+        self.factor = (1 / (255 * deviations)).float().repeat(height * width)
+        self.offset = (-means / deviations).float().repeat(height * width)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Normalise a batch.
+
+        Args:
+            pixels: uint8, shape (B, H, W, C), contiguous.
+
+        Returns:
+            float32, shape (B, C, H, W), in channels_last memory format.
+        """
+        flat = pixels.flatten(1).float().mul_(self.factor).add_(self.offset)
+        return flat.view(pixels.shape).permute(0, 3, 1, 2)
+
+
+def _fold(places: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Mirror places outside 0..size - 1 at the border pixels; also whether each lay inside."""
+    last = size - 1
+    folded = last - (last - places.abs()).abs()
+    return folded, folded == places
+
+
+def _finalise(bits: Tensor) -> Tensor:
+    """SplitMix64's finaliser: products wrap around, shifts fill with zeros."""
+    bits = (bits ^ _shift(bits, 30)) * _FIRST_FACTOR
+    bits = (bits ^ _shift(bits, 27)) * _SECOND_FACTOR
+    return bits ^ _shift(bits, 31)
+
+
+def _shift(bits: Tensor, places: int) -> Tensor:
+    """Shift int64 to the right as if it were unsigned."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The int64 with the bits of ``value`` modulo 2⁶⁴."""
+    return (value + 2**63) % 2**64 - 2**63

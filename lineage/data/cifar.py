@@ -1,0 +1,90 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), from the Hub's Parquet layout or from torchvision's own."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import CIFAR10, CIFAR100
+
+from lineage.data.images import DataSet, MemoryImages, memory_dataset, one_line, require_folder
+from lineage.data.parquet import find_parquet, read_parquet
+from lineage.errors import IntegrityError, NotFoundError, UsageError
+
+# fmt: off
+CIFAR100_SUPERCLASSES = (
+    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15,
+    0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4,
+    18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19,
+    5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
+)
+"""The data's own coarse label of each class; torchvision leaves it out."""
+# fmt: on
+
+
+def build_cifar10(root: Path | None, download: bool, image_size: int) -> DataSet:
+    """CIFAR-10, or a part of it in the same layout."""
+    return _build("cifar10", CIFAR10, root, download, image_size, superclasses=None)
+
+
+def build_cifar100(root: Path | None, download: bool, image_size: int) -> DataSet:
+    """CIFAR-100 with its 20 superclasses."""
+    return _build("cifar100", CIFAR100, root, download, image_size, superclasses=CIFAR100_SUPERCLASSES)
+
+
+def read_torchvision(
+    name: str, kind: type[CIFAR10], root: Path, download: bool, superclasses: tuple[int, ...] | None
+) -> DataSet:
+    """The data set in torchvision's layout, whose pickles are opened only after their checksums are verified.
+
+    Raises:
+        IntegrityError: If a file is missing or its checksum is another.
+        NotFoundError: If the download fails.
+    """
+    try:
+        with warnings.catch_warnings():
+            # The files were pickled by a NumPy whose flags today's calls deprecated.
+            warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+            train, test = (kind(root, train=part, download=download) for part in (True, False))
+    except RuntimeError as error:
+        raise IntegrityError(
+            f"{root / kind.base_folder} must hold the files that torchvision knows by checksum, but one is "
+            "missing or altered; remove the folder and add --set data.download=true."
+        ) from error
+    except OSError as error:
+        raise NotFoundError(
+            f"Data set '{name}' must be fetched from {kind.url} to {root}, but that failed: "
+            f"{one_line(error)}; try again or place it there by hand."
+        ) from error
+    parts = [
+        MemoryImages(torch.from_numpy(part.data.copy()), torch.tensor(part.targets)) for part in (train, test)
+    ]
+    return memory_dataset(name, parts[0], parts[1], train.classes, superclasses)
+
+
+def _build(
+    name: str,
+    kind: type[CIFAR10],
+    root: Path | None,
+    download: bool,
+    image_size: int,
+    superclasses: tuple[int, ...] | None,
+) -> DataSet:
+    """Read whichever layout ``root`` has; where it has none and a download is asked for, fetch the files."""
+    fetched = Path(torch.hub.get_dir()).parent / "datasets" / name
+    if root is None and not download:
+        raise UsageError(
+            f"Data set '{name}' is read from a folder, but none is given; add --set data.root=FOLDER, or "
+            f"--set data.download=true to fetch it to {fetched}."
+        )
+    root = root or fetched
+    if download and not root.exists():
+        return read_torchvision(name, kind, root, download, superclasses)
+    if folder := find_parquet(require_folder(name, root)):
+        return read_parquet(name, folder, image_size)
+    if not (download or (root / kind.base_folder).is_dir()):
+        raise NotFoundError(
+            f"{root} must hold train-*.parquet and test-*.parquet, or torchvision's {kind.base_folder}, but "
+            f"holds neither; correct data.root, or fetch '{name}' by --set data.download=true."
+        )
+    return read_torchvision(name, kind, root, download, superclasses)

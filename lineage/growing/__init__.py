@@ -1,0 +1,1 @@
+"""Grows families: the succession of generations, what each one depends on, and its registration."""

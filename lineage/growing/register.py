@@ -1,0 +1,135 @@
+"""What the registry is told of one generation: its run, its network, its version. Rank 0 alone tells it."""
+
+from torch import nn
+
+from lineage.errors import NotFoundError
+from lineage.growing.plan import GenerationPlan
+from lineage.recipe import flatten
+from lineage.registry.family.family import Version
+from lineage.registry.family.lookup import find_key
+from lineage.registry.family.register import NewVersion, register, settle
+from lineage.registry.flavor import LoadedModel, weights_digest
+from lineage.registry.store.connection import ensure_experiment
+from lineage.registry.store.runs import GenerationRun, resume_run, start_run
+
+_RUN_FILE = "run_id"
+
+
+def find_registered(plan: GenerationPlan) -> Version | None:
+    """The version that holds the plan's key."""
+    return find_key(plan.recipe.model.name, plan.key)
+
+
+def find_and_settle(plan: GenerationPlan) -> Version | None:
+    """The version that holds the plan's key; what a crash left undone after it is done now."""
+    version = find_registered(plan)
+    if version is not None:
+        settle(version.name)
+        left = _left_run(plan)
+        if left is not None:
+            left.finish(version)
+        plan.checkpoint.discard()
+    return version
+
+
+def find_or_lock(plan: GenerationPlan) -> Version | None:
+    """The version that holds the plan's key, or else None and the lock on its local state.
+
+    Raises:
+        IntegrityError: If another process has the lock.
+    """
+    version = find_and_settle(plan)
+    if version is None:
+        plan.checkpoint.acquire()
+        version = find_and_settle(plan)  # whoever had the lock may just have registered it
+    return version
+
+
+def open_run(plan: GenerationPlan, teacher: Version | None, fresh: bool) -> GenerationRun:
+    """The generation's run: the one that a killed process left, or a new one.
+
+    Args:
+        plan: Of the generation.
+        teacher: Its version; None for a patriarch.
+        fresh: Whether what was left is given up, with its local state.
+    """
+    left = _left_run(plan)
+    if fresh:
+        if left is not None:
+            left.stop("KILLED")
+        plan.checkpoint.discard()
+    elif left is not None:
+        return left
+    plan.checkpoint.prepare()
+    recipe = plan.recipe
+    run = start_run(
+        ensure_experiment(recipe.model.name),
+        f"{recipe.model.name} generation {plan.generation}, seed {recipe.succession.seed}",
+        () if teacher is None else (teacher,),
+        {
+            "key": plan.key,
+            "generation": str(plan.generation),
+            "epochs": str(recipe.training.epochs),
+            "seed": str(recipe.succession.seed),
+        },
+        recipe.to_json(),
+        flatten(recipe),
+        plan.split_data.dataset.spec,
+    )
+    plan.checkpoint.note(_RUN_FILE, run.run_id)
+    return run
+
+
+def register_network(
+    plan: GenerationPlan,
+    teacher: Version | None,
+    network: nn.Module,
+    metrics: dict[str, float],
+    run: GenerationRun,
+) -> Version:
+    """Make the network a version unless another machine has; close its run and forget its local state."""
+    version = find_registered(plan) or _log_and_register(plan, teacher, network, metrics, run)
+    run.finish(version)
+    plan.checkpoint.discard()
+    return version
+
+
+def _log_and_register(
+    plan: GenerationPlan,
+    teacher: Version | None,
+    network: nn.Module,
+    metrics: dict[str, float],
+    run: GenerationRun,
+) -> Version:
+    recipe = plan.recipe
+    model = LoadedModel(
+        network,
+        recipe.network.name,
+        plan.network_options,
+        plan.split_data.dataset.spec,
+        recipe.to_json(),
+    )
+    name = recipe.model.name
+    model_id = run.log_model(model, f"{name}-generation-{plan.generation}", metrics, recipe.training.epochs)
+    birth = NewVersion(
+        generation=plan.generation,
+        teacher=teacher,
+        objective=plan.objective,
+        seed=recipe.succession.seed,
+        recipe_digest=recipe.digest,
+        key=plan.key,
+        metrics=metrics,
+        weights_sha256=weights_digest(network),
+    )
+    return register(name, birth, model_id, run.run_id)
+
+
+def _left_run(plan: GenerationPlan) -> GenerationRun | None:
+    """The run noted beside the checkpoint, opened again, if the store in use holds it."""
+    run_id = plan.checkpoint.noted(_RUN_FILE)
+    if run_id is None:
+        return None
+    try:
+        return resume_run(run_id)
+    except NotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Networks by name: our own, torchvision's, exported programs, and ensembles as modules."""

@@ -1,0 +1,124 @@
+"""Networks by name.
+
+Every network maps normalised images (B, channels, H, W) to logits (B, C), and offers ``features(x)``, shape
+(B, D): what its classifier sees, which is what a transfer freezes.
+"""
+
+import inspect
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from lineage.errors import RecipeError, suggestion
+from lineage.extensions import Builder, resolve
+from lineage.models.cifar import densenet_bc, resnet, wide_resnet
+from lineage.models.exported import ExportedNetwork
+from lineage.models.torchvision import (
+    PREFIX,
+    build_torchvision,
+    torchvision_names,
+    torchvision_options,
+)
+
+NETWORKS: dict[str, Builder] = {
+    "resnet8": partial(resnet, 8),
+    "resnet20": partial(resnet, 20),
+    "resnet32": partial(resnet, 32),
+    "resnet44": partial(resnet, 44),
+    "resnet56": partial(resnet, 56),
+    "resnet110": partial(resnet, 110),
+    "densenet-bc-100-12": partial(densenet_bc, 100, 12),
+    "densenet-bc-190-40": partial(densenet_bc, 190, 40),
+    "wrn-16-2": partial(wide_resnet, 16, 2),
+    "wrn-28-10": partial(wide_resnet, 28, 10),
+    "wrn-40-2": partial(wide_resnet, 40, 2),
+}
+"""Our builders, called ``(num_classes, input_shape, **options)``; an installed package's take the same."""
+
+
+EXPORTED = "pt2"
+"""A program of ``torch.export``; no recipe names it, and all that it is comes with its weights."""
+
+
+def build_network(
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A fresh network, initialised from torch's global random state.
+
+    Args:
+        name: A key of ``NETWORKS``, ``torchvision:NAME`` or an installed package's ``package:name``.
+        num_classes: C.
+        input_shape: Channels, height and width of an image.
+        options: What the builder takes by name beyond these, such as ``{"width": 32}``.
+
+    Returns:
+        A module with ``features`` and ``forward``, in training mode, on torch's default device.
+
+    Raises:
+        NotFoundError: If the weights that ``options`` names cannot be fetched.
+        RecipeError: If the name or an option is unknown, a value or the images' shape cannot be, or a
+            package's builder returns something else.
+    """
+    options = dict(options or {})
+    builder, taken = _find(name)
+    if taken is not None:
+        _require_taken(name, options, taken)
+    network = builder(num_classes, input_shape, **options)
+    if not isinstance(network, nn.Module) or not callable(getattr(network, "features", None)):
+        raise RecipeError(
+            f"Network '{name}' must be a torch.nn.Module with a method features(x), but its builder returned "
+            f"{type(network).__name__}; add what is missing."
+        )
+    return network
+
+
+def has_features(network: nn.Module) -> bool:
+    """Whether a network gives features: ensembles and some exported programs have none."""
+    if isinstance(network, ExportedNetwork):
+        return network.has_features
+    return callable(getattr(network, "features", None))
+
+
+def options_without_weights(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that build the same network without fetching the weights it began with.
+
+    For loading a trained network: its own weights replace them anyway, and they may be out of reach. With
+    torchvision's weights GoogLeNet and Inception v3 transform their input, so that is then said outright.
+
+    Args:
+        name: The network's name.
+        options: Options it was built with.
+    """
+    kept = {key: value for key, value in options.items() if key != "weights"}
+    if name.startswith(PREFIX) and options.get("weights") and "transform_input" in torchvision_options(name):
+        kept.setdefault("transform_input", True)
+    return kept
+
+
+def _find(name: str) -> tuple[Builder, list[str] | None]:
+    """The builder of a name and the options it takes, None for any."""
+    if name.startswith(PREFIX):
+        return partial(build_torchvision, name), torchvision_options(name)
+    if name == EXPORTED:
+        return ExportedNetwork, []
+    if name not in NETWORKS and PREFIX + name in torchvision_names():
+        raise RecipeError(f"Unknown network '{name}'. Did you mean '{PREFIX}{name}'?")
+    builder = resolve("network", name, NETWORKS)
+    parameters = list(inspect.signature(builder).parameters.values())[2:]  # after num_classes and input_shape
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return builder, None
+    return builder, [parameter.name for parameter in parameters]
+
+
+def _require_taken(name: str, options: Collection[str], taken: Collection[str]) -> None:
+    for option in options:
+        if option not in taken:
+            known = f"only the options {', '.join(taken)}" if taken else "no options"
+            raise RecipeError(
+                f"Network '{name}' takes {known}, but got '{option}'.{suggestion(option, taken)}"
+            )

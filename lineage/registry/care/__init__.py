@@ -1,0 +1,1 @@
+"""Looks after a family: history, doctor, removal and aliases."""

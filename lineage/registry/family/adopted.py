@@ -1,0 +1,157 @@
+"""Models of others in MLflow, and how a model that ``lineage`` did not train becomes a version."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.models import Model
+
+from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.models.exported import export
+from lineage.models.networks import options_without_weights
+from lineage.registry.family.family import Version
+from lineage.registry.family.lookup import find_key
+from lineage.registry.family.register import NewVersion, register
+from lineage.registry.flavor import FLAVOR_NAME, LoadedModel, weights_digest
+from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
+from lineage.registry.store.runs import start_run
+
+ADOPTED = "adopted"
+
+_MAY_UNPICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+
+
+def fetch_program(uri: str, input_shape: tuple[int, int, int], trust_pickle: bool = False) -> bytes:
+    """The archive of a model that was logged with ``mlflow.pytorch``.
+
+    Args:
+        uri: Of the model, in any of MLflow's forms.
+        input_shape: (C, H, W) of an image.
+        trust_pickle: Whether a pickled model may be read, which runs whatever code its writer put there.
+
+    Raises:
+        NotFoundError: If the store does not hold it.
+        UsageError: If it is not of ``mlflow.pytorch``, or torch cannot export it.
+        IntegrityError: If it is pickled and not trusted.
+    """
+    connect()
+    with tempfile.TemporaryDirectory() as place:
+        folder = _download(uri, Path(place))
+        flavors = Model.load(str(folder)).flavors
+        if FLAVOR_NAME in flavors:
+            raise UsageError(
+                f"{uri} must be a model of others, but is lineage's own already; use it as it is."
+            )
+        if "pytorch" not in flavors:
+            raise UsageError(
+                f"{uri} must be logged with mlflow.pytorch, but has {', '.join(flavors) or 'no flavor'};"
+                " log it with mlflow.pytorch.log_model and an input_example."
+            )
+        program = folder / flavors["pytorch"].get("model_data", "data") / "model.pt2"
+        if program.is_file():
+            archive: bytes = program.read_bytes()
+            return archive
+        if not trust_pickle:
+            raise IntegrityError(
+                f"{uri} must be logged as 'pt2', but is pickled, and reading it could run anybody's code; log"
+                " it with mlflow.pytorch.log_model(serialization_format='pt2'), or say --trust-pickle."
+            )
+        return export(_unpickle(uri, folder), input_shape)
+
+
+def find_adopted(name: str, key: str) -> Version | None:
+    """The version of ``name`` with that key, which need not be adopted again."""
+    return find_key(name, key)
+
+
+def adoption_key(model: LoadedModel) -> str:
+    """Digest of weights, network and description: what is adopted, wherever it came from."""
+    known = {
+        "weights": weights_digest(model.network),
+        "network": [model.network_name, options_without_weights(model.network_name, model.network_options)],
+        "data": model.spec.to_json(),
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+@translated_errors()
+def register_adopted(
+    name: str, model: LoadedModel, metrics: Mapping[str, float], origin: Mapping[str, Any]
+) -> Version:
+    """Make ``model`` a version of ``name`` without a teacher.
+
+    Args:
+        name: Of the registered model, created where it is missing.
+        model: What is adopted.
+        metrics: What was measured; may be empty.
+        origin: Where it came from, as parameters of its run.
+    """
+    key = adoption_key(model)
+    tags = {"kind": ADOPTED, "key": key, "generation": "0"}
+    run = start_run(ensure_experiment(name), f"{name} adopted", (), tags, "", origin, model.spec)
+    try:
+        model_id = run.log_model(model, f"{name}-adopted", metrics, 0)
+        birth = NewVersion(
+            generation=0,
+            teacher=None,
+            objective=ADOPTED,
+            seed=0,
+            recipe_digest="",
+            key=key,
+            metrics=dict(metrics),
+            weights_sha256=weights_digest(model.network),
+            kind=ADOPTED,
+        )
+        version = register(name, birth, model_id, run.run_id)
+    except BaseException:
+        MlflowClient().set_terminated(run.run_id, "FAILED")
+        raise
+    run.finish(version)
+    return version
+
+
+@translated_errors()
+def _download(uri: str, place: Path) -> Path:
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(place)))
+    except mlflow.MlflowException as error:
+        if error.error_code == "INVALID_PARAMETER_VALUE":
+            raise UsageError(f"--model must be a model URI of MLflow's, but got '{uri}'.") from error
+        raise
+    if not (folder / "MLmodel").is_file():
+        raise NotFoundError(f"{uri} must hold a model of MLflow's, but has no file MLmodel; name another.")
+    return folder
+
+
+def _unpickle(uri: str, folder: Path) -> Any:
+    import mlflow.pytorch  # takes a second, and few models need it
+
+    try:
+        with _unpickling():
+            return mlflow.pytorch.load_model(str(folder), map_location="cpu")
+    except Exception as error:  # unpickling raises whatever the file makes it raise
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"{uri} must be a model whose code is installed here, but loading it failed: {reason}."
+        ) from error
+
+
+@contextmanager
+def _unpickling() -> Iterator[None]:
+    """MLflow's own permission to unpickle, which the user has just given us."""
+    before = os.environ.get(_MAY_UNPICKLE)
+    os.environ[_MAY_UNPICKLE] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_MAY_UNPICKLE]
+        else:
+            os.environ[_MAY_UNPICKLE] = before

@@ -1,0 +1,1 @@
+"""MLflow's store: connection, runs and artifacts."""

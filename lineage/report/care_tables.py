@@ -1,0 +1,71 @@
+"""Tables of relatives, of a family's history and of what an examination found."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from lineage.registry.care.findings import Diagnosis, Finding
+from lineage.registry.care.history import ALIAS, Event
+from lineage.registry.family.relatives import Relative
+from lineage.report.formats import MISSING, counted, printable, quantity
+from lineage.report.table_style import add_row, new_table, numeric
+
+
+def relatives_table(relatives: Sequence[Relative]) -> Table:
+    """Ancestors or descendants, in the order given."""
+    table = new_table(*numeric("distance"), "version", *numeric("generation", "test\naccuracy"), "objective")
+    for relative in relatives:
+        version = relative.version
+        add_row(
+            table,
+            str(relative.distance),
+            version.id,
+            str(version.generation),
+            quantity("test_accuracy", version.metrics.get("test_accuracy")),
+            version.objective if version.kind == "generation" else version.kind,
+        )
+    return table
+
+
+def history_table(events: Sequence[Event]) -> Table:
+    """What happened to a family, oldest first; what the log does not say itself is marked as inferred."""
+    table = new_table("time", Column("what happened", overflow="fold"), "by")
+    for event in events:
+        time = MISSING if event.time is None else f"{moment(event.time):%Y-%m-%d %H:%M:%S} UTC"
+        add_row(table, time, _told(event), "inferred" if event.inferred else event.user or MISSING)
+    return table
+
+
+def diagnosis_tables(diagnosis: Diagnosis) -> list[Table | Text]:
+    """What was found, what was completed, and a last line that says how the family is."""
+    shown: list[Table | Text] = []
+    for title, findings in (("fixed", diagnosis.fixed), ("found", diagnosis.findings)):
+        if findings:
+            shown += [_findings_table(title, findings), Text()]
+    state = "is healthy" if diagnosis.healthy else f"has {counted(len(diagnosis.findings), 'finding')}"
+    examined = f"{counted(diagnosis.num_versions, 'version')} examined"
+    return [*shown, Text(printable(f"{diagnosis.name} {state}, {examined}."))]
+
+
+def moment(milliseconds: int) -> datetime:
+    """A time as MLflow gives it, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+
+
+def _findings_table(title: str, findings: Sequence[Finding]) -> Table:
+    table = new_table(Column(title, no_wrap=True), Column("what", overflow="fold"))
+    for finding in findings:
+        remedy = "" if title == "fixed" else f" ({finding.remedy}{'; --fix does' if finding.repair else ''})"
+        add_row(table, finding.check, f"{finding.problem}{remedy}.")
+    return table
+
+
+def _told(event: Event) -> str:
+    if event.event != ALIAS:
+        return f"v{event.version} {event.event}"
+    before = "" if event.previous is None else f" from v{event.previous}"
+    if event.version is None:
+        return f"@{event.alias} taken away{before}"
+    return f"@{event.alias} moved{before} to v{event.version}"

@@ -1,0 +1,240 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lineage.errors import RecipeError, UsageError
+from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS, SplitData
+from lineage.growing.plan import GenerationPlan, read_split_data
+from lineage.recipe import Recipe, TrainingSettings, load_recipe
+from lineage.training.handlers import _OPTIMIZER_SETTINGS
+
+
+@pytest.fixture(scope="module")
+def split_data() -> SplitData:
+    return read_split_data(load_recipe("digits"))
+
+
+Key = Callable[..., str]
+
+
+@pytest.fixture
+def key(split_data: SplitData) -> Key:
+    """The key of a generation of ``digits`` with further settings."""
+
+    def make(*settings: str, generation: int = 0, teacher_key: str | None = None) -> str:
+        return GenerationPlan(load_recipe("digits", settings), split_data, generation, teacher_key).key
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "succession.seed=1",
+        "data.seed=1",
+        "data.validation=0.2",
+        "data.train_samples=500",
+        "data.crop_padding=2",
+        "network.width=8",
+        "patriarch.objective=strict",
+        "patriarch.strictness=0.9",
+        "patriarch.top_k=4",
+        "training.epochs=3",
+        "training.lr=0.2",
+        "training.precision=bf16",
+    ],
+)
+def test_key_of_a_patriarch_changes_with(key: Key, setting: str) -> None:
+    assert key(setting) != key()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "model.name=other",
+        "data.root=elsewhere",
+        "data.workers=3",
+        "succession.generations=7",
+        "student.temperature=4",
+        "student.label_weight=0.9",
+        "patriarch.smoothing=0.3",
+    ],
+)
+def test_key_of_a_patriarch_ignores(key: Key, setting: str) -> None:
+    assert key(setting) == key()
+
+
+@pytest.mark.parametrize(
+    ("setting", "chosen"),
+    [
+        ("training.gamma=0.5", ""),
+        ("training.milestones=[1]", ""),
+        ("training.gamma=0.5", "training.schedule=constant"),
+        ("training.momentum=0.5", "training.optimizer=adamw"),
+        ("training.nesterov=true", "training.optimizer=adamw"),
+        ("data.padding_mode=reflect", "data.crop_padding=0"),
+    ],
+)
+def test_key_ignores_what_the_chosen_part_does_not_use(key: Key, setting: str, chosen: str) -> None:
+    settings = [chosen] if chosen else []
+    assert key(setting, *settings) == key(*settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "chosen"),
+    [
+        ("training.gamma=0.5", ["training.schedule=step", "training.milestones=[1]"]),
+        ("training.milestones=[2]", ["training.milestones=[1]", "training.schedule=step"]),
+        ("training.momentum=0.5", []),
+        ("training.nesterov=true", []),
+        ("training.weight_decay=0.01", ["training.optimizer=adamw"]),
+        ("training.lr=0.01", ["training.optimizer=adamw"]),
+        ("training.warmup_epochs=2", []),
+        ("training.batch_size=32", []),
+        ("training.decay_norm_and_bias=false", []),
+        ("training.clip_norm=1", []),
+        ("training.ema=0.9", []),
+        ("training.accumulation=2", []),
+        ("training.optimizer=adamw", []),
+        ("training.schedule=constant", []),
+        ("data.padding_mode=reflect", []),
+    ],
+)
+def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chosen: list[str]) -> None:
+    assert key(*chosen, setting) != key(*chosen)
+
+
+def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
+    used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, "optimizer", "schedule", "sync_batchnorm"}
+    used |= {name for names in _OPTIMIZER_SETTINGS.values() for name in names}
+    assert used == set(TrainingSettings.model_fields)
+
+
+def test_key_of_a_student_holds_its_own_settings_and_its_teacher(key: Key) -> None:
+    student = key(generation=1, teacher_key="a")
+    assert key("student.temperature=4", generation=1, teacher_key="a") != student
+    assert key(generation=1, teacher_key="b") != student
+    assert key(generation=2, teacher_key="a") != student
+    assert key("patriarch.strictness=0.5", generation=1, teacher_key="a") == student
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        (["student.soft_targets=stored"], True),
+        (["student.views=4"], True),
+        (["student.views=12"], False),  # one for every epoch
+        (["student.soft_target_classes=3"], False),  # nothing is stored
+        (["training.sync_batchnorm=true"], True),
+    ],
+)
+def test_key_of_a_student_depends_on_what_it_sees_of_its_teacher(
+    key: Key, settings: list[str], changes: bool
+) -> None:
+    assert (key(*settings, generation=1, teacher_key="a") != key(generation=1, teacher_key="a")) is changes
+
+
+@pytest.mark.parametrize("setting", ["student.views=4", "student.soft_target_classes=3"])
+def test_key_of_a_student_depends_on_how_soft_targets_are_stored(key: Key, setting: str) -> None:
+    stored = "student.soft_targets=stored"
+    assert key(stored, setting, generation=1, teacher_key="a") != key(stored, generation=1, teacher_key="a")
+
+
+@pytest.mark.parametrize("setting", ["student.soft_targets=stored", "student.views=4"])
+def test_key_of_a_patriarch_knows_nothing_of_students(key: Key, setting: str) -> None:
+    assert key(setting) == key()
+
+
+def test_soft_targets_share_a_digest_whatever_the_student(split_data: SplitData) -> None:
+    def digest(*settings: str) -> str:
+        recipe = load_recipe("digits", ["student.soft_targets=stored", *settings])
+        return GenerationPlan(recipe, split_data, 1, "a").soft_targets_digest
+
+    for same in ("succession.seed=3", "student.temperature=4", "training.lr=0.3", "student.views=3"):
+        assert digest(same) == digest()
+    for other in (
+        "data.seed=1",
+        "data.crop_padding=2",
+        "training.precision=bf16",
+        "student.soft_target_classes=3",
+    ):
+        assert digest(other) != digest()
+
+
+def test_more_soft_target_classes_than_classes_are_refused(split_data: SplitData) -> None:
+    recipe = load_recipe("digits", ["student.soft_targets=stored", "student.soft_target_classes=10"])
+    with pytest.raises(UsageError, match=r"at least 1 and below the number of classes, 10, but got 10"):
+        GenerationPlan(recipe, split_data, 0, None).check()
+
+
+def test_key_of_a_student_holds_only_its_own_label_weight(key: Key) -> None:
+    fading = "student.label_weight=[0.3, 0.6]"
+    assert key(fading, generation=1, teacher_key="a") == key(
+        "student.label_weight=0.3", generation=1, teacher_key="a"
+    )
+    assert key(fading, generation=2, teacher_key="a") == key(
+        "student.label_weight=0.6", generation=2, teacher_key="a"
+    )
+
+
+def test_key_depends_on_contents_and_not_on_their_name(split_data: SplitData) -> None:
+    recipe = load_recipe("digits")
+    spec = split_data.dataset.spec
+
+    def keyed(**changes: object) -> str:
+        dataset = replace(split_data.dataset, spec=replace(spec, **changes))
+        return GenerationPlan(recipe, replace(split_data, dataset=dataset), 0, None).key
+
+    assert keyed() == keyed(name="other")
+    assert keyed() != keyed(digest="other")
+
+
+def test_seeds_of_generations_and_successions_never_meet(split_data: SplitData) -> None:
+    seeds = {
+        GenerationPlan(load_recipe("digits", [f"succession.seed={seed}"]), split_data, generation, None).seed
+        for seed in range(6)
+        for generation in range(6)
+    }
+    assert len(seeds) == 36
+
+
+def test_first_weights_depend_on_the_seed_alone(split_data: SplitData) -> None:
+    def first(*settings: str) -> dict[str, torch.Tensor]:
+        plan = GenerationPlan(load_recipe("digits", ["network.width=4", *settings]), split_data, 0, None)
+        torch.manual_seed(torch.seed() % 2**31)
+        return {k: v.clone() for k, v in plan.make_training(None).network.state_dict().items()}
+
+    weights, same, other = first(), first("training.lr=0.5"), first("succession.seed=1")
+    assert all(torch.equal(value, same[name]) for name, value in weights.items())
+    assert any(not torch.equal(value, other[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "text"),
+    [
+        ("patriarch.top_k=11", RecipeError, "between 2 and the number of classes, 10, but got 11"),
+        ("training.batch_size=5000", UsageError, "at most the number of training images, 1293, but got 5000"),
+        ("network.name=densenet-bc-100-12", RecipeError, "no options, but got .width."),
+        ("network.options.depth=3", RecipeError, "'depth'"),
+        ("network.options.width=3", RecipeError, "network.width is 8 and network.options.width is 3"),
+        ("data.crop_padding=8", UsageError, "crop_padding must be"),
+        ("training.schedule=nobody:nothing", RecipeError, "Unknown schedule 'nobody:nothing'"),
+        ("patriarch.objective=nobody:nothing", RecipeError, "Unknown objective 'nobody:nothing'"),
+    ],
+)
+def test_material_refuses_what_does_not_fit_the_data(setting: str, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        read_split_data(load_recipe("digits", ["network.width=8", setting]))
+
+
+def test_validation_is_apart_from_training_and_the_same_for_every_seed() -> None:
+    def split(recipe: Recipe) -> tuple[list[int], list[int]]:
+        split_data = read_split_data(recipe)
+        return split_data.train.tolist(), split_data.validation.tolist()
+
+    train, validation = split(load_recipe("digits"))
+    assert not set(train) & set(validation)
+    assert split(load_recipe("digits", ["succession.seed=7"])) == (train, validation)
+    assert split(load_recipe("digits", ["data.seed=7"])) != (train, validation)

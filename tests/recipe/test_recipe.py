@@ -1,0 +1,464 @@
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from lineage.errors import NotFoundError, RecipeError
+from lineage.recipe import Recipe, find_recipe, load_recipe, recipe_names, recipe_path, recipe_schema
+
+REPOSITORY = Path(__file__).parents[2]
+MINIMAL = """
+[model]
+name = "small"
+[data]
+name = "digits"
+[network]
+name = "resnet8"
+[patriarch]
+objective = "strict"
+[student]
+label_weight = 0.5
+[training]
+epochs = 1
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> str:
+    path = tmp_path / "minimal.toml"
+    path.write_text(MINIMAL)
+    return str(path)
+
+
+@pytest.fixture(params=recipe_names())
+def shipped(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_shipped_recipes_are_those_promised() -> None:
+    assert recipe_names() == [
+        "cifar100-densenet-bc-100-12",
+        "cifar100-resnet110",
+        "cifar100-resnet20",
+        "cifar100-resnet56",
+        "cifar100-small",
+        "cifar100-wrn-28-10",
+        "compare-confidence-penalty",
+        "compare-label-smoothing",
+        "compare-strict",
+        "digits",
+        "imagenet-resnet18",
+        "imagenet-resnet50",
+    ]
+
+
+def test_shipped_recipe_loads_and_names_its_model_after_itself(shipped: str) -> None:
+    assert load_recipe(shipped).model.name == shipped
+
+
+def test_shipped_recipe_tells_source_hardware_and_measurement_in_its_header(shipped: str) -> None:
+    header = recipe_path(shipped).read_text(encoding="utf-8").partition("\n[")[0]
+    assert header.startswith("# ")
+    assert all(f"\n# {word}" in header for word in ("source: ", "hardware: ", "measured: "))
+
+
+def test_shipped_recipe_survives_json(shipped: str) -> None:
+    recipe = load_recipe(shipped)
+    restored = Recipe.from_json(recipe.to_json())
+    assert restored == recipe
+    assert restored.digest == recipe.digest
+
+
+@pytest.mark.parametrize("rival", ["strict", "label-smoothing", "confidence-penalty"])
+def test_compared_recipe_differs_from_the_tolerant_one_in_the_patriarch_alone(rival: str) -> None:
+    tolerant, other = (load_recipe(name).model_dump() for name in ("cifar100-small", f"compare-{rival}"))
+    assert tolerant["patriarch"].pop("objective") == "tolerant"
+    assert other["patriarch"].pop("objective") == rival
+    assert other["model"].pop("name") != tolerant["model"].pop("name")
+    assert other == tolerant
+
+
+def test_linear_fade_of_the_digits_recipe_holds_once_uncommented(tmp_path: Path) -> None:
+    text = recipe_path("digits").read_text(encoding="utf-8").replace("label_weight = 0.3", "")
+    path = tmp_path / "fade.toml"
+    path.write_text(text.replace("# label_weight", "label_weight"), encoding="utf-8")
+    student = load_recipe(str(path)).student
+    weights = [student.label_weight_for(generation) for generation in range(1, 7)]
+    assert weights == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_defaults_are_those_documented(minimal: str) -> None:
+    settings = load_recipe(minimal).model_dump()
+    assert settings["data"] == {
+        "name": "digits",
+        "root": None,
+        "download": False,
+        "validation": 0.1,
+        "seed": 0,
+        "train_samples": None,
+        "image_size": 224,
+        "crop_padding": 0,
+        "padding_mode": "reflect",
+        "flip": False,
+        "workers": 0,
+    }
+    assert settings["network"] == {"name": "resnet8", "width": None, "options": {}}
+    assert settings["patriarch"] == {
+        "objective": "strict",
+        "strictness": 0.8,
+        "top_k": 5,
+        "smoothing": 0.1,
+        "penalty": 0.1,
+    }
+    assert settings["student"] == {
+        "label_weight": 0.5,
+        "temperature": 1.0,
+        "soft_targets": "live",
+        "views": None,
+        "soft_target_classes": None,
+    }
+    assert settings["training"] == {
+        "epochs": 1,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 5e-4,
+        "decay_norm_and_bias": True,
+        "schedule": "cosine",
+        "milestones": (),
+        "gamma": 0.1,
+        "warmup_epochs": 0.0,
+        "clip_norm": None,
+        "precision": "fp32",
+        "ema": None,
+        "accumulation": 1,
+        "sync_batchnorm": False,
+    }
+    assert settings["succession"] == {"generations": 2, "seed": 0}
+
+
+def test_recipe_is_frozen(minimal: str) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_recipe(minimal).training.epochs = 3
+
+
+def test_single_label_weight_holds_for_every_generation(minimal: str) -> None:
+    student = load_recipe(minimal).student
+    assert [student.label_weight_for(generation) for generation in (1, 9)] == [0.5, 0.5]
+
+
+def test_label_weight_of_a_patriarch_is_refused(minimal: str) -> None:
+    with pytest.raises(ValueError, match="generation must be at least 1, the first student, but got 0"):
+        load_recipe(minimal).student.label_weight_for(0)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.lr=1", 1.0),
+        ("training.lr = 1e-2", 0.01),
+        ("data.root=../shared/data/cifar100", "../shared/data/cifar100"),
+        ("data.root='../shared/data'", "../shared/data"),
+        ("data.root=a=b", "a=b"),
+        ("training.milestones=[3, 7]", (3, 7)),
+        ("student.label_weight=[0, 1]", (0.0, 1.0)),
+        ("succession.seed=4", 4),
+        ("data.flip=true", True),
+        ("network.name=torchvision:resnet18", "torchvision:resnet18"),
+        ("network.name=my_package:my-network", "my_package:my-network"),
+        ("data.name=hub:uoft-cs/cifar100", "hub:uoft-cs/cifar100"),
+        ("training.schedule=my_package:poly", "my_package:poly"),
+        ("model.name=Größe 2", "Größe 2"),
+    ],
+)
+def test_override_sets_a_toml_value_or_a_bare_word(minimal: str, override: str, expected: Any) -> None:
+    section, key = override.partition("=")[0].strip().split(".")
+    found = load_recipe(minimal, [override]).model_dump()[section][key]
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_override_reaches_into_network_options(minimal: str) -> None:
+    overrides = ["network.options.dropout=0.5", "network.options.depth=3", "network.options.wide=true"]
+    assert load_recipe(minimal, overrides).network.options == {"dropout": 0.5, "depth": 3, "wide": True}
+
+
+def test_last_of_several_overrides_holds(minimal: str) -> None:
+    assert load_recipe(minimal, ["training.epochs=5", "training.epochs=7"]).training.epochs == 7
+
+
+def test_override_repairs_a_value_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text(MINIMAL.replace("epochs = 1", "epochs = -1"))
+    assert load_recipe(str(path), ["training.epochs=1"]).training.epochs == 1
+
+
+REFUSED = {
+    "patriarch.strictnes=0.5": "Unknown recipe key 'patriarch.strictnes'. Did you mean 'strictness'?",
+    "patriach.top_k=3": "Unknown recipe key 'patriach'. Did you mean 'patriarch'?",
+    "data.temperature=2": "Unknown recipe key 'data.temperature'. Did you mean 'student.temperature'?",
+    "epochs=3": "Unknown recipe key 'epochs'. Did you mean 'training.epochs'?",
+    "training.zzz=3": "Unknown recipe key 'training.zzz'.",
+    "patriarch={}": "A recipe must have the key 'patriarch.objective', but this one has not.",
+    "training=3": "training must be a table of keys, but got 3.",
+    "patriarch.strictness=0": "patriarch.strictness must be greater than 0 and at most 1, but got 0.",
+    "patriarch.top_k=1": "patriarch.top_k must be at least 2, but got 1.",
+    "patriarch.smoothing=1": "patriarch.smoothing must be at least 0 and less than 1, but got 1.",
+    "data.validation=1.0": "data.validation must be at least 0 and less than 1, but got 1.0.",
+    "data.train_samples=0": "data.train_samples must be greater than 0, but got 0.",
+    "data.download=2026-01-02": "data.download must be true or false, but got 2026-01-02.",
+    "data.root=3": "data.root must be a text, but got 3.",
+    "data.name=cifar1000": (
+        "data.name must be 'digits', 'cifar10', 'cifar100', 'imagefolder', 'imagenet', 'hub:owner/name' or "
+        "'package:name', but got 'cifar1000'. Did you mean 'cifar100'?"
+    ),
+    "patriarch.objective=tolerat": (
+        "patriarch.objective must be 'tolerant', 'strict', 'label-smoothing', 'confidence-penalty' or "
+        "'package:name', but got 'tolerat'. Did you mean 'tolerant'?"
+    ),
+    "model.name=a/b": (
+        "model.name must be a text that is not empty and holds neither '/' nor ':', but got 'a/b'."
+    ),
+    "model.name=''": "model.name must be a text that is not empty and holds neither '/' nor ':', but got ''.",
+    "student.temperature=-1": "student.temperature must be greater than 0, but got -1.",
+    "student.label_weight=1.5": "student.label_weight must be at least 0 and at most 1, but got 1.5.",
+    "student.label_weight=[0, 2]": "student.label_weight[1] must be at least 0 and at most 1, but got 2.",
+    "student.label_weight=[]": "student.label_weight must be a list that is not empty, but got [].",
+    "student.label_weight=much": "student.label_weight must be a number or a list, but got 'much'.",
+    "training.epochs=ten": "training.epochs must be an integer, but got 'ten'.",
+    "training.epochs=1.0": "training.epochs must be an integer, but got 1.0.",
+    "training.epochs=true": "training.epochs must be an integer, but got true.",
+    "training.lr='0.1'": "training.lr must be a number, but got '0.1'.",
+    "training.lr=false": "training.lr must be a number, but got false.",
+    "training.lr=nan": "training.lr must be a finite number, but got nan.",
+    "training.ema=1": "training.ema must be greater than 0 and less than 1, but got 1.",
+    "training.precision=bf17": (
+        "training.precision must be 'fp32', 'bf16' or 'fp16', but got 'bf17'. Did you mean 'bf16'?"
+    ),
+    "training.milestones=[1.5]": "training.milestones[0] must be an integer, but got 1.5.",
+    "training.milestones=[2, 2]": "training.milestones must be ascending, but got [2, 2].",
+    "training.schedule=step": (
+        "training.schedule 'step' needs training.milestones, a list of epochs, but got none."
+    ),
+    "training.accumulation=3": (
+        "training.batch_size must be divisible by training.accumulation, but got 128 and 3."
+    ),
+    "training={epochs = 1, nesterov = true, momentum = 0}": (
+        "training.nesterov needs a training.momentum greater than 0, but got 0."
+    ),
+    "succession.generations=-1": "succession.generations must be at least 0, but got -1.",
+    "network.options.c=[1]": (
+        "network.options.c must be true or false, an integer, a number or a text, but got [1]."
+    ),
+    "network.options=3": "network.options must be a table, but got 3.",
+    "data.root": "--set must be given section.key=value, but got 'data.root'.",
+    "data..root=x": "--set must be given section.key=value, but got 'data..root=x'.",
+    "data.root=": "--set must be given TOML, but 'data.root=' is not: Invalid value.",
+    "data.root='../shared": """--set must be given TOML, but 'data.root='../shared' is not: Expected "'".""",
+    "data.seed=1\nflip=true": "--set must give one value, but got several in 'data.seed=1\nflip=true'.",
+    "model.name.first=x": "--set model.name.first needs a table 'model.name', but it is a value.",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_override_that_cannot_hold_is_refused_in_one_sentence(minimal: str, override: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(minimal, [override])
+    assert str(caught.value) == REFUSED[override]
+    assert caught.value.__cause__ is None
+
+
+def test_several_problems_are_counted_after_the_first(minimal: str) -> None:
+    with pytest.raises(RecipeError, match=r"^data.seed must be at least 0, but got -1; 2 more problems\.$"):
+        load_recipe(minimal, ["data.seed=-1", "training.lr=x", "network.name=none"])
+
+
+def test_mistyped_key_is_told_before_the_one_it_leaves_missing(tmp_path: Path) -> None:
+    path = tmp_path / "mistyped.toml"
+    path.write_text(MINIMAL.replace("epochs", "epoch"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert str(caught.value) == (
+        "Unknown recipe key 'training.epoch'. Did you mean 'epochs'? 1 more problem."
+    )
+
+
+def test_missing_section_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text(MINIMAL.replace("[student]\nlabel_weight = 0.5", ""))
+    with pytest.raises(RecipeError, match=r"must have the section \[student\], but this one has not\."):
+        load_recipe(str(path))
+    assert load_recipe(str(path), ["student.label_weight=1"]).student.label_weight == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"[data]\nseed = 1\nseed = 2", r"Cannot overwrite a value \(at line 3.*may stand only once\.$"),
+        (b"[data]\n[data]", r"Cannot declare .* twice \(at line 2.*may stand only once\.$"),
+        (b"[data]\nseed == 2", r"Invalid value \(at line 2, column 7\)\.$"),
+        (b"# \xff", r"must be UTF-8 text"),
+    ],
+)
+def test_file_that_is_no_toml_is_refused_with_its_place(tmp_path: Path, text: bytes, told: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(text)
+    with pytest.raises(RecipeError, match=told) as caught:
+        load_recipe(str(path))
+    assert f"'{path}'" in str(caught.value)
+
+
+def test_unknown_recipe_is_not_found_and_its_neighbour_suggested() -> None:
+    with pytest.raises(NotFoundError) as caught:
+        load_recipe("digts")
+    expected = "There is no recipe 'digts'. Did you mean 'digits'? 'lineage recipes ls' lists them."
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("path", ["missing.toml", "./digits", "folder/digits"])
+def test_path_that_does_not_exist_is_not_found(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError, match=f"there is nothing at '{path}'"):
+        load_recipe(path)
+
+
+def test_folder_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="must be a file, but there is a folder at"):
+        load_recipe(str(tmp_path))
+
+
+def test_shipped_name_wins_over_a_file_so_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "mine"):
+        Path(name).write_text(MINIMAL)
+    assert find_recipe("digits") == recipe_path("digits")
+    assert load_recipe("./digits").model.name == "small"
+    assert load_recipe("mine").model.name == "small"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.name=other",
+        "succession.seed=3",
+        "succession.generations=7",
+        "data.root=/elsewhere",
+        "data.download=true",
+        "data.workers=4",
+        "training.lr=0.10",
+        "training.warmup_epochs=0",
+    ],
+)
+def test_digest_is_the_same_whatever_the_name_seed_or_machine(minimal: str, override: str) -> None:
+    assert load_recipe(minimal, [override]).digest == load_recipe(minimal).digest
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.seed=1",
+        "data.flip=true",
+        "data.validation=0",
+        "network.width=8",
+        "network.options.a=1",
+        "patriarch.strictness=1",
+        "student.temperature=2",
+        "training.epochs=2",
+    ],
+)
+def test_digest_changes_with_a_setting(minimal: str, override: str) -> None:
+    assert load_recipe(minimal, [override]).digest != load_recipe(minimal).digest
+
+
+def test_digest_is_a_sha256_that_stays(minimal: str) -> None:
+    assert load_recipe(minimal).digest == "801b7921ca636b3d449f4ec661da816ab1bee666603a5adb0e4327d54f24d045"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "student.soft_targets=stored",
+        "student.views=4",
+        "student.soft_target_classes=3",
+        "training.sync_batchnorm=true",
+        "training.lr=0.2",
+    ],
+)
+def test_digest_changes_with(minimal: str, setting: str) -> None:
+    assert load_recipe(minimal, [setting]).digest != load_recipe(minimal).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("{", "must be JSON, but reading it failed"), ("[1]", "A recipe must be a table of keys")],
+)
+def test_json_that_is_no_recipe_is_refused(text: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        Recipe.from_json(text)
+
+
+def test_schema_describes_every_section_and_key() -> None:
+    schema = recipe_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["title"] == "lineage recipe"
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == set(Recipe.model_fields)
+    for section in schema["$defs"].values():
+        assert section["description"]
+        assert section["additionalProperties"] is False
+        assert all(key["description"] for key in section["properties"].values())
+
+
+def test_schema_offers_names_and_limits_to_an_editor() -> None:
+    sections = recipe_schema()["$defs"]
+    offered = sections["NetworkSettings"]["properties"]["name"]["anyOf"][0]["enum"]
+    assert {"resnet8", "wrn-28-10", "densenet-bc-100-12"} <= set(offered)
+    strictness = sections["PatriarchSettings"]["properties"]["strictness"]
+    assert (strictness["exclusiveMinimum"], strictness["maximum"], strictness["default"]) == (0, 1, 0.8)
+
+
+def test_recipe_is_read_without_torch_or_mlflow() -> None:
+    code = (
+        "import sys, lineage.recipe;"
+        "lineage.recipe.load_recipe('digits');"
+        "print({'torch', 'mlflow'} & {*sys.modules})"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert outcome.stdout == "set()\n"
+
+
+def test_wheel_carries_the_recipes(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    code = (
+        "import json, lineage.recipe as r;"
+        "print(json.dumps([str(r.recipe_path('digits')), r.recipe_names(), r.load_recipe('digits').digest]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    outcome = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    path, names, digest = json.loads(outcome.stdout)
+    assert Path(path) == installed / "lineage" / "recipes" / "digits.toml"
+    assert names == recipe_names()
+    assert digest == load_recipe("digits").digest

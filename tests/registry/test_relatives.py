@@ -1,0 +1,77 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from lineage.registry.family.family import Member, Version
+from lineage.registry.family.lookup import find_version, read_family
+from lineage.registry.family.relatives import Relative, ancestors_of, descendants_of
+
+Beget = Callable[..., Version]
+
+
+def pairs(relatives: Sequence[Relative]) -> list[tuple[int, str]]:
+    return [(relative.distance, relative.version.id) for relative in relatives]
+
+
+@pytest.fixture
+def chain(registry: Any, beget: Beget) -> list[Version]:
+    """A patriarch, two students in a row, and a branch from the first student."""
+    versions = [beget()]
+    versions.append(beget(versions[0]))
+    versions.append(beget(versions[1]))
+    versions.append(beget(versions[1]))
+    return versions
+
+
+def test_ancestors_are_teachers_nearest_first(chain: list[Version], name: str) -> None:
+    found = ancestors_of(chain[3])
+    assert pairs(found) == [(1, f"{name}/2"), (2, f"{name}/1")]
+    family = read_family(name)
+    assert tuple(relative.version for relative in found) == family.ancestors(family.versions[3])
+
+
+def test_descendants_are_students_nearest_first(chain: list[Version], name: str) -> None:
+    assert pairs(descendants_of(chain[0])) == [(1, f"{name}/2"), (2, f"{name}/3"), (2, f"{name}/4")]
+
+
+def test_depth_limits_both(chain: list[Version], name: str) -> None:
+    assert pairs(ancestors_of(chain[3], depth=1)) == [(1, f"{name}/2")]
+    assert pairs(descendants_of(chain[0], depth=1)) == [(1, f"{name}/2")]
+
+
+def test_edges_lead_to_other_families_and_back(chain: list[Version], name: str, beget: Beget) -> None:
+    other = beget(chain[3], family=f"{name}-other")
+    back = beget(other)
+    assert pairs(ancestors_of(back))[:2] == [(1, other.id), (2, chain[3].id)]
+    assert pairs(descendants_of(chain[3])) == [(1, other.id), (2, back.id)]
+
+
+def test_ensembles_descend_from_their_members(chain: list[Version], name: str, beget: Beget) -> None:
+    members = tuple(
+        Member(version.id, version.model_id, version.weights_sha256, 0.5) for version in chain[2:]
+    )
+    ensemble = beget(family=f"{name}-ensembles", kind="ensemble", members=members)
+    student = beget(ensemble)
+    assert pairs(ancestors_of(ensemble)) == [
+        (1, f"{name}/3"),
+        (1, f"{name}/4"),
+        (2, f"{name}/2"),
+        (3, f"{name}/1"),
+    ]
+    assert pairs(descendants_of(chain[2])) == [(1, ensemble.id), (2, student.id)]
+
+
+def test_circle_ends_where_it_closes(chain: list[Version], name: str) -> None:
+    MlflowClient().set_model_version_tag(name, "1", "lineage.teacher", f"{name}/3")
+    third = find_version(chain[2].uri)
+    assert pairs(ancestors_of(third)) == [(1, f"{name}/2"), (2, f"{name}/1")]
+    assert pairs(descendants_of(third)) == [(1, f"{name}/1"), (2, f"{name}/2"), (3, f"{name}/4")]
+
+
+def test_names_that_look_alike_stay_apart(registry: Any, name: str, beget: Beget) -> None:
+    teacher = beget(family=f"{name}'s_1")
+    student = beget(teacher, family=f"{name}'s_2")
+    beget(beget(family=f"{name}xs_1"), family=f"{name}xs_2")
+    assert pairs(descendants_of(teacher)) == [(1, student.id)]

@@ -1,0 +1,92 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from lineage.errors import IntegrityError, NotFoundError
+from lineage.registry.care.remove import read_tombstones, remove
+from lineage.registry.family.family import Member, Version
+from lineage.registry.family.lookup import find_version, read_family
+
+Beget = Callable[..., Version]
+
+
+def test_version_that_nobody_needs_is_removed(registry: Any, name: str, beget: Beget) -> None:
+    patriarch = beget(metrics={"validation_accuracy": 0.5})
+    student = beget(patriarch, metrics={"validation_accuracy": 0.6})
+    removal = remove(f"models:/{name}@best")
+    assert (removal.version.id, removal.orphans, removal.tombstone) == (student.id, (), False)
+    assert [version.version for version in read_family(name)] == [1]
+    assert find_version(f"models:/{name}@best").version == 1
+    assert "students" not in MlflowClient().get_model_version(name, "1").description
+    assert read_tombstones(name) == ()
+
+
+def test_removal_is_refused_while_descendants_need_it(registry: Any, name: str, beget: Beget) -> None:
+    patriarch = beget()
+    first, second = beget(patriarch), beget(patriarch)
+    beget(first)
+    with pytest.raises(IntegrityError) as caught:
+        remove(patriarch.uri)
+    assert str(caught.value) == (
+        f"{patriarch.uri} must have no descendants to be removed, but {first.uri}, {second.uri} need it, with"
+        " 1 further descendant; remove those first, or leave a tombstone with --force."
+    )
+    assert len(read_family(name)) == 4
+
+
+def test_removal_is_refused_while_an_ensemble_needs_it(registry: Any, name: str, beget: Beget) -> None:
+    version = beget()
+    member = Member(version.id, version.model_id, version.weights_sha256, 1.0)
+    ensemble = beget(family=f"{name}-ensembles", kind="ensemble", members=(member,))
+    with pytest.raises(IntegrityError, match=f"but {ensemble.uri} needs it; remove"):
+        remove(version.uri)
+
+
+def test_removal_is_refused_while_a_student_of_another_family_needs_it(
+    registry: Any, name: str, beget: Beget
+) -> None:
+    teacher = beget()
+    student = beget(teacher, family=f"{name}-other")
+    with pytest.raises(IntegrityError, match=f"but {student.uri} needs it"):
+        remove(teacher.uri)
+
+
+def test_removal_by_force_leaves_a_tombstone_that_tells_what_the_version_was(
+    registry: Any, name: str, beget: Beget
+) -> None:
+    patriarch = beget()
+    teacher = beget(patriarch, metrics={"test_accuracy": 0.75})
+    student = beget(teacher)
+    removal = remove(teacher.uri, force=True)
+    assert (removal.orphans, removal.tombstone) == ((student,), True) or removal.orphans[0].id == student.id
+    (stone,) = read_tombstones(name)
+    assert stone.version.id == teacher.id
+    assert (stone.version.teacher, stone.version.metrics) == (patriarch.id, {"test_accuracy": 0.75})
+    assert (stone.version.model_id, stone.version.key) == (teacher.model_id, teacher.key)
+    assert stone.removed > teacher.created
+
+
+def test_removed_version_keeps_its_run_and_its_logged_model(registry: Any, beget: Beget) -> None:
+    version = beget()
+    remove(version.uri)
+    assert MlflowClient().get_logged_model(version.model_id).model_id == version.model_id
+    assert MlflowClient().get_run(version.run_id).info.lifecycle_stage == "active"
+
+
+def test_tombstone_of_many_metrics_fits_a_database(registry: Any, name: str, beget: Beget) -> None:
+    version = beget(metrics={f"metric_{number}": number / 7 for number in range(400)})
+    remove(version.uri, force=True)
+    (stone,) = read_tombstones(name)
+    assert (stone.version.id, stone.version.metrics) == (version.id, {})
+
+
+def test_tombstones_of_a_model_that_is_not_there_are_none(registry: Any, name: str) -> None:
+    assert read_tombstones(name) == ()
+
+
+def test_version_that_is_not_there_is_not_found(registry: Any, name: str, beget: Beget) -> None:
+    beget()
+    with pytest.raises(NotFoundError, match=f"holds no models:/{name}/7"):
+        remove(f"models:/{name}/7")
