@@ -16,9 +16,6 @@ it without a traceback and leaves with the exit code of its class::
 import difflib
 from collections.abc import Iterable
 
-LAUNCHED = "LINEAGE_LAUNCHED"
-"""Environment variable of processes that one of ours has started: it tells of deaths among them."""
-
 
 class LineageError(Exception):
     """The root: whatever ``lineage`` raises on purpose."""
@@ -34,7 +31,7 @@ class LostProcessError(TrainingError):
     """One of several processes died or does not answer the others."""
 
     untold_exit_code = 75
-    """Of a process whose parent knows better who died, and tells it: see ``LAUNCHED``."""
+    """Of a process whose parent knows better who died, and tells it: see ``lineage.processes.LAUNCHED``."""
 
 
 class UsageError(LineageError):

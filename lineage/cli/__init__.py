@@ -20,12 +20,12 @@ from lineage.cli.care import ancestors, descendants, doctor, log, promote, rm
 from lineage.cli.ensemble import ensemble
 from lineage.cli.family import compare, diff, show, tree
 from lineage.cli.grow import evaluate, grow
-from lineage.cli.output import is_first_process
 from lineage.cli.recipes import app as recipes
 from lineage.cli.study import study, study_report, study_worker
 from lineage.cli.transfer import transfer
 from lineage.cli.ui import ui
-from lineage.errors import LAUNCHED, LineageError, LostProcessError
+from lineage.errors import LineageError, LostProcessError
+from lineage.processes import LAUNCHED, is_main_process
 
 _INTERRUPTED = 130
 _SECONDS_TO_TELL = 10
@@ -81,13 +81,13 @@ def main() -> None:
 
 def _complain(line: str) -> None:
     """One line on standard error, from rank 0 alone: all ranks know of an error, one tells it."""
-    if is_first_process():
+    if is_main_process():
         typer.echo(line, err=True)
 
 
 def _let_the_first_tell() -> None:
     """Stay a little, unless this is rank 0: a launcher ends all others as soon as one has left."""
-    if not is_first_process():
+    if not is_main_process():
         with suppress(KeyboardInterrupt):
             time.sleep(_SECONDS_TO_TELL)
 

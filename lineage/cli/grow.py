@@ -11,12 +11,12 @@ from lineage.cli.output import (
     AsJson,
     Overrides,
     VersionUri,
-    is_first_process,
     print_json,
     print_rich,
     print_text,
 )
 from lineage.errors import UsageError
+from lineage.processes import is_main_process
 
 if TYPE_CHECKING:
     from lineage.growing.succession import Lineage
@@ -111,7 +111,7 @@ def _reporter() -> "AbstractContextManager[Reporter]":
 
     from lineage.report.progress import ConsoleReporter, SilentReporter
 
-    return ConsoleReporter(Console(stderr=True)) if is_first_process() else nullcontext(SilentReporter())
+    return ConsoleReporter(Console(stderr=True)) if is_main_process() else nullcontext(SilentReporter())
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lineage.processes import is_main_process
+
 _WIDTH_WITHOUT_TERMINAL = 120
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,20 +30,15 @@ def collect_no_garbage() -> None:
     atexit.register(gc.freeze)
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that prints, known without torch."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def print_json(value: Any) -> None:
     """Data for other programs, on standard output."""
-    if is_first_process():
+    if is_main_process():
         typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_text(text: str) -> None:
     """Text for other programs or people, on standard output."""
-    if is_first_process():
+    if is_main_process():
         typer.echo(text)
 
 
@@ -49,7 +46,7 @@ def print_rich(*renderables: Any) -> None:
     """Tables and trees, on standard output."""
     from rich.console import Console
 
-    if is_first_process():
+    if is_main_process():
         console = Console()
         if not console.is_terminal and "COLUMNS" not in os.environ:
             console = Console(width=_WIDTH_WITHOUT_TERMINAL)

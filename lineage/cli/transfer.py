@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, VersionUri, is_first_process, print_json, print_rich
+from lineage.cli.output import AsJson, VersionUri, print_json, print_rich
 from lineage.errors import UsageError
+from lineage.processes import is_main_process
 
 _ALL = "all"
 
@@ -58,5 +59,5 @@ def _parse_ancestors(text: str) -> int | None:
 
 def _tell(line: str) -> None:
     """Progress, on standard error."""
-    if is_first_process():
+    if is_main_process():
         typer.echo(line, err=True)

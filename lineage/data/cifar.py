@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from lineage.data.images import DataSet, MemoryImages, memory_dataset, one_line, require_folder
+from lineage.data.images import DataSet, MemoryImages, memory_dataset, require_folder
 from lineage.data.parquet import find_parquet, read_parquet
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.formats import first_line
 
 # fmt: off
 CIFAR100_SUPERCLASSES = (
@@ -54,7 +55,7 @@ def read_torchvision(
     except OSError as error:
         raise NotFoundError(
             f"Data set '{name}' must be fetched from {kind.url} to {root}, but that failed: "
-            f"{one_line(error)}; try again or place it there by hand."
+            f"{first_line(error)}; try again or place it there by hand."
         ) from error
     parts = [
         MemoryImages(torch.from_numpy(part.data.copy()), torch.tensor(part.targets)) for part in (train, test)

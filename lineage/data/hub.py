@@ -11,9 +11,10 @@ from typing import Any
 
 from pyarrow import dataset as arrow
 
-from lineage.data.images import DataSet, one_line, require_folder
+from lineage.data.images import DataSet, require_folder
 from lineage.data.parquet import find_parquet, read_arrow, read_parquet
 from lineage.errors import NotFoundError, UsageError
+from lineage.formats import first_line
 
 PREFIX = "hub:"
 
@@ -54,7 +55,7 @@ def _load(name: str, image_size: int) -> DataSet:
     except (OSError, ValueError) as error:
         raise NotFoundError(
             f"Data set '{name}' must be on the Hub or in its cache, but could not be loaded: "
-            f"{one_line(error)}; check the name and the connection."
+            f"{first_line(error)}; check the name and the connection."
         ) from error
     return read_splits(name, splits, image_size)
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.formats import first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -192,13 +193,8 @@ def decode_rgb(source: Path | IO[bytes], where: str) -> NDArray[np.uint8]:
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise IntegrityError(
-            f"{where} must be an image that decodes, but is not: {one_line(error)}; replace or remove it."
+            f"{where} must be an image that decodes, but is not: {first_line(error)}; replace or remove it."
         ) from error
-
-
-def one_line(error: Exception) -> str:
-    """The first line of a library's message, to be quoted in ours."""
-    return str(error).partition("\n")[0].rstrip(".")
 
 
 def require_labels(labels: Tensor, num_classes: int, where: str) -> Tensor:

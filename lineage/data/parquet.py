@@ -30,10 +30,10 @@ from lineage.data.images import (
     MemoryImages,
     decode_rgb,
     memory_dataset,
-    one_line,
     require_labels,
 )
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.formats import first_line
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded training images up to which images of one size are held in memory."""
@@ -121,7 +121,7 @@ def read_parquet(name: str, folder: Path, image_size: int) -> DataSet:
         return read_arrow(name, parts[0], parts[1], image_size)
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(
-            f"The Parquet files in {folder} must be readable, but: {one_line(error)}."
+            f"The Parquet files in {folder} must be readable, but: {first_line(error)}."
         ) from error
 
 

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from lineage.errors import UsageError, suggestion
+from lineage.formats import counted
 from lineage.registry.family.family import Family, Version
 from lineage.report.comparison import CONFIDENCE, Comparison, Difference, Entry, Spread
-from lineage.report.formats import counted
 
 BySeed = dict[int, float]
 

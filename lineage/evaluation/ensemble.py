@@ -1,7 +1,6 @@
 """Ensembles of registered generations: measured, and registered as versions that name their members."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from lineage.errors import RegistryError, UsageError
 from lineage.evaluation.ensemble_metrics import score_prefixes
 from lineage.evaluation.evaluate import read_test_part, recipe_of, require_same_data
+from lineage.formats import json_digest
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.registry.family.family import Member, Version
 from lineage.registry.family.lookup import find_key, find_version, read_ancestors
@@ -145,7 +145,7 @@ def _register(
         for version, share in zip(versions, shares, strict=True)
     )
     depends_on = [[member.weights_sha256, member.weight] for member in members]
-    key = hashlib.sha256(json.dumps([ENSEMBLE, copy, depends_on]).encode()).hexdigest()
+    key = json_digest([ENSEMBLE, copy, depends_on])
     existing = find_key(name, key)
     if existing is not None:
         return existing

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as pixel_operations
 
 from lineage.data.datasets import DataSet, DataSpec, Images, MemoryImages, StreamedImages
 from lineage.errors import IntegrityError, UsageError
-from lineage.report.formats import counted
+from lineage.formats import counted
 from lineage.training.engines import collect_rows, freeze, make_evaluator
 from lineage.training.measurement import Subset
 

@@ -14,12 +14,13 @@ from lineage.evaluation.features import FittedDataSet, extract_features, fit_ima
 from lineage.evaluation.finetuning import make_finetuning
 from lineage.evaluation.probes import LabelledFeatures, find_probe, fit_probe
 from lineage.evaluation.transfer_target import BATCH_SIZE, FINETUNE, Target, read_settings, read_target
+from lineage.processes import is_main_process
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.store.transfers import Transfer, log_transfer
 from lineage.report.progress import epoch_line
-from lineage.training.devices import is_main_process, lost_processes_told, make_accelerator, on_main_process
+from lineage.training.devices import lost_processes_told, make_accelerator, on_main_process
 from lineage.training.measurement import Subset
 
 Tell = Callable[[str], None]

@@ -3,8 +3,6 @@
 Here the settings end: what is below takes plain arguments.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +15,7 @@ from lineage.data.datasets import DataSet, load_dataset
 from lineage.errors import UsageError
 from lineage.evaluation.finetuning import Finetuning
 from lineage.evaluation.probes import find_probe
+from lineage.formats import json_digest
 from lineage.recipe import Recipe, change_recipe
 from lineage.registry.family.family import Version
 from lineage.training.checkpoints import Checkpoint, state_home
@@ -80,7 +79,7 @@ class Target:
             "probe": [self.probe, self.seed],
             "settings": self.chosen_settings,
         }
-        return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+        return json_digest(depends_on)
 
     def checkpoint(self, version: Version) -> Checkpoint:
         """Where the unfinished finetuning of ``version`` keeps its state."""

@@ -4,8 +4,6 @@ Growing again finds a generation by its key, so everything that changes the weig
 else does.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +13,7 @@ from torch import Tensor
 from lineage.data.batches import Augmentation
 from lineage.data.images import DataSet
 from lineage.errors import RecipeError
+from lineage.formats import json_digest
 from lineage.recipe import Recipe
 from lineage.training.devices import derive_seed
 from lineage.training.handlers import optimizer_settings, schedule_settings
@@ -103,7 +102,7 @@ class GenerationSpec:
             depends_on["signals"] = asdict(self.soft_target_format)
         if self.recipe.training.sync_batchnorm:
             depends_on["sync_batchnorm"] = True
-        return _digest(depends_on)
+        return json_digest(depends_on)
 
     @property
     def views_again(self) -> int | None:
@@ -133,7 +132,7 @@ class GenerationSpec:
     @cached_property
     def soft_targets_digest(self) -> str:
         """Digest of what a teacher's stored soft targets depend on, except views and temperature."""
-        return _digest(
+        return json_digest(
             {
                 "data": self._contents,
                 "split": self._split,
@@ -194,7 +193,3 @@ class GenerationSpec:
         """How training images are varied."""
         data = self.recipe.data
         return Augmentation(data.crop_padding, data.padding_mode, data.flip)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,5 @@
 """Stored soft targets for a student: found in the registry, or else computed once by its teacher and kept."""
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -11,9 +9,11 @@ from pathlib import Path
 from ignite.engine import Engine
 
 from lineage.errors import LineageError, NotFoundError, UsageError
+from lineage.formats import json_digest
 from lineage.growing.leases import Leases, lease_or_find
 from lineage.growing.plan import GenerationPlan
 from lineage.growing.running_ensemble import pull_network
+from lineage.processes import is_first_on_machine, is_main_process
 from lineage.registry.family.family import Version
 from lineage.registry.store.runs import GenerationRun, resume_run
 from lineage.registry.store.soft_targets import (
@@ -24,7 +24,7 @@ from lineage.registry.store.soft_targets import (
     start_soft_targets_run,
 )
 from lineage.training.checkpoints import Checkpoint, state_home
-from lineage.training.devices import in_turns, is_first_on_machine, is_main_process, on_main_process
+from lineage.training.devices import in_turns, on_main_process
 from lineage.training.soft_target_recording import record_soft_targets
 from lineage.training.soft_targets import SoftTargetFolder, SoftTargetFormat, StoredSoftTargets
 
@@ -60,7 +60,7 @@ class SoftTargetProvider:
         self.watch = watch
         self.digest = plan.soft_targets_digest
         asked = [teacher.model_id, self.digest, plan.num_views, form.temperature]
-        self.key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        self.key = json_digest(asked)
         self.checkpoint = Checkpoint(state_home() / self.key)
 
     def soft_targets(self) -> StoredSoftTargets:

@@ -18,6 +18,7 @@ from lineage.growing.plan import GenerationPlan
 from lineage.growing.register import find_or_lock, find_registered, open_run, register_network
 from lineage.growing.running_ensemble import RunningEnsemble, pull_network
 from lineage.growing.soft_targets import SoftTargetProvider
+from lineage.processes import is_main_process
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
 from lineage.registry.store.run_tags import tagging_runs
@@ -25,7 +26,6 @@ from lineage.registry.store.runs import GenerationRun
 from lineage.report.progress import Reporter
 from lineage.training.devices import (
     describe_hardware,
-    is_main_process,
     lost_processes_told,
     on_main_process,
 )

@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from lineage.errors import IntegrityError, UsageError
+from lineage.formats import first_line
 from lineage.models.pt2_archive import clean_archive
 
 _ARCHIVE = "archive"
@@ -125,7 +126,7 @@ class ExportedNetwork(nn.Module):
             with torch.inference_mode():
                 found = self(images)
         except (RuntimeError, TypeError, AttributeError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             raise UsageError(
                 f"An exported program must take images of shape {self.input_shape}, but does not: {reason}."
             ) from error
@@ -206,7 +207,7 @@ def export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
         )
         torch.export.save(program, buffer)
     except Exception as error:  # torch raises whatever it stumbles over in the network's code
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise UsageError(f"The model must be one that torch can export, but it is not: {reason}.") from error
     return buffer.getvalue()
 
@@ -229,7 +230,7 @@ def _load(archive: bytes) -> ExportedProgram:
     try:
         return torch.export.load(io.BytesIO(archive))
     except Exception as error:  # whatever torch stumbles over in a damaged file
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise IntegrityError(
             f"An exported program must be one that torch {torch.__version__} reads, but is not: {reason}."
         ) from error

@@ -1,6 +1,5 @@
 """Weights that ``lineage`` did not train: files of them, and what torchvision says of its own."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.formats import first_line, text_digest
 from lineage.models.torchvision import known_weights, torchvision_options
 
 # torchvision's auxiliary classifiers, which its builders drop and so do ours
@@ -44,7 +44,7 @@ def describe_torchvision(name: str, weights: str) -> DataSpec:
         digest="",
     )
     words = json.dumps(described.to_json(), sort_keys=True)
-    return DataSpec(**vars(described) | {"digest": hashlib.sha256(words.encode()).hexdigest()})
+    return DataSpec(**vars(described) | {"digest": text_digest(words)})
 
 
 def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ def _unpickle(file: Path) -> dict[str, Tensor]:
         with file.open("rb") as content:  # by its name, torch would take it for safetensors
             found = torch.load(content, map_location="cpu", weights_only=False)
     except Exception as error:  # unpickling raises whatever the file makes it raise
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise IntegrityError(f"'{file}' must be a file of torch.save, but is not: {reason}.") from error
     state = found.state_dict() if isinstance(found, nn.Module) else found
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from torchvision import models
 
 from lineage.errors import NotFoundError, RecipeError, suggestion
+from lineage.formats import first_line
 
 PREFIX = "torchvision:"
 
@@ -214,7 +215,7 @@ def _construct(name: str, settings: Mapping[str, Any], input_shape: tuple[int, i
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         raise RecipeError(
-            f"Network '{name}' cannot be built for {_pixels(input_shape)} with {given}: {_first_line(error)}"
+            f"Network '{name}' cannot be built for {_pixels(input_shape)} with {given}: {first_line(error)}"
         ) from error
     if getattr(model, "aux_logits", False):  # the weights of Inception v3 bring its auxiliary classifier
         vars(model).update(aux_logits=False)
@@ -232,7 +233,7 @@ def _require_fit(name: str, network: nn.Module, input_shape: tuple[int, int, int
     except RuntimeError as error:
         raise RecipeError(
             f"Network '{name}' cannot take images of {_pixels(input_shape)}; enlarge them "
-            f"({_first_line(error)})."
+            f"({first_line(error)})."
         ) from error
     finally:
         network.train()
@@ -240,7 +241,3 @@ def _require_fit(name: str, network: nn.Module, input_shape: tuple[int, int, int
 
 def _pixels(input_shape: tuple[int, int, int]) -> str:
     return f"{input_shape[1]}×{input_shape[2]} pixels"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -14,7 +14,7 @@ from lineage.recipe.files import (
     recipe_path,
     set_values,
 )
-from lineage.recipe.recipe import Recipe, recipe_schema
+from lineage.recipe.recipe import Recipe, present_name, recipe_schema
 from lineage.recipe.sections import (
     DataSetName,
     DataSettings,
@@ -55,6 +55,7 @@ __all__ = [
     "flatten",
     "load_recipe",
     "own_values",
+    "present_name",
     "recipe_names",
     "recipe_path",
     "recipe_schema",

@@ -1,6 +1,5 @@
 """The recipe: its sections as one, which is read, changed, digested and written."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Self
@@ -8,6 +7,7 @@ from typing import Any, Self
 from pydantic import ConfigDict, ValidationError
 
 from lineage.errors import RecipeError
+from lineage.formats import text_digest
 from lineage.recipe.problems import describe
 from lineage.recipe.sections import (
     DataSettings,
@@ -89,7 +89,7 @@ class Recipe(Section):
         for section, names in _FIRST_NAMES.items():
             settings[section] = {names.get(key, key): value for key, value in settings[section].items()}
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return text_digest(canonical)
 
 
 def with_present_names(settings: Any) -> Any:
@@ -102,6 +102,13 @@ def with_present_names(settings: Any) -> Any:
         if isinstance(table := renamed.get(section), Mapping):
             renamed[section] = {present.get(key, key): value for key, value in table.items()}
     return renamed
+
+
+def present_name(dotted: str) -> str:
+    """The name that a recipe key, ``section.key``, has now; a stored one may be an earlier one."""
+    section, _, key = dotted.partition(".")
+    present = {first: name for name, first in _FIRST_NAMES.get(section, {}).items()}
+    return f"{section}.{present[key]}" if key in present else dotted
 
 
 def recipe_schema() -> dict[str, Any]:

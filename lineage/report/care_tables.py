@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from rich.table import Column, Table
 from rich.text import Text
 
+from lineage.formats import MISSING, counted, printable, quantity
 from lineage.registry.care.findings import Diagnosis, Finding
 from lineage.registry.care.history import ALIAS, Event
 from lineage.registry.family.relatives import Relative
-from lineage.report.formats import MISSING, counted, printable, quantity
 from lineage.report.table_style import add_row, new_table, numeric
 
 

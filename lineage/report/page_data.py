@@ -10,12 +10,12 @@ from importlib.resources import files
 from itertools import islice
 from typing import Any
 
+from lineage.formats import unit_of
 from lineage.registry.care.remove import Tombstone, read_tombstones
 from lineage.registry.family.family import Family, Version
 from lineage.registry.store.connection import find_experiment
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
 from lineage.registry.store.transfers import read_transfer_accuracies
-from lineage.report.formats import unit_of
 from lineage.report.tree_layout import Placement, place
 
 PAGE, STYLE, SCRIPT = "page.html", "page.css", "page.js"

@@ -5,8 +5,8 @@ from typing import Protocol
 from ignite.engine import Engine
 from rich.console import Console
 
+from lineage.formats import quantity
 from lineage.registry.family.family import Version
-from lineage.report.formats import quantity
 from lineage.report.progress import ConsoleReporter, Reporter, SilentReporter
 
 

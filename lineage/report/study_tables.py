@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Column, Table
 
-from lineage.report.formats import MISSING, quantity
+from lineage.formats import MISSING, quantity
 from lineage.report.table_style import add_row, new_table, numeric
 
 

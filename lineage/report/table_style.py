@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
-from lineage.report.formats import printable
+from lineage.formats import printable
 
 
 def numeric(*headers: str) -> tuple[Column, ...]:

@@ -7,10 +7,10 @@ from operator import attrgetter
 
 from rich.table import Column, Table
 
+from lineage.formats import MISSING, change, counted, quantity, spread, unit_of_changes
 from lineage.registry.family.family import Version
 from lineage.registry.store.transfers import Transfer
 from lineage.report.comparison import CONFIDENCE, Comparison, Difference, Spread
-from lineage.report.formats import MISSING, change, counted, quantity, spread, unit_of_changes
 from lineage.report.table_style import add_row as _add_row
 from lineage.report.table_style import new_table as _table
 from lineage.report.table_style import numeric as _numeric

@@ -13,9 +13,9 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
+from lineage.formats import change, counted, printable, quantity
 from lineage.registry.care.remove import Tombstone
 from lineage.registry.family.family import Family, Version
-from lineage.report.formats import change, counted, printable, quantity
 
 _DEPTH = 10
 """Levels that leave a line 50 of a terminal's 80 columns; below them a branch goes on at the left."""

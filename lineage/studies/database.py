@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError, UsageError
+from lineage.formats import first_line
 from lineage.registry.store.connection import without_passwords
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def translated_errors(url: str) -> Iterator[None]:
         raise
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        said = without_passwords(str(cause or error)).strip().partition("\n")[0].rstrip(".")
+        said = first_line(without_passwords(str(cause or error)))
         raise RegistryError(
             f"The database of studies, {safe_url(url)}, must be reachable and writable, but is not: {said}."
             f" Give another one with --storage or {VARIABLE}."

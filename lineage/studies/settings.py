@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lineage.recipe import Recipe, flatten
+from lineage.recipe import Recipe, flatten, present_name
 from lineage.studies.space import describe_space
 
 _MACHINE = {"model.name", "data.root", "data.download", "data.workers"}
@@ -26,6 +26,9 @@ def kept_settings(recipe: Recipe, data_digest: str) -> dict[str, Any]:
 
 def differences(begun: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two such settings, in words such as ``training.epochs was 12 and is 6``."""
+    begun = begun | {
+        part: {present_name(key): value for key, value in begun[part].items()} for part in ("recipe", "space")
+    }
     changes = [
         f"{key} was {_shown(begun[part].get(key))} and is {_shown(now[part].get(key))}"
         for part in ("recipe", "space")

@@ -8,6 +8,7 @@ from lineage.growing.cache_key import SplitData
 from lineage.growing.leases import Leases
 from lineage.growing.plan import check_against_data
 from lineage.growing.succession import GenerationEvents, Succession
+from lineage.processes import is_main_process
 from lineage.recipe import Range, Recipe, set_values
 from lineage.registry.family.family import Version
 from lineage.registry.store.study_runs import TrialRun
@@ -16,7 +17,6 @@ from lineage.studies.objectives import OBJECTIVES, Objective
 from lineage.studies.pruning import Pruning
 from lineage.studies.running_trial import RunningTrial
 from lineage.studies.study_store import Assignment
-from lineage.training.devices import is_main_process
 
 GENERATIONS = "lineage.generations"
 TRAINED = "lineage.trained"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from lineage.errors import LineageError, NotFoundError, TrainingError, UsageError
+from lineage.formats import quantity
 from lineage.growing.cache_key import SplitData
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.store.study_runs import StudyRun, TrialRun, point_to_winner, winner_note
-from lineage.report.formats import quantity
 from lineage.report.study_progress import StudyReporter
 from lineage.studies.leases import Heartbeat
 from lineage.studies.objectives import OBJECTIVES

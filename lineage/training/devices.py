@@ -23,6 +23,7 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
 from lineage.errors import LineageError, LostProcessError, TrainingError, UsageError
+from lineage.processes import is_first_on_machine, is_main_process
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -110,16 +111,6 @@ def _refused(precision: Precision, reason: str) -> str:
         f"training.precision must be one that the hardware has, but '{precision}' was refused: {reason}"
         " Use 'fp32'."
     )
-
-
-def is_main_process() -> bool:
-    """Whether this process is rank 0, known before any process group is open."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def is_first_on_machine() -> bool:
-    """Whether this process is the first of its machine."""
-    return is_main_process() or os.environ.get("LOCAL_RANK") == "0"
 
 
 def on_main_process(action: Callable[[], T]) -> T:

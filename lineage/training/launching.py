@@ -10,7 +10,8 @@ from accelerate.utils import patch_environment
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from lineage.errors import LAUNCHED, LostProcessError, UsageError
+from lineage.errors import LostProcessError, UsageError
+from lineage.processes import LAUNCHED, was_launched
 from lineage.training.devices import environment_of_processes
 
 
@@ -30,7 +31,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
         LostProcessError: If a process was killed or does not answer; the others are ended then.
         KeyboardInterrupt: If this process is interrupted; the others have ended by then.
     """
-    if "RANK" in os.environ:
+    if was_launched():
         raise UsageError(
             "--processes must be left out where a launcher has started several processes, but rank"
             f" {os.environ['RANK']} got {processes}; leave out one of the two."

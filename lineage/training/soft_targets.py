@@ -10,7 +10,6 @@ that sees it. The layout of a folder::
     validation.npy, test.npy      the class that the teacher predicts for each image of these parts: int16
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.formats import file_digest
 
 STRUCTURE_FILE = "signals.json"
 PartName = Literal["validation", "test"]
@@ -226,12 +226,6 @@ class SoftTargetFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         kind = np.dtype(str(dtype).removeprefix("torch."))
         return open_memmap(path, "w+", kind, (self.num_views, self.num_images, width))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256, in hexadecimal, of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_whole(path: Path, text: str) -> None:

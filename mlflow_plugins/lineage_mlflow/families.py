@@ -1,7 +1,6 @@
 """What the page of families is told: read from the store, placed, packed, kept until something changes."""
 
 import gzip
-import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from mlflow.entities.model_registry import RegisteredModel
 from mlflow.utils.workspace_context import get_request_workspace
 
 from lineage.errors import NotFoundError, UsageError
+from lineage.formats import json_digest
 from lineage.registry.care.remove import read_tombstones
 from lineage.registry.family.family import from_model_version
 from lineage.registry.family.lookup import read_family
@@ -128,7 +128,7 @@ def _token(model: RegisteredModel, experiment: str, growing: tuple[GrowingRun, .
         [one.run_id for one in growing],
         newest_transfer(experiment) if experiment else "",
     ]
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
+    return json_digest(shown)
 
 
 def _read(name: str, experiment: str, token: str) -> _Kept:

@@ -1,7 +1,5 @@
 """Models of others in MLflow, and how a model that ``lineage`` did not train becomes a version."""
 
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.formats import first_line, json_digest
 from lineage.models.exported import export
 from lineage.models.networks import options_without_weights
 from lineage.registry.family.family import Version
@@ -78,7 +77,7 @@ def adoption_key(model: LoadedModel) -> str:
         "network": [model.network_name, options_without_weights(model.network_name, model.network_options)],
         "data": model.spec.to_json(),
     }
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return json_digest(known)
 
 
 @translated_errors()
@@ -137,7 +136,7 @@ def _unpickle(uri: str, folder: Path) -> Any:
         with _unpickling():
             return mlflow.pytorch.load_model(str(folder), map_location="cpu")
     except Exception as error:  # unpickling raises whatever the file makes it raise
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise UsageError(
             f"{uri} must be a model whose code is installed here, but loading it failed: {reason}."
         ) from error

@@ -31,6 +31,9 @@ def read_family(name: str, missing_ok: bool = False) -> Family:
     return family_of(name, model_versions(name, missing_ok))
 
 
+tree = read_family  # its public name
+
+
 @translated_errors()
 def find_key(name: str, key: str) -> Version | None:
     """The version of ``name`` that holds a generation's key; a family that has none is not read for it.

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lineage.data.datasets import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
+from lineage.formats import file_digest, json_digest
 from lineage.models.networks import build_network, options_without_weights
 from lineage.registry.family.family import Member
 
@@ -176,10 +177,9 @@ def weights_digest(weights: nn.Module | Sequence[Member] | Path) -> str:
             members = read_structure(weights).members
             if members:
                 return weights_digest(members)
-        with _file(weights, WEIGHTS_FILE).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(_file(weights, WEIGHTS_FILE))
     pinned = [[member.weights_sha256, member.weight] for member in weights]
-    return hashlib.sha256(json.dumps(pinned).encode()).hexdigest()
+    return json_digest(pinned)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -15,6 +15,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_
 from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import LineageError, NotFoundError, RegistryError
+from lineage.formats import first_line
 
 _SQLITE = "sqlite:///"
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
@@ -35,11 +36,11 @@ def translated_errors() -> Iterator[None]:
         raise
     except MlflowException as error:
         kind = NotFoundError if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST) else RegistryError
-        raise kind(f"{_first_line(error)} (store {safe_uri()})") from error
+        raise kind(f"{without_passwords(first_line(error))} (store {safe_uri()})") from error
     except (SQLAlchemyError, requests.RequestException, OSError) as error:
         raise RegistryError(
-            f"The store {safe_uri()} must be reachable and writable, but is not: {_first_line(error)}."
-            " Set MLFLOW_TRACKING_URI to one that is."
+            f"The store {safe_uri()} must be reachable and writable, but is not:"
+            f" {without_passwords(first_line(error))}. Set MLFLOW_TRACKING_URI to one that is."
         ) from error
 
 
@@ -156,7 +157,3 @@ def _short_patience() -> Iterator[None]:
     finally:
         for name in ours:
             os.environ.pop(name, None)  # another thread may have been here
-
-
-def _first_line(error: Exception) -> str:
-    return without_passwords(str(error).strip().partition("\n")[0].rstrip("."))

@@ -9,6 +9,7 @@ from mlflow.entities import Run, RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from lineage.errors import NotFoundError
+from lineage.recipe import present_name
 from lineage.registry.family.family import TAG
 from lineage.registry.store.connection import connect, find_experiment, translated_errors
 
@@ -83,7 +84,7 @@ class Settings:
 
     Attributes:
         experiment: Id of the run's; "" where the run is gone, or there never was one.
-        values: By dotted key of the recipe.
+        values: By dotted key of the recipe, as it is named now.
     """
 
     experiment: str
@@ -104,7 +105,9 @@ def read_settings(run_id: str) -> Settings:
         run = None
     if run is None:
         return Settings("", {})
-    return Settings(str(run.info.experiment_id), dict(run.data.params))
+    return Settings(
+        str(run.info.experiment_id), {present_name(key): value for key, value in run.data.params.items()}
+    )
 
 
 def _growing(run: Run) -> GrowingRun:

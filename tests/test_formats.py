@@ -1,6 +1,6 @@
 import pytest
 
-from lineage.report.formats import change, counted, printable, quantity, spread, unit_of_changes
+from lineage.formats import change, counted, printable, quantity, spread, unit_of_changes
 
 
 @pytest.mark.parametrize(

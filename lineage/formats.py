@@ -1,6 +1,10 @@
-"""How numbers and names are written, wherever a family is shown."""
+"""How numbers, names, digests and errors are written, wherever ``lineage`` does so."""
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 MISSING = "–"
 
@@ -87,3 +91,24 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
+
+
+def first_line(error: BaseException | str) -> str:
+    """First line of an error's message without its full stop, to be quoted in a sentence of ours."""
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256, in hexadecimal, of a plain value as JSON with sorted keys."""
+    return text_digest(json.dumps(value, sort_keys=True))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,36 @@
+# The public API: what another program may call. Everything else is internal.
+from .errors import LineageError
+from .evaluation.diff import Difference, diff
+from .evaluation.ensemble import Ensemble, ensemble
+from .evaluation.evaluate import Evaluation, evaluate, load
+from .evaluation.transfer import transfer
+from .exchange.adopt import adopt
+from .growing.grow import grow
+from .growing.succession import Lineage
+from .registry.family.family import Family, Version
+from .registry.family.lookup import tree
+from .registry.flavor import LoadedModel
+from .studies.results import StudyResult
+from .studies.study import study
+
+__version__: str
+__all__ = [
+    "Difference",
+    "Ensemble",
+    "Evaluation",
+    "Family",
+    "Lineage",
+    "LineageError",
+    "LoadedModel",
+    "StudyResult",
+    "Version",
+    "adopt",
+    "diff",
+    "ensemble",
+    "evaluate",
+    "grow",
+    "load",
+    "study",
+    "transfer",
+    "tree",
+]
