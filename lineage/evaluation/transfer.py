@@ -20,7 +20,7 @@ from lineage.registry.family.lookup import find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.store.transfers import Transfer, log_transfer
 from lineage.report.progress import epoch_line
-from lineage.training.devices import lost_processes_told, make_accelerator, on_main_process
+from lineage.training.devices import init_processes, lost_processes_told, make_accelerator, on_main_process
 from lineage.training.measurement import Subset
 
 Tell = Callable[[str], None]
@@ -64,7 +64,7 @@ def transfer(
         TrainingError: If finetuning fails, or a process is lost; run again, it continues from the last epoch.
     """
     settings = read_settings(to, probe, seed, overrides)
-    make_accelerator()  # opens the process group
+    init_processes()
     speak: Tell = tell if is_main_process() else lambda _line: None
     versions = on_main_process(lambda: _line(uri, ancestors, speak))
     target = read_target(settings, probe)

@@ -13,11 +13,11 @@ from lineage.recipe import Recipe, change_recipe, load_recipe
 from lineage.registry.family.family import Family, Version
 from lineage.registry.family.lookup import find_version, read_family, require_sound_line
 from lineage.registry.flavor import LoadedModel, load_member, load_version
-from lineage.registry.store.connection import connect
+from lineage.registry.store.connection import check_store
 from lineage.registry.store.runs import keep_page
 from lineage.report.page_data import family_html
 from lineage.report.progress import Reporter, SilentReporter
-from lineage.training.devices import make_accelerator, on_main_process
+from lineage.training.devices import init_processes, make_accelerator, on_main_process
 
 _DRAWN = 1000
 """Versions of a family whose whole tree is kept with every run that adds to it."""
@@ -63,7 +63,7 @@ def grow(
     sources: list[_Source] = []
     changes: list[str] = []  # of two the later wins: what is usual, what is set, what has its own option
     if teacher is not None:
-        make_accelerator()  # opens the process group
+        init_processes()
         from_version, model, sources = on_main_process(lambda: _find(teacher))
         changes += [f"model.name={json.dumps(from_version.name)}", "succession.generations=1"]
     changes += overrides
@@ -76,7 +76,7 @@ def grow(
         [base] if seeds is None else [change_recipe(base, [f"succession.seed={seed}"]) for seed in seeds]
     )
     make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
-    on_main_process(lambda: connect() and None)
+    on_main_process(check_store)
     split_data = read_split_data(base)
     if from_version is not None and model is not None:
         spec = split_data.dataset.spec

@@ -12,7 +12,7 @@ from lineage.errors import LineageError, RecipeError, UsageError
 from lineage.growing.cache_key import SplitData
 from lineage.growing.plan import check_against_data, read_split_data
 from lineage.recipe import Recipe, check_space, load_recipe, with_space
-from lineage.registry.store.connection import connect
+from lineage.registry.store.connection import check_store
 from lineage.registry.store.study_runs import StudyRun, resume_study_run, start_study_run
 from lineage.report.study_progress import SilentStudyReporter, StudyReporter
 from lineage.studies.database import (
@@ -81,7 +81,7 @@ def study(
             f"--workers must be 1 where a launcher starts the processes of one worker, but got {workers};"
             " launch the same command several times."
         )
-    on_main_process(lambda: connect() and None)
+    on_main_process(check_store)
     split_data = read_split_data(resolved)
     for variant in check_space(resolved):
         check_against_data(variant, split_data)

@@ -80,6 +80,15 @@ def make_accelerator(
     return accelerator
 
 
+def init_processes() -> None:
+    """Open the process group, so that ranks can talk to each other before anything is trained.
+
+    Raises:
+        TrainingError: If Ignite and Accelerate do not see the same processes.
+    """
+    make_accelerator()
+
+
 @cache
 def _keep_freed_memory() -> None:
     """Have glibc keep what a step frees for the next one, as torch does on GPUs.

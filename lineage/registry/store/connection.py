@@ -79,6 +79,15 @@ def connect() -> MlflowClient:
         ) from error
 
 
+def check_store() -> None:
+    """Check that the store in use answers and can be written.
+
+    Raises:
+        RegistryError: If it does not, or cannot.
+    """
+    connect()
+
+
 @translated_errors()
 def ensure_experiment(name: str) -> str:
     """The id of the experiment ``name``, created where it is missing.
