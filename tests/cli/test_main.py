@@ -55,7 +55,7 @@ def _interrupted(home: Path, options: list[str], number: signal.Signals) -> tupl
         for line in process.stderr:
             told += line
             if "epoch 2/" in line:
-                process.send_soft_target(number)
+                process.send_signal(number)
         return process.wait(timeout=60), told
 
 

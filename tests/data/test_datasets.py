@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from lineage.data import parquet
 from lineage.data.cifar import CIFAR100_SUPERCLASSES, read_torchvision
 from lineage.data.datasets import DATASETS, DataSet, DataSpec, MemoryImages, load_dataset
 from lineage.data.hub import read_splits
 from lineage.data.images import channel_statistics, memory_dataset
 from lineage.errors import IntegrityError, NotFoundError, RecipeError, UsageError
-from lineage.vision import parquet
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data are not at {DATA}")

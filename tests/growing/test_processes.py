@@ -220,7 +220,7 @@ def test_killed_process_ends_the_others_with_one_error(
     ]
     resumed = grow_on_two("generation 0: resumed after epoch")
     assert len(processes_below(resumed.pid)) == 2
-    resumed.send_soft_target(signal.SIGINT)
+    resumed.send_signal(signal.SIGINT)
     _, errors = resumed.communicate(timeout=60)
     assert resumed.returncode == 130
     assert "Interrupted; the same command continues from the last complete epoch." in errors.splitlines()

@@ -295,12 +295,12 @@ def test_another_machine_fetches_them_once(
 def test_two_processes_store_what_one_does(grow: Grow, run_on_two: Callable[..., Any], diary: Diary) -> None:
     grow()
     ((entry),) = tags_of().values()
-    alone = np.load(next(Path("mlruns").rglob(f"{entry['run_id']}/artifacts/soft targets/logits.npy")))
+    alone = np.load(next(Path("mlruns").rglob(f"{entry['run_id']}/artifacts/signals/logits.npy")))
     MlflowClient().delete_run(entry["run_id"])
     done = run_on_two("-m", "lineage", "grow", "--from", "models:/digits/1", "--seed", "1")
     assert done.returncode == 0, done.stderr
     ((entry),) = tags_of().values()
-    together = np.load(next(Path("mlruns").rglob(f"{entry['run_id']}/artifacts/soft targets/logits.npy")))
+    together = np.load(next(Path("mlruns").rglob(f"{entry['run_id']}/artifacts/signals/logits.npy")))
     # halves of a batch may differ from the whole in the last bits of float32, and so by one step of float16
     np.testing.assert_allclose(together, alone, rtol=2**-9, atol=1e-3)
     assert lineage.tree("digits").versions[2].metrics["test_agreement"] > 0

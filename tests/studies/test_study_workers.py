@@ -156,7 +156,7 @@ def test_ctrl_c_marks_the_trials_of_all_workers_and_leaves_with_130(
     ]
     command = begin("study", "digits", "--name", name, *options)
     command.await_line("trial 1: strictness")
-    command.process.send_soft_target(signal.SIGINT)
+    command.process.send_signal(signal.SIGINT)
     command.process.communicate(timeout=60)
     assert command.process.returncode == 130
     assert "Interrupted; the same command continues" in command.log.read_text()
