@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lineage.vision import parquet
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -18,7 +19,6 @@ from lineage.data.datasets import DATASETS, DataSet, DataSpec, MemoryImages, loa
 from lineage.data.hub import read_splits
 from lineage.data.images import channel_statistics, memory_dataset
 from lineage.errors import IntegrityError, NotFoundError, RecipeError, UsageError
-from lineage.vision import parquet
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data are not at {DATA}")

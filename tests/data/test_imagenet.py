@@ -2,6 +2,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from lineage.vision import imagenet
 from torch import nn
 from torchvision.models import ViT_B_16_Weights
 
@@ -9,7 +10,6 @@ from lineage.data.datasets import load_dataset
 from lineage.errors import IntegrityError
 from lineage.models.ensemble import fit_to_data
 from lineage.models.pretrained import describe_torchvision
-from lineage.vision import imagenet
 
 IDS = tuple(f"n{1_000_000 + 7 * number:08d}" for number in range(1000))
 

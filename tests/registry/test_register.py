@@ -532,7 +532,7 @@ def test_version_loads_back_bit_by_bit(
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert torch.equal(found.logits(pixels), model.logits(pixels))
-    assert (found.description, found.recipe) == (model.description, model.recipe)
+    assert (found.spec, found.recipe) == (model.spec, model.recipe)
 
 
 def test_version_answers_through_pyfunc(
