@@ -13,8 +13,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registe
 
 def ancestors(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
     """List the teachers of a version, or an ensemble's members, and theirs, nearest first."""
-    from lineage.registry.family.lookup import find_version
-    from lineage.registry.family.relatives import ancestors_of
+    from lineage.registry.family.lookup import ancestors_of, find_version
     from lineage.report.care_tables import relatives_table
 
     found = ancestors_of(find_version(uri), depth)
@@ -26,8 +25,7 @@ def ancestors(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> 
 
 def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
     """List the students of a version and ensembles that hold it, and theirs, nearest first."""
-    from lineage.registry.family.lookup import find_version
-    from lineage.registry.family.relatives import descendants_of
+    from lineage.registry.family.lookup import descendants_of, find_version
     from lineage.report.care_tables import relatives_table
 
     found = descendants_of(find_version(uri), depth)
@@ -39,7 +37,7 @@ def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -
 
 def log(model: Model, as_json: AsJson = False) -> None:
     """Print what happened to a family: registrations, alias moves, removals; those by others are inferred."""
-    from lineage.registry.care.history import read_history
+    from lineage.registry.family.history import read_history
     from lineage.report.care_tables import history_table
 
     events = read_history(model)
@@ -55,7 +53,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Point an alias to a version."""
-    from lineage.registry.care.promote import promote as point_alias
+    from lineage.registry.family.aliases import promote as point_alias
 
     version = point_alias(uri, alias)
     if as_json:

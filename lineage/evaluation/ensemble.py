@@ -14,7 +14,7 @@ from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.registry.family.family import Member, Version
 from lineage.registry.family.lookup import find_key, find_version, read_ancestors
 from lineage.registry.family.register import NewVersion, register
-from lineage.registry.flavor import LoadedModel, load_version, weights_digest
+from lineage.registry.flavor import LoadedModel, load_version, log_model, weights_digest
 from lineage.registry.store.artifacts import ENSEMBLE
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import start_run
@@ -165,8 +165,8 @@ def _register(
     )
     try:
         named = {f"test_{metric}": value for metric, value in metrics.items()}
-        model_id = run.log_model(model, f"{name}-ensemble", named, 0)
-        birth = NewVersion(
+        model_id = log_model(model, f"{name}-ensemble", run.run_id, named)
+        new = NewVersion(
             generation=generation,
             teacher=None,
             objective=ENSEMBLE,
@@ -178,7 +178,7 @@ def _register(
             kind=ENSEMBLE,
             members=members,
         )
-        version = register(name, birth, model_id, run.run_id)
+        version = register(name, new, model_id, run.run_id)
     except BaseException:
         with contextlib.suppress(RegistryError):  # the first error is the one to tell
             run.stop("FAILED")

@@ -11,7 +11,7 @@ from lineage.growing.succession import Lineage, Succession
 from lineage.models.ensemble import fit_to_data
 from lineage.recipe import Recipe, change_recipe, load_recipe
 from lineage.registry.family.family import Family, Version
-from lineage.registry.family.lookup import find_version, read_family, require_sound_line
+from lineage.registry.family.lookup import find_version, read_family, require_no_circle
 from lineage.registry.flavor import LoadedModel, load_member, load_version
 from lineage.registry.store.connection import check_store
 from lineage.registry.store.runs import keep_page
@@ -122,7 +122,7 @@ class _Source:
 
 def _find(uri: str) -> tuple[Version, LoadedModel, list[_Source]]:
     version = find_version(uri)
-    require_sound_line(version)
+    require_no_circle(version)
     model = load_version(version)
     return version, model, _sources(version.uri, model)
 

@@ -8,7 +8,7 @@ from lineage.recipe import flatten
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_key
 from lineage.registry.family.register import NewVersion, register, settle
-from lineage.registry.flavor import LoadedModel, weights_digest
+from lineage.registry.flavor import LoadedModel, log_model, weights_digest
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import GenerationRun, resume_run, start_run
 
@@ -110,8 +110,9 @@ def _log_and_register(
         recipe.to_json(),
     )
     name = recipe.model.name
-    model_id = run.log_model(model, f"{name}-generation-{plan.generation}", metrics, recipe.training.epochs)
-    birth = NewVersion(
+    logged_name = f"{name}-generation-{plan.generation}"
+    model_id = log_model(model, logged_name, run.run_id, metrics, recipe.training.epochs)
+    new = NewVersion(
         generation=plan.generation,
         teacher=teacher,
         objective=plan.objective,
@@ -121,7 +122,7 @@ def _log_and_register(
         metrics=metrics,
         weights_sha256=weights_digest(network),
     )
-    return register(name, birth, model_id, run.run_id)
+    return register(name, new, model_id, run.run_id)
 
 
 def _left_run(plan: GenerationPlan) -> GenerationRun | None:

@@ -21,8 +21,7 @@ from lineage.growing.soft_targets import SoftTargetProvider
 from lineage.processes import is_main_process
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
-from lineage.registry.store.run_tags import tagging_runs
-from lineage.registry.store.runs import GenerationRun
+from lineage.registry.store.runs import GenerationRun, tagging_runs
 from lineage.report.progress import Reporter
 from lineage.training.devices import (
     describe_hardware,

@@ -1,8 +1,9 @@
-"""How a network lies in MLflow, as a flavor of its own.
+"""The MLflow flavor of ``lineage``: its networks are saved, logged and loaded by this module.
 
-The module is an MLflow flavor (``save_model``, ``log_model``, ``load_model``, ``_load_pyfunc``), so
+It has what MLflow asks of a flavor (``save_model``, ``log_model``, ``load_model``, ``_load_pyfunc``), so that
 ``mlflow.pyfunc.load_model("models:/digits/3")`` and ``mlflow models serve`` work wherever ``lineage`` is
-installed. ``artifacts.py`` tells what the files are.
+installed. Every logged model names this module, which therefore must keep its name. ``store/artifacts.py``
+describes the files.
 """
 
 import re
@@ -20,7 +21,6 @@ import yaml
 from mlflow import MlflowClient, pyfunc
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
 
 from lineage.data.datasets import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
@@ -28,7 +28,6 @@ from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.registry.family.family import Member, Version
 from lineage.registry.store.artifacts import (
     MEMBERS_FOLDER,
-    RECIPE_FILE,
     SCHEMA,
     STRUCTURE_FILE,
     WEIGHTS_FILE,
@@ -40,11 +39,11 @@ from lineage.registry.store.artifacts import (
     write_files,
 )
 from lineage.registry.store.connection import safe_uri, translated_errors
+from lineage.registry.store.mlflow_internals import PythonEnvironment, conda_environment
+from lineage.registry.store.runs import metrics_now
 
 __all__ = [
-    "RECIPE_FILE",
-    "STRUCTURE_FILE",
-    "WEIGHTS_FILE",
+    "FLAVOR_NAME",
     "LoadedModel",
     "load_member",
     "load_model",
@@ -62,7 +61,7 @@ _NOT_IN_A_MODEL_NAME = re.compile(r"[/:.%\"']")  # MLflow refuses them in a logg
 
 
 def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None) -> None:
-    """Write ``model`` to the empty folder ``path``, with what MLflow wants beside it."""
+    """Write ``model`` to the empty folder ``path``, with the files that MLflow requires of any model."""
     folder = Path(path)
     write_files(model, folder)
     requirements = _write_environment(folder)
@@ -78,45 +77,58 @@ def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None)
     mlflow_model.save(str(folder / "MLmodel"))
 
 
-def log_model(model: LoadedModel, name: str, run_id: str, step: int = 0) -> str:
-    """Log ``model`` as an output of the run, shown as ``name``, with the run's metrics of ``step`` on it.
+@translated_errors()
+def log_model(model: LoadedModel, name: str, run_id: str, metrics: Mapping[str, float], step: int = 0) -> str:
+    """Log ``model`` as an output of a run, with the run's metrics of ``step`` and its final ones on it.
 
-    In ``name`` an underscore takes the place of what MLflow refuses there.
+    Args:
+        model: Network to log.
+        name: Name of the logged model; characters that MLflow refuses become underscores.
+        run_id: Id of the run.
+        metrics: Final metrics, logged with the model unless the run has them already.
+        step: Number of the last epoch.
 
     Returns:
-        The ``m-…`` id it got.
+        The ``m-…`` id of the logged model.
     """
     client = MlflowClient()
     run = client.get_run(run_id)
-    shown = _NOT_IN_A_MODEL_NAME.sub("_", name)
-    # MLflow would put it into the active experiment, wherever its run lies
+    # Created here, since MLflow would put it into the active experiment instead of the run's
     logged = client.create_logged_model(
-        run.info.experiment_id, shown, run_id, params=run.data.params, model_type=FLAVOR_NAME
+        run.info.experiment_id,
+        _NOT_IN_A_MODEL_NAME.sub("_", name),
+        run_id,
+        params=run.data.params,
+        model_type=FLAVOR_NAME,
     )
+    model_id = str(logged.model_id)
+    # Before the final metrics: a metric that names a model makes it the run's input unless it is its output
     Model.log(
         artifact_path=None,
         flavor=sys.modules[__name__],
         model=model,
-        model_id=logged.model_id,
+        model_id=model_id,
         run_id=run_id,
         step=step,
     )
-    return str(logged.model_id)
+    final = {key: value for key, value in metrics.items() if key not in run.data.metrics}
+    client.log_batch(run_id, metrics_now(final, step, model_id=model_id))
+    return model_id
 
 
 def load_model(model_uri: str) -> LoadedModel:
-    """The network behind an MLflow model URI, on the CPU and in evaluation mode."""
+    """Load the network behind an MLflow model URI, on the CPU and in evaluation mode."""
     folder = mlflow.artifacts.download_artifacts(artifact_uri=model_uri)
     return read_model(Path(folder))
 
 
 def read_model(folder: Path) -> LoadedModel:
-    """The model in a folder that ``save_model`` wrote; an ensemble's members are pulled where it embeds none.
+    """Load the model in a folder that ``save_model`` wrote; members that it does not embed are pulled.
 
     Raises:
         NotFoundError: If a file or a member is missing.
-        IntegrityError: If a later version of the tool wrote it, a file is damaged, or weights are not those
-            that structure or members were registered with.
+        IntegrityError: If a later version of the tool wrote it, a file is damaged, or a member has other
+            weights than those it was registered with.
     """
     structure = read_structure(folder)
     recipe = read_recipe(folder)
@@ -130,12 +142,12 @@ def read_model(folder: Path) -> LoadedModel:
         for model, member in zip(models, structure.members, strict=True)
     ]
     network = EnsembleNetwork(networks, [member.weight for member in structure.members]).eval()
-    kept = tuple(models) if copies.is_dir() else ()
-    return LoadedModel(network, name, {}, spec, recipe, structure.members, kept)
+    embedded = tuple(models) if copies.is_dir() else ()
+    return LoadedModel(network, name, {}, spec, recipe, structure.members, embedded)
 
 
 def load_version(version: Version) -> LoadedModel:
-    """The model of ``version``, pulled from the registry and verified.
+    """Pull the model of ``version`` from the registry and verify its weights.
 
     Raises:
         IntegrityError: If the weights are not those that were registered.
@@ -145,12 +157,12 @@ def load_version(version: Version) -> LoadedModel:
 
 
 def load_member(member: Member) -> LoadedModel:
-    """The model of an ensemble's member, likewise."""
+    """Pull the model of an ensemble's member from the registry and verify its weights."""
     return _load(member.id, member.model_id, member.weights_sha256)
 
 
 def _read_member(copy: Path, member: Member) -> LoadedModel:
-    """A member of an ensemble: its embedded copy, or the version that it names."""
+    """Load a member of an ensemble: its embedded copy, or else the version that it names."""
     if not copy.is_dir():
         return load_member(member)
     _require_digest(weights_digest(copy), member.id, member.weights_sha256)
@@ -162,13 +174,13 @@ def _load(version_id: str, model_id: str, weights_sha256: str) -> LoadedModel:
     with tempfile.TemporaryDirectory() as place:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=place))
-            found = weights_digest(folder)
+            digest = weights_digest(folder)
         except NotFoundError as error:
             raise NotFoundError(
                 f"The weights of models:/{version_id} must lie in {safe_uri()}, but do not;"
                 f" restore the artifacts of {model_id}."
             ) from error
-        _require_digest(found, version_id, weights_sha256)
+        _require_digest(digest, version_id, weights_sha256)
         return read_model(folder)
 
 
@@ -181,7 +193,7 @@ def _require_digest(found: str, version_id: str, registered: str) -> None:
 
 
 def signature(spec: DataSpec) -> ModelSignature:
-    """Pixel values in [0, 1], float32 of shape (any, C, H, W), to logits of shape (any, classes)."""
+    """Return the signature: pixel values in [0, 1], float32 (B, C, H, W), to logits, float32 (B, classes)."""
     single = np.dtype(np.float32)
     return ModelSignature(
         inputs=Schema([TensorSpec(single, (-1, *spec.input_shape))]),
@@ -190,7 +202,7 @@ def signature(spec: DataSpec) -> ModelSignature:
 
 
 class _PyfuncModel:
-    """What ``mlflow.pyfunc`` calls."""
+    """The model as ``mlflow.pyfunc`` calls it."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
@@ -198,8 +210,8 @@ class _PyfuncModel:
     def predict(
         self, pixels: npt.NDArray[np.float32], params: Mapping[str, Any] | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits (B, classes) of pixel values in [0, 1], shape (B, C, H, W)."""
-        del params  # none are defined; MLflow passes the argument all the same
+        """Return logits (B, classes) of pixel values in [0, 1], shape (B, C, H, W)."""
+        del params  # none are defined, but MLflow passes the argument
         logits: npt.NDArray[np.float32] = self.model.logits(
             torch.from_numpy(np.ascontiguousarray(pixels))
         ).numpy()
@@ -207,14 +219,14 @@ class _PyfuncModel:
 
 
 def _load_pyfunc(path: str) -> _PyfuncModel:
-    """Called by MLflow with the model's folder."""
+    """Load the model in a folder for ``mlflow.pyfunc``, which calls this function."""
     return _PyfuncModel(read_model(Path(path)))
 
 
 def _write_environment(folder: Path) -> str:
-    """Write what MLflow's environment managers read; the name of the requirements file.
+    """Write the files that MLflow's environment managers read; return the name of the requirements file.
 
-    ``lineage`` itself is not listed: install it beside, or serve with ``--env-manager local``.
+    ``lineage`` itself is not listed: install it as well, or serve with ``--env-manager local``.
     """
     packages = {
         "mlflow": mlflow.__version__,
@@ -223,6 +235,6 @@ def _write_environment(folder: Path) -> str:
     }
     requirements = [f"{name}=={version}" for name, version in packages.items()]
     (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
-    (folder / "conda.yaml").write_text(yaml.safe_dump(_mlflow_conda_env(additional_pip_deps=requirements)))
-    _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+    (folder / "conda.yaml").write_text(yaml.safe_dump(conda_environment(additional_pip_deps=requirements)))
+    PythonEnvironment.current().to_yaml(str(folder / "python_env.yaml"))
     return "requirements.txt"

@@ -7,9 +7,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lineage.formats import MISSING, counted, printable, quantity
-from lineage.registry.care.findings import Diagnosis, Finding
-from lineage.registry.care.history import ALIAS, Event
-from lineage.registry.family.relatives import Relative
+from lineage.registry.care.checks import Diagnosis, Finding
+from lineage.registry.family.history import ALIAS, Event
+from lineage.registry.family.lookup import Relative
 from lineage.report.table_style import add_row, new_table, numeric
 
 

@@ -10,9 +10,10 @@ from lineage.errors import LineageError, NotFoundError, TrainingError, UsageErro
 from lineage.formats import quantity
 from lineage.growing.cache_key import SplitData
 from lineage.recipe import Recipe
+from lineage.registry.family.aliases import point_alias
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
-from lineage.registry.store.study_runs import StudyRun, TrialRun, point_to_winner, winner_note
+from lineage.registry.store.study_runs import StudyRun, TrialRun, winner_note
 from lineage.report.study_progress import StudyReporter
 from lineage.studies.leases import Heartbeat
 from lineage.studies.objectives import OBJECTIVES
@@ -158,7 +159,7 @@ def update_study(book: StudyStore, run: StudyRun) -> None:
     result = read_result(book.study)
     winner = _find_winner(result)
     if winner is not None:
-        point_to_winner(winner, result.alias)
+        point_alias(winner, result.alias)
     metrics = {
         "trials_complete": float(result.count("COMPLETE")),
         "trials_pruned": float(result.count("PRUNED")),

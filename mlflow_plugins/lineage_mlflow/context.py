@@ -26,7 +26,7 @@ class LineageRunContext(RunContextProvider):
 
     def tags(self) -> dict[str, str]:
         """Command line, host, Python, packages, git's commit, and what grows: recipe, devices, processes."""
-        from lineage.registry.store.run_tags import run_tags
+        from lineage.registry.store.runs import run_tags
 
         versions = {f"lineage.version.{name}": number for name, number in _versions().items()}
         own = {

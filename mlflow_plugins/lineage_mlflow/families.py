@@ -15,12 +15,12 @@ from mlflow.utils.workspace_context import get_request_workspace
 from lineage.errors import NotFoundError, UsageError
 from lineage.formats import json_digest
 from lineage.registry.care.remove import read_tombstones
+from lineage.registry.family.aliases import BEST
 from lineage.registry.family.family import from_model_version
 from lineage.registry.family.lookup import read_family
-from lineage.registry.family.register import BEST
 from lineage.registry.store.connection import find_experiment, translated_errors
-from lineage.registry.store.entities import newest_version, read_families, read_model
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
+from lineage.registry.store.search import find_model, newest_version, search_families
 from lineage.registry.store.transfers import newest_transfer
 from lineage.report.page_data import PageContext, family_document, read_surroundings
 
@@ -53,7 +53,7 @@ class Families:
     @translated_errors()
     def overview(self, may_read_model: MayRead, may_read_runs: MayRead) -> dict[str, Any]:
         """All families that may be read, last changed first."""
-        readable = [model for model in read_families() if may_read_model(model.name)]
+        readable = [model for model in search_families() if may_read_model(model.name)]
         rows = [_row(model, may_read_runs, detailed=i < _DETAILED) for i, model in enumerate(readable)]
         return {"families": rows}
 
@@ -108,7 +108,7 @@ def _readable_experiment(name: str, may_read_runs: MayRead) -> str:
 
 
 def _model(name: str) -> RegisteredModel:
-    model = read_model(name)
+    model = find_model(name)
     if model is None:
         raise NotFoundError(f"This server holds no family '{name}'.")
     return model

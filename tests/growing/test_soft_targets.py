@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 
 import lineage
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.registry.care.checks import Diagnosis
 from lineage.registry.care.doctor import examine
-from lineage.registry.care.findings import Diagnosis
 from lineage.report.progress import SilentReporter
 
 STORED = "student.soft_targets=stored"

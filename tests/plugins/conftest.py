@@ -14,11 +14,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lineage.data.datasets import DataSpec
 from lineage.models.networks import build_network
-from lineage.registry.care.promote import promote
 from lineage.registry.care.remove import remove
+from lineage.registry.family.aliases import promote
 from lineage.registry.family.family import Member, Version
 from lineage.registry.family.register import NewVersion, register
-from lineage.registry.flavor import LoadedModel, weights_digest
+from lineage.registry.flavor import LoadedModel, log_model, weights_digest
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import start_run
 
@@ -74,7 +74,7 @@ class _Family:
         torch.manual_seed(0)
         network = build_network("resnet8", TILES.num_classes, TILES.input_shape, {"width": 4}).eval()
         self.model = LoadedModel(network, "resnet8", {"width": 4}, TILES, "{}")
-        self.model_id = self._start(None, 0, 0).log_model(self.model, "tiles", {}, 0)
+        self.model_id = log_model(self.model, "tiles", self._start(None, 0, 0).run_id, {})
         self.sha256 = weights_digest(network)
 
     def beget(

@@ -14,8 +14,7 @@ from mlflow import MlflowClient
 import lineage.growing.succession  # noqa: F401 - what makes this process one that grows generations
 from lineage.data.datasets import DataSpec
 from lineage.registry.store.connection import ensure_experiment
-from lineage.registry.store.run_tags import tagging_runs
-from lineage.registry.store.runs import start_run
+from lineage.registry.store.runs import start_run, tagging_runs
 
 OUTSIDE = """
 import json, sys

@@ -13,7 +13,7 @@ from lineage.data.datasets import DataSpec
 from lineage.models.networks import build_network
 from lineage.registry.family.family import Version
 from lineage.registry.family.register import NewVersion, register
-from lineage.registry.flavor import LoadedModel, weights_digest
+from lineage.registry.flavor import LoadedModel, log_model, weights_digest
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import GenerationRun, start_run
 
@@ -92,7 +92,7 @@ def log_one(open_run: Callable[..., GenerationRun], model: LoadedModel) -> Calla
 
     def log(experiment: str | None = None) -> Logged:
         run = open_run() if experiment is None else open_run(experiment=experiment)
-        model_id = run.log_model(model, f"{experiment}-generation-0", {"test_accuracy": 0.5}, 1)
+        model_id = log_model(model, f"{experiment}-generation-0", run.run_id, {"test_accuracy": 0.5}, 1)
         return Logged(model_id, run, weights_digest(model.network))
 
     return log
@@ -121,7 +121,7 @@ def beget(
             if store not in logged_once:
                 logged_once[store] = log_one()
             logged = logged_once[store]
-        birth = NewVersion(
+        new = NewVersion(
             generation=0 if teacher is None else teacher.generation + 1,
             teacher=teacher,
             objective="tolerant" if teacher is None else "student",
@@ -131,6 +131,6 @@ def beget(
             metrics={"test_accuracy": 0.5},
             weights_sha256=logged.sha256,
         )
-        return register(family, replace(birth, **changes), logged.model_id, logged.run.run_id)
+        return register(family, replace(new, **changes), logged.model_id, logged.run.run_id)
 
     return register_one

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 
 from lineage.errors import IntegrityError
 from lineage.registry.family.family import Member, Version
-from lineage.registry.family.lookup import find_version, read_family, require_sound_line
+from lineage.registry.family.lookup import find_version, read_family, require_no_circle
 
 Beget = Callable[..., Version]
 
@@ -27,7 +27,7 @@ def lead(version: Version, teacher: str) -> None:
 def test_line_without_a_circle_is_sound(family: list[Version], beget: Beget) -> None:
     members = tuple(Member(v.id, v.model_id, v.weights_sha256, 0.5) for v in family[1:])
     student = beget(beget(kind="ensemble", members=members))
-    require_sound_line(student)
+    require_no_circle(student)
     assert find_version(student.uri) == student
 
 
@@ -36,7 +36,7 @@ def test_version_below_a_circle_is_unsound(name: str, family: list[Version], end
     lead(family[0], family[end].id)
     sentence = rf"models:/{name}/\d must not descend from itself, but does, through {name}/\d.*doctor {name}"
     with pytest.raises(IntegrityError, match=sentence):
-        require_sound_line(find_version(family[2].uri))
+        require_no_circle(find_version(family[2].uri))
 
 
 def test_student_below_a_circle_is_not_registered(family: list[Version], beget: Beget, name: str) -> None:

@@ -8,11 +8,11 @@ import pytest
 from mlflow import MlflowClient
 
 from lineage.errors import NotFoundError
+from lineage.registry.care.checks import Diagnosis
 from lineage.registry.care.doctor import examine
-from lineage.registry.care.findings import Diagnosis
-from lineage.registry.care.history import ALIAS, read_history
 from lineage.registry.care.remove import remove
 from lineage.registry.family.family import Member, Version
+from lineage.registry.family.history import ALIAS, read_history
 from lineage.registry.family.lookup import find_version, read_family
 
 GrowOne = Callable[..., Version]

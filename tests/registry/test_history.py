@@ -9,10 +9,10 @@ import pytest
 from mlflow import MlflowClient
 
 from lineage.errors import NotFoundError
-from lineage.registry.care.history import ALIAS, REGISTERED, REMOVED, Event, read_history, record
-from lineage.registry.care.promote import promote
 from lineage.registry.care.remove import remove
+from lineage.registry.family.aliases import promote
 from lineage.registry.family.family import Version
+from lineage.registry.family.history import ALIAS, REGISTERED, REMOVED, Event, read_history, record
 from lineage.registry.family.register import settle
 
 Beget = Callable[..., Version]

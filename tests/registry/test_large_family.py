@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from lineage.registry.family.family import Version
-from lineage.registry.family.lookup import read_family
-from lineage.registry.family.relatives import ancestors_of, descendants_of
+from lineage.registry.family.lookup import ancestors_of, descendants_of, read_family
 
 NUM_VERSIONS = 10_000
 NUM_METRICS = 12

@@ -30,7 +30,7 @@ def test_running_generation_says_how_far_it_is(
     run.log_epoch({"loss": 0.1}, 3)
     (after,) = [one for one in read_growing(name) if one.run_id == run.run_id]
     assert after.epoch == 3
-    assert after.heard >= before.heard
+    assert after.last_update >= before.last_update
 
 
 def test_run_that_ended_grows_no_more(

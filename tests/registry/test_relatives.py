@@ -5,8 +5,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lineage.registry.family.family import Member, Version
-from lineage.registry.family.lookup import find_version, read_family
-from lineage.registry.family.relatives import Relative, ancestors_of, descendants_of
+from lineage.registry.family.lookup import Relative, ancestors_of, descendants_of, find_version, read_family
 
 Beget = Callable[..., Version]
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from lineage.data.datasets import DataSpec
 from lineage.errors import NotFoundError
 from lineage.registry.family.family import Version
-from lineage.registry.flavor import LoadedModel
+from lineage.registry.flavor import LoadedModel, log_model
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import GenerationRun, resume_run
 
@@ -79,7 +79,7 @@ def test_model_is_an_output_of_its_run_and_no_input(
 ) -> None:
     run = open_run()
     run.log_epoch({"loss": 0.25}, 2)
-    model_id = run.log_model(model, f"{name}-generation-0", {"test_accuracy": 0.5}, 2)
+    model_id = log_model(model, f"{name}-generation-0", run.run_id, {"test_accuracy": 0.5}, 2)
     found = stored(run)
     assert [given.model_id for given in found.outputs.model_outputs] == [model_id]
     assert found.inputs.model_inputs == []
@@ -96,7 +96,7 @@ def test_model_is_an_output_of_its_run_and_no_input(
 def test_model_is_named_without_what_mlflow_refuses(
     registry: Any, open_run: OpenRun, model: LoadedModel
 ) -> None:
-    model_id = open_run().log_model(model, 'it\'s v1.0: 50% "a/b"', {}, 1)
+    model_id = log_model(model, 'it\'s v1.0: 50% "a/b"', open_run().run_id, {}, 1)
     assert MlflowClient().get_logged_model(model_id).name == "it_s v1_0_ 50_ _a_b_"
 
 

@@ -4,14 +4,14 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from lineage.registry.care.history import read_history
+from lineage.registry.family.aliases import point_alias
 from lineage.registry.family.family import Version
+from lineage.registry.family.history import read_history
 from lineage.registry.family.lookup import find_version
 from lineage.registry.store.runs import GenerationRun
 from lineage.registry.store.study_runs import (
     StudyRun,
     epoch_values,
-    point_to_winner,
     resume_study_run,
     start_study_run,
 )
@@ -92,7 +92,7 @@ def test_alias_of_the_winner_moves_and_is_logged_once(registry: Any, name: str, 
     first, second = beget(), beget()
     alias = f"best-of-{name}"
     for winner in (first, first, second):
-        point_to_winner(winner, alias)
+        point_alias(winner, alias)
     assert find_version(f"models:/{name}@{alias}").id == second.id
     moves = [event for event in read_history(name) if event.alias == alias]
     assert [(move.version, move.previous) for move in moves] == [(1, None), (2, 1)]

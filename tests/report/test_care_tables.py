@@ -3,10 +3,10 @@ from typing import Any
 
 from rich.console import Console
 
-from lineage.registry.care.findings import Diagnosis, Finding
-from lineage.registry.care.history import Event
+from lineage.registry.care.checks import Diagnosis, Finding
 from lineage.registry.family.family import Version
-from lineage.registry.family.relatives import Relative
+from lineage.registry.family.history import Event
+from lineage.registry.family.lookup import Relative
 from lineage.report.care_tables import diagnosis_tables, history_table, relatives_table
 
 VERSION = Version("digits", 2, generation=1, objective="student", metrics={"test_accuracy": 0.975})

@@ -87,7 +87,7 @@ def test_transfers_are_metrics_of_the_versions(family: Family) -> None:
 
 
 def test_what_grows_stands_beside_its_teacher(family: Family) -> None:
-    growing = GrowingRun("run-9", "r-3", generation=3, seed=1, epoch=2, epochs=8, heard=5)
+    growing = GrowingRun("run-9", "r-3", generation=3, seed=1, epoch=2, epochs=8, last_update=5)
     node = by_id(family_document(family, PageContext(growing=(growing,))))["run/run-9"]
     assert (node["kind"], node["parent"], node["column"]) == ("growing", "digits/3", 3)
     assert (node["epoch"], node["epochs"]) == (2, 8)

@@ -1,4 +1,4 @@
-"""Models of others in MLflow, and how a model that ``lineage`` did not train becomes a version."""
+"""Adopted networks: models logged by others with ``mlflow.pytorch``, and the versions made of them."""
 
 import os
 import tempfile
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.models import Model
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
@@ -18,7 +17,7 @@ from lineage.models.networks import options_without_weights
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_key
 from lineage.registry.family.register import NewVersion, register
-from lineage.registry.flavor import FLAVOR_NAME, LoadedModel, weights_digest
+from lineage.registry.flavor import FLAVOR_NAME, LoadedModel, log_model, weights_digest
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
 from lineage.registry.store.runs import start_run
 
@@ -28,25 +27,25 @@ _MAY_UNPICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
 def fetch_program(uri: str, input_shape: tuple[int, int, int], trust_pickle: bool = False) -> bytes:
-    """The archive of a model that was logged with ``mlflow.pytorch``.
+    """Fetch a model that was logged with ``mlflow.pytorch``; return it as a torch.export archive.
 
     Args:
-        uri: Of the model, in any of MLflow's forms.
+        uri: URI of the model, in any of MLflow's forms.
         input_shape: (C, H, W) of an image.
         trust_pickle: Whether a pickled model may be read, which runs whatever code its writer put there.
 
     Raises:
         NotFoundError: If the store does not hold it.
-        UsageError: If it is not of ``mlflow.pytorch``, or torch cannot export it.
-        IntegrityError: If it is pickled and not trusted.
+        UsageError: If it was not logged with ``mlflow.pytorch``, or torch cannot export it.
+        IntegrityError: If it is damaged, or pickled and not trusted.
     """
     connect()
     with tempfile.TemporaryDirectory() as place:
         folder = _download(uri, Path(place))
-        flavors = Model.load(str(folder)).flavors
+        flavors = _read_flavors(uri, folder)
         if FLAVOR_NAME in flavors:
             raise UsageError(
-                f"{uri} must be a model of others, but is lineage's own already; use it as it is."
+                f"{uri} must be logged by another tool, but is lineage's own already; use it as it is."
             )
         if "pytorch" not in flavors:
             raise UsageError(
@@ -60,18 +59,18 @@ def fetch_program(uri: str, input_shape: tuple[int, int, int], trust_pickle: boo
         if not trust_pickle:
             raise IntegrityError(
                 f"{uri} must be logged as 'pt2', but is pickled, and reading it could run anybody's code; log"
-                " it with mlflow.pytorch.log_model(serialization_format='pt2'), or say --trust-pickle."
+                " it with mlflow.pytorch.log_model(serialization_format='pt2'), or pass --trust-pickle."
             )
         return export(_unpickle(uri, folder), input_shape)
 
 
 def find_adopted(name: str, key: str) -> Version | None:
-    """The version of ``name`` with that key, which need not be adopted again."""
+    """Return the version of ``name`` with that key, which need not be adopted again."""
     return find_key(name, key)
 
 
 def adoption_key(model: LoadedModel) -> str:
-    """Digest of weights, network and description: what is adopted, wherever it came from."""
+    """Return the digest of weights, network and data description, wherever the model came from."""
     known = {
         "weights": weights_digest(model.network),
         "network": [model.network_name, options_without_weights(model.network_name, model.network_options)],
@@ -87,17 +86,17 @@ def register_adopted(
     """Make ``model`` a version of ``name`` without a teacher.
 
     Args:
-        name: Of the registered model, created where it is missing.
-        model: What is adopted.
-        metrics: What was measured; may be empty.
-        origin: Where it came from, as parameters of its run.
+        name: Name of the registered model, created if it is missing.
+        model: Network to adopt.
+        metrics: Metrics measured on its data; may be empty.
+        origin: Source of the network, as parameters of its run.
     """
     key = adoption_key(model)
     tags = {"kind": ADOPTED, "key": key, "generation": "0"}
     run = start_run(ensure_experiment(name), f"{name} adopted", (), tags, "", origin, model.spec)
     try:
-        model_id = run.log_model(model, f"{name}-adopted", metrics, 0)
-        birth = NewVersion(
+        model_id = log_model(model, f"{name}-adopted", run.run_id, metrics)
+        new = NewVersion(
             generation=0,
             teacher=None,
             objective=ADOPTED,
@@ -108,9 +107,9 @@ def register_adopted(
             weights_sha256=weights_digest(model.network),
             kind=ADOPTED,
         )
-        version = register(name, birth, model_id, run.run_id)
+        version = register(name, new, model_id, run.run_id)
     except BaseException:
-        MlflowClient().set_terminated(run.run_id, "FAILED")
+        run.stop("FAILED")
         raise
     run.finish(version)
     return version
@@ -122,29 +121,39 @@ def _download(uri: str, place: Path) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(place)))
     except mlflow.MlflowException as error:
         if error.error_code == "INVALID_PARAMETER_VALUE":
-            raise UsageError(f"--model must be a model URI of MLflow's, but got '{uri}'.") from error
+            raise UsageError(f"--model must be an MLflow model URI, but got '{uri}'.") from error
         raise
     if not (folder / "MLmodel").is_file():
-        raise NotFoundError(f"{uri} must hold a model of MLflow's, but has no file MLmodel; name another.")
+        raise NotFoundError(f"{uri} must hold an MLflow model, but has no file MLmodel; name another.")
     return folder
+
+
+def _read_flavors(uri: str, folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        flavors: dict[str, dict[str, Any]] = Model.load(str(folder)).flavors
+        return {name: dict(settings) for name, settings in flavors.items()}
+    except Exception as error:  # MLflow checks little of the file, so that a damaged one fails anywhere
+        raise IntegrityError(
+            f"The file MLmodel of {uri} must be what MLflow wrote, but cannot be read: {first_line(error)};"
+            " restore it, or log the model again."
+        ) from error
 
 
 def _unpickle(uri: str, folder: Path) -> Any:
     import mlflow.pytorch  # takes a second, and few models need it
 
     try:
-        with _unpickling():
+        with _unpickling_allowed():
             return mlflow.pytorch.load_model(str(folder), map_location="cpu")
     except Exception as error:  # unpickling raises whatever the file makes it raise
-        reason = first_line(error)
         raise UsageError(
-            f"{uri} must be a model whose code is installed here, but loading it failed: {reason}."
+            f"{uri} must be a model whose code is installed here, but loading it failed: {first_line(error)}."
         ) from error
 
 
 @contextmanager
-def _unpickling() -> Iterator[None]:
-    """MLflow's own permission to unpickle, which the user has just given us."""
+def _unpickling_allowed() -> Iterator[None]:
+    """Give MLflow the permission to unpickle that the user has given us, inside the block."""
     before = os.environ.get(_MAY_UNPICKLE)
     os.environ[_MAY_UNPICKLE] = "true"
     try:

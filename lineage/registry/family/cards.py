@@ -1,4 +1,4 @@
-"""Markdown that the stock MLflow UI shows with versions and runs, with links along the edges."""
+"""Cards: the Markdown descriptions that MLflow's own UI shows with versions and runs, linked along edges."""
 
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -10,12 +10,12 @@ _LINKS_ON_CARD = 20
 
 
 def card(version: Version, teacher: Version | None, students: Sequence[str]) -> str:
-    """What is shown with a version: its numbers, and links along its edges.
+    """Return the card of a version: its accuracy, and links along its edges.
 
     Args:
-        version: Whose card it is.
-        teacher: Its teacher, whose accuracy is shown beside its own; None where that is not known.
-        students: Each ``name/version``.
+        version: Version that the card describes.
+        teacher: Its teacher, whose accuracy is shown beside its own; None if that is unknown.
+        students: ``name/version`` of each student.
     """
     lines = [_title(version), ""]
     accuracy = version.metrics.get("test_accuracy")
@@ -26,40 +26,41 @@ def card(version: Version, teacher: Version | None, students: Sequence[str]) -> 
         lines.append(text)
     lines.append(_origin(version))
     if students:
-        lines.append(students_line(students))
+        lines.append(_students_line(students))
     return "\n".join(lines)
 
 
-def mended(text: str, version: Version, teacher: Version | None, students: Sequence[str]) -> str:
-    """``text``, a version's card, with the links to students put right and all else as somebody left it.
+def corrected_card(text: str, version: Version, teacher: Version | None, students: Sequence[str]) -> str:
+    """Return a card with its links to students corrected, and everything else as people left it.
 
-    A card that is empty is written anew.
+    An empty card is written anew.
+
+    Args:
+        text: Present card.
+        version: Version that the card describes.
+        teacher: Its teacher, or None.
+        students: ``name/version`` of each student.
     """
     if not text.strip():
         return card(version, teacher, students)
-    wanted = [students_line(students)] if students else []
+    wanted = [_students_line(students)] if students else []
     lines = text.split("\n")
     places = [place for place, line in enumerate(lines) if line.startswith(_STUDENTS)]
     if [lines[place] for place in places] == wanted:
         return text
-    kept = [line for line in lines if not line.startswith(_STUDENTS)]
-    place = places[0] if places else len(kept)
-    return "\n".join([*kept[:place], *wanted, *kept[place:]])
-
-
-def students_line(students: Sequence[str]) -> str:
-    """The line of a card that links students, the oldest twenty of them."""
-    return f"{_STUDENTS} {_links(students)}"
+    others = [line for line in lines if not line.startswith(_STUDENTS)]
+    place = places[0] if places else len(others)
+    return "\n".join([*others[:place], *wanted, *others[place:]])
 
 
 def version_link(version_id: str) -> str:
-    """Markdown that links ``name/version`` in the stock MLflow UI."""
-    name, _, number = version_id.partition("/")
+    """Return a Markdown link to ``name/version`` in MLflow's own UI."""
+    name, _, number = version_id.rpartition("/")
     return f"[{version_id}](#/models/{quote(name, safe='')}/versions/{number})"
 
 
 def family_card(name: str) -> str:
-    """What is shown with a registered model: where its tree is drawn, relative to the stock UI's page."""
+    """Return the description of a registered model, with a link to its tree relative to MLflow's own UI."""
     link = f"[the family's tree](lineage#/{quote(name, safe='')})"
     return f"Generations of one family. See {link}, where the server runs with `--app-name lineage`."
 
@@ -74,7 +75,7 @@ def _title(version: Version) -> str:
 
 
 def _origin(version: Version) -> str:
-    """The line of a card that says where a version comes from."""
+    """Return the line with a version's teacher or members."""
     if version.teacher is not None:
         return f"- teacher: {version_link(version.teacher)}"
     if version.members:
@@ -84,7 +85,12 @@ def _origin(version: Version) -> str:
     return "- patriarch: no teacher"
 
 
+def _students_line(students: Sequence[str]) -> str:
+    return f"{_STUDENTS} {_links(students)}"
+
+
 def _links(version_ids: Sequence[str]) -> str:
+    """Return links to the first twenty versions, and the number of the others."""
     shown = ", ".join(map(version_link, version_ids[:_LINKS_ON_CARD]))
     more = len(version_ids) - _LINKS_ON_CARD
     return shown + (f" and {more} more" if more > 0 else "")

@@ -1,12 +1,16 @@
-"""The family tree, read from the tags of model versions with one search; imports no torch."""
+"""Versions and families as values, read from the tags of model versions; imports no torch.
 
-import json
+Anybody who may write to the store can alter tags, so their types, JSON and edges are checked on reading.
+"""
+
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
+from pydantic import TypeAdapter, ValidationError
 
 from lineage.errors import IntegrityError
 
@@ -14,16 +18,18 @@ TAG = "lineage."
 MEMBER_TAG = TAG + "member."
 SCHEMA = 1
 
+_VERSION_ID = re.compile(r"[^/:]*[^/:\s][^/:]*/\d+")  # NAME/VERSION; MLflow forbids "/" and ":" in names
+
 
 @dataclass(frozen=True)
 class Member:
     """One member of an ensemble, pinned as it was when the ensemble was registered.
 
     Attributes:
-        id: ``name/version``.
+        id: ``name/version`` of the member.
         model_id: MLflow's ``m-…`` id of its logged model.
-        weights_sha256: Of its weights.
-        weight: Of its probabilities in the mean; the weights of all members sum to 1.
+        weights_sha256: SHA-256 of its weights.
+        weight: Factor of its probabilities in the mean; the weights of all members sum to 1.
     """
 
     id: str
@@ -34,28 +40,28 @@ class Member:
 
 @dataclass(frozen=True)
 class Version:
-    """One model version of a family: a generation, as its tags describe it.
+    """One model version of a family: a generation, an ensemble or an adopted network.
 
     Attributes:
-        name: Of the registered model.
-        version: MLflow's number; says nothing about the generation.
+        name: Name of the registered model.
+        version: MLflow's version number; it is not the generation.
         kind: ``generation``, ``ensemble`` or ``adopted``.
         generation: Index from 0; a patriarch has 0.
         teacher: ``name/version`` of the teacher, or None for a patriarch.
-        root: ``name/version`` of the patriarch at the end of the teachers; its own for a patriarch.
-        objective: Of a patriarch's loss, or ``student``.
-        seed: Of the succession.
-        recipe_digest: Of the settings it was grown from, the same for every seed.
+        root: ``name/version`` of the patriarch that the chain of teachers ends at; its own for a patriarch.
+        objective: Objective of a patriarch's loss, or ``student``.
+        seed: Seed of the succession.
+        recipe_digest: Digest of the settings it was grown from, the same for every seed.
         key: Digest of everything the weights depend on.
-        metrics: Final numbers: ``test_…``, ``validation_…``, ``seconds`` and others.
-        weights_sha256: Of the weights file.
+        metrics: Final metrics: ``test_…``, ``validation_…``, ``seconds`` and others.
+        weights_sha256: SHA-256 of the weights file.
         model_id: MLflow's ``m-…`` id of the logged model.
-        run_id: Of the run that trained it.
-        created: Milliseconds since the epoch.
-        aliases: That point here.
-        members: Of an ensemble, oldest first.
-        teacher_model_id: Of the teacher as it was when this version was registered.
-        teacher_sha256: Of the teacher's weights then.
+        run_id: Id of the run that trained it.
+        created: Time of registration, in milliseconds since the epoch.
+        aliases: Aliases that point to it.
+        members: Members of an ensemble, oldest first.
+        teacher_model_id: Id of the teacher's logged model when this version was registered.
+        teacher_sha256: SHA-256 of the teacher's weights at that time.
     """
 
     name: str
@@ -80,7 +86,7 @@ class Version:
 
     @property
     def id(self) -> str:
-        """``name/version``, as edges name it."""
+        """``name/version``, the form in which edges name a version."""
         return f"{self.name}/{self.version}"
 
     @property
@@ -90,12 +96,12 @@ class Version:
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """What it comes from, each ``name/version``, once: its teacher, or the members of an ensemble."""
+        """``name/version`` of the teacher, or of the members of an ensemble, each once."""
         teacher = () if self.teacher is None else (self.teacher,)
         return tuple(dict.fromkeys((*teacher, *(member.id for member in self.members))))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values for ``--json``."""
         return {
             "uri": self.uri,
             "version": self.version,
@@ -115,46 +121,57 @@ class Version:
         } | ({"members": [asdict(member) for member in self.members]} if self.members else {})
 
 
+_METRICS = TypeAdapter(dict[str, float])
+_MEMBER = TypeAdapter(Member)
+
+
 def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> Version | None:
-    """What the tags of ``entity`` say, or None where ``lineage`` did not make it.
+    """Read a version from the tags of ``entity``; None if ``lineage`` did not register it.
 
     Raises:
-        IntegrityError: If a later version of the tool made it, or a tag that is needed is missing or altered.
+        IntegrityError: If a later version of the tool wrote it, or a required tag is missing or altered.
     """
-    schema = entity.tags.get(TAG + "schema")
-    if schema is None:
+    if TAG + "schema" not in entity.tags:
         return None
     uri = f"models:/{entity.name}/{entity.version}"
-    if schema.isdecimal() and int(schema) > SCHEMA:
-        raise IntegrityError(
-            f"The schema of {uri} must be at most {SCHEMA}, but is {schema}; update lineage."
-        )
     try:
+        schema = int(entity.tags[TAG + "schema"])
+        if schema > SCHEMA:
+            raise IntegrityError(
+                f"The schema of {uri} must be at most {SCHEMA}, but is {schema}; update lineage."
+            )
         return _read_tags(entity, aliases)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError) as error:
         raise IntegrityError(
-            f"The tags of {uri} must be those that lineage gave it, but one is missing or altered: {error};"
-            " put it right in MLflow, or delete the version."
+            f"The tags of {uri} must be those that lineage gave it, but one is missing or altered:"
+            f" {read_problem(error)}; correct it in MLflow, or delete the version."
         ) from error
+
+
+def read_problem(error: Exception) -> str:
+    """Return in one line why stored text could not be read, with the place where pydantic knows it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"'{'.'.join(map(str, first['loc']))}': {first['msg']}" if first["loc"] else first["msg"]
 
 
 def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
     tags = entity.tags
-    own = f"{entity.name}/{entity.version}"
-    return Version(
+    version = Version(
         name=entity.name,
         version=int(entity.version),
         kind=tags[TAG + "kind"],
         generation=int(tags[TAG + "generation"]),
         teacher=tags.get(TAG + "teacher"),
-        root=tags.get(TAG + "root", own),
+        root=tags.get(TAG + "root", f"{entity.name}/{entity.version}"),
         objective=tags.get(TAG + "objective", ""),
         seed=int(tags.get(TAG + "seed", 0)),
         recipe_digest=tags.get(TAG + "recipe_digest", ""),
         key=tags.get(TAG + "key", ""),
-        metrics=json.loads(tags.get(TAG + "metrics", "{}")),
+        metrics=_METRICS.validate_json(tags.get(TAG + "metrics", "{}")),
         weights_sha256=tags.get(TAG + "weights_sha256", ""),
-        model_id=(entity.source or "").removeprefix("models:/"),
+        model_id=logged_model_id(entity),
         run_id=entity.run_id or "",
         created=int(entity.creation_timestamp or 0),
         aliases=aliases,
@@ -162,16 +179,30 @@ def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
         teacher_model_id=tags.get(TAG + "teacher_model_id", ""),
         teacher_sha256=tags.get(TAG + "teacher_sha256", ""),
     )
+    for parent in version.parents:
+        if not _VERSION_ID.fullmatch(parent):
+            raise ValueError(f"a teacher or member must read NAME/VERSION, but is '{parent}'")
+    return version
 
 
 def _read_members(tags: dict[str, str]) -> tuple[Member, ...]:
-    """The members in the order of their numbers."""
+    """Return the members in the order of their numbers."""
     numbered = {
-        int(name.removeprefix(MEMBER_TAG)): Member(**json.loads(value))
+        int(name.removeprefix(MEMBER_TAG)): _MEMBER.validate_json(value)
         for name, value in tags.items()
         if name.startswith(MEMBER_TAG)
     }
     return tuple(numbered[number] for number in sorted(numbered))
+
+
+def logged_model_id(entity: ModelVersion) -> str:
+    """Return the ``m-…`` id of a version's logged model; MLflow's SQL store gives it in the source alone."""
+    return (entity.source or "").removeprefix("models:/")
+
+
+def model_name(version_id: str) -> str:
+    """Return the registered model's name of a ``name/version``."""
+    return version_id.rpartition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -179,8 +210,8 @@ class Family:
     """One registered model: a forest of generations.
 
     Attributes:
-        name: Of the registered model.
-        versions: In the order of their numbers.
+        name: Name of the registered model.
+        versions: Its versions in the order of their numbers.
     """
 
     name: str
@@ -197,16 +228,16 @@ class Family:
         return {version.id: version for version in self.versions}
 
     @cached_property
-    def _students(self) -> dict[str, list[Version]]:
-        students: dict[str, list[Version]] = {}
-        for version in self.versions:
-            if version.teacher is not None:
-                students.setdefault(version.teacher, []).append(version)
-        return students
-
-    @cached_property
     def _by_key(self) -> dict[str, Version]:
         return {version.key: version for version in reversed(self.versions) if version.key}
+
+    @cached_property
+    def _by_parent(self) -> dict[str, list[Version]]:
+        children: dict[str, list[Version]] = {}
+        for version in self.versions:
+            for parent in version.parents:
+                children.setdefault(parent, []).append(version)
+        return children
 
     @property
     def roots(self) -> tuple[Version, ...]:
@@ -214,56 +245,50 @@ class Family:
         return tuple(version for version in self.versions if not self.parents(version))
 
     def students(self, version: Version) -> tuple[Version, ...]:
-        """Whom ``version`` taught in this family, oldest first."""
-        return tuple(self._students.get(version.id, ()))
+        """Return the students of ``version`` in this family, oldest first."""
+        return tuple(child for child in self.children(version.id) if child.teacher == version.id)
 
     def teacher(self, version: Version) -> Version | None:
-        """The teacher, where it is in this family."""
+        """Return the teacher of ``version``, if it is in this family."""
         return None if version.teacher is None else self._by_id.get(version.teacher)
 
     def parents(self, version: Version) -> tuple[Version, ...]:
-        """The teacher, or the members of an ensemble, as far as they are in this family."""
+        """Return the teacher, or the members of an ensemble, as far as they are in this family."""
         return tuple(self._by_id[parent] for parent in version.parents if parent in self._by_id)
 
+    def children(self, version_id: str) -> tuple[Version, ...]:
+        """Return students of a ``name/version``, in this family or not, and ensembles that hold it."""
+        return tuple(self._by_parent.get(version_id, ()))
+
     def ancestors(self, version: Version) -> tuple[Version, ...]:
-        """Parents of ``version``, theirs and so on, nearest first; ends where an edge leaves the family."""
+        """Return parents of ``version``, their parents and so on, nearest first, within this family."""
         return tuple(relative for relative, _ in walk(version, self.parents))
 
     def descendants(self, version: Version) -> tuple[Version, ...]:
-        """Whom ``version`` taught, their students and so on, and ensembles that hold any; nearest first."""
-        return tuple(relative for relative, _ in walk(version, self._children))
-
-    def _children(self, version: Version) -> tuple[Version, ...]:
-        return self.students(version) + tuple(self._ensembles.get(version.id, ()))
-
-    @cached_property
-    def _ensembles(self) -> dict[str, list[Version]]:
-        ensembles: dict[str, list[Version]] = {}
-        for version in self.versions:
-            for member in version.members:
-                ensembles.setdefault(member.id, []).append(version)
-        return ensembles
+        """Return children of ``version``, their children and so on, nearest first, within this family."""
+        return tuple(relative for relative, _ in walk(version, lambda near: self.children(near.id)))
 
     def with_id(self, version_id: str) -> Version | None:
-        """The version called ``name/version``, if it is in this family."""
+        """Return the version called ``name/version``, if it is in this family."""
         return self._by_id.get(version_id)
 
     def with_key(self, key: str) -> Version | None:
-        """The oldest version of that key: what need not be trained again."""
+        """Return the oldest version with that key, which need not be trained again."""
         return self._by_key.get(key)
 
 
 def walk(
     start: Version, step: Callable[[Version], Iterable[Version]], depth: int | None = None
 ) -> tuple[tuple[Version, int], ...]:
-    """Where ``step`` leads from ``start``, again and again: nearest first, each once with its distance.
+    """Search breadth first from ``start``; return each version reached, nearest first, with its distance.
 
-    A circle, which only edited tags can hold, ends where it closes.
+    Each version is visited once, so that a circle, which only altered tags can make, ends the walk. A search
+    of our own, since ``step`` may read further families as it reaches them, and networkx wants a whole graph.
 
     Args:
-        start: Is not among what is found.
-        step: Gives the neighbours of a version.
-        depth: How many steps to take; all without it.
+        start: Version to start from; it is not among those returned.
+        step: Function that returns the neighbours of a version.
+        depth: Number of edges to follow; all by default.
     """
     found: dict[str, tuple[Version, int]] = {}
     nearest, distance = [start], 0

@@ -3,19 +3,20 @@
 The layout of a folder::
 
     weights.safetensors   parameters and buffers; an ensemble has none of its own
-    lineage.json          how to build the network; the data set's classes and normalisation
-    recipe.json           the resolved recipe it was grown from, as it was given
-    members/<i>/          of an ensemble that embeds its members: a folder like this one each
+    lineage.json          how to build the network; classes and normalisation of the data
+    recipe.json           resolved recipe that it was grown from
+    members/<i>/          a folder like this one for each member, in an ensemble that embeds its members
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -24,13 +25,13 @@ from lineage.data.datasets import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.formats import file_digest, json_digest
 from lineage.models.networks import build_network, options_without_weights
-from lineage.registry.family.family import Member
+from lineage.registry.family.family import Member, read_problem
+from lineage.registry.store.runs import RECIPE_FILE
 
 SCHEMA = 1
 ENSEMBLE = "ensemble"
 WEIGHTS_FILE = "weights.safetensors"
 STRUCTURE_FILE = "lineage.json"
-RECIPE_FILE = "recipe.json"
 MEMBERS_FOLDER = "members"
 
 
@@ -39,13 +40,13 @@ class LoadedModel:
     """A network together with what is needed to use it.
 
     Attributes:
-        network: In evaluation mode; takes normalised images (B, C, H, W), has ``features`` and gives logits.
-        network_name: As in a recipe.
-        network_options: Of its builder.
+        network: Module in evaluation mode; takes normalised images (B, C, H, W), returns logits.
+        network_name: Name as in a recipe.
+        network_options: Options of the network's builder.
         spec: Class names, normalisation and digest of the data it was trained on.
-        recipe: The resolved recipe as JSON, or "" for a network that no recipe made.
-        members: Of an ensemble, whose network is their mean.
-        copies: The members' own models, where the ensemble embeds them.
+        recipe: Resolved recipe as JSON, or "" for a network that no recipe made.
+        members: Members of an ensemble, whose network is their mean.
+        copies: Models of the members, if the ensemble embeds them.
     """
 
     network: nn.Module
@@ -63,16 +64,16 @@ class LoadedModel:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel's pixel values in [0, 1]: subtracted before the network."""
+        """Mean of each channel, in pixel values in [0, 1], which is subtracted before the network."""
         return self.spec.mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Of each channel's pixel values in [0, 1]: divided by before the network."""
+        """Standard deviation of each channel, in pixel values in [0, 1], by which they are divided."""
         return self.spec.std
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits (B, classes) for pixel values in [0, 1]: float32 (B, C, H, W), on the network's device."""
+        """Return logits (B, classes) of pixel values in [0, 1], float32 (B, C, H, W) on the same device."""
         mean, std = (torch.tensor(v, device=pixels.device).view(-1, 1, 1) for v in (self.mean, self.std))
         with torch.inference_mode():
             logits: Tensor = self.network((pixels - mean) / std)
@@ -98,13 +99,13 @@ def write_files(model: LoadedModel, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Structure:
-    """What ``lineage.json`` holds.
+    """The contents of ``lineage.json``.
 
     Attributes:
-        name: Of the network, or ``ensemble``.
-        options: Of its builder.
-        spec: Of the data.
-        members: Of an ensemble.
+        name: Name of the network, or ``ensemble``.
+        options: Options of the network's builder.
+        spec: Description of the data.
+        members: Members of an ensemble.
     """
 
     name: str
@@ -113,36 +114,54 @@ class Structure:
     members: tuple[Member, ...]
 
 
+@dataclass(frozen=True)
+class _NetworkJson:
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True)
+class _StructureJson:
+    network: _NetworkJson
+    data: dict[str, Any]
+
+
+_FIELDS = TypeAdapter(dict[str, Any])
+_STRUCTURE = TypeAdapter(_StructureJson)
+
+
 def read_structure(folder: Path) -> Structure:
-    """How the model in ``folder`` is built.
+    """Read how the model in ``folder`` is built.
 
     Raises:
         NotFoundError: If the file is missing.
         IntegrityError: If a later version of the tool wrote it, or it is damaged.
     """
+    text = _file(folder, STRUCTURE_FILE).read_bytes()
     try:
-        structure = json.loads(_file(folder, STRUCTURE_FILE).read_text())
-        schema = int(structure["schema"])
+        fields = _FIELDS.validate_json(text)
+        schema = int(fields["schema"])
         if schema > SCHEMA:
             raise IntegrityError(
                 f"The model's schema must be at most {SCHEMA}, but is {schema}; update lineage."
             )
-        network, data = structure["network"], structure["data"]
-        members = tuple(Member(**member) for member in network.get("members", ()))
-        options = {} if members else network["options"]
-        return Structure(network["name"], options, DataSpec.from_json(data), members)
+        found = _STRUCTURE.validate_python(fields)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
-            f"{STRUCTURE_FILE} must be what lineage wrote, but is not ({error}); restore it."
+            f"{STRUCTURE_FILE} must be what lineage wrote, but is not ({read_problem(error)}); restore it."
         ) from error
+    network = found.network
+    return Structure(network.name, network.options, DataSpec.from_json(found.data), network.members)
 
 
 def read_network(folder: Path, structure: Structure) -> nn.Module:
-    """The network in ``folder``, which is no ensemble, on the CPU and in evaluation mode.
+    """Load the network in ``folder``, on the CPU and in evaluation mode; an ensemble has none of its own.
 
     Raises:
         NotFoundError: If the weights are missing.
         IntegrityError: If they are damaged or do not fit the structure.
+        RecipeError: If the network comes from a package that is not installed.
     """
     weights_file = _file(folder, WEIGHTS_FILE)
     name, spec = structure.name, structure.spec
@@ -158,13 +177,22 @@ def read_network(folder: Path, structure: Structure) -> nn.Module:
 
 
 def read_recipe(folder: Path) -> str:
-    """The recipe kept in ``folder``, or ""."""
+    """Read the recipe in ``folder``; "" if there is none.
+
+    Raises:
+        IntegrityError: If the file is damaged.
+    """
     recipe = folder / RECIPE_FILE
-    return recipe.read_text() if recipe.is_file() else ""
+    try:
+        return recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise IntegrityError(
+            f"{RECIPE_FILE} must be what lineage wrote, but is no text ({error}); restore it."
+        ) from error
 
 
 def weights_digest(weights: nn.Module | Sequence[Member] | Path) -> str:
-    """SHA-256, in hex, of a network's weights, of an ensemble's members, or of what lies in a folder.
+    """Return the SHA-256, in hex, of a network's weights, of an ensemble's members, or of a model's folder.
 
     Raises:
         NotFoundError: If the folder holds no model.
@@ -192,9 +220,10 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _serialized(network: nn.Module) -> bytes:
-    """The weights file: safetensors sorts by type and name, so equal weights give equal bytes.
+    """Return the contents of the weights file.
 
-    Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    safetensors sorts by type and name, so equal weights give equal bytes. Tensors are copied, since it
+    refuses those that share memory, as tied weights do.
     """
     values = network.state_dict().items()
     return save({name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in values})

@@ -1,4 +1,4 @@
-"""The MLflow store in use: where it is, whether it answers, and its errors in our words."""
+"""The MLflow store in use: its address, its first answer, its experiments, and its errors as ours."""
 
 import os
 import re
@@ -24,10 +24,10 @@ _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise what MLflow, the database and the network raise as one of our errors.
+    """Turn errors of MLflow, the database and the network into our own.
 
     Raises:
-        NotFoundError: If the store answers that a thing does not exist.
+        NotFoundError: If the store answers that it does not hold what was named.
         RegistryError: If it does not answer, or refuses.
     """
     try:
@@ -45,32 +45,32 @@ def translated_errors() -> Iterator[None]:
 
 
 def safe_uri() -> str:
-    """The tracking URI without a password."""
+    """Return the tracking URI without a password."""
     return without_passwords(mlflow.get_tracking_uri())
 
 
 def without_passwords(text: str) -> str:
-    """``text`` with every password of a URL in it made unreadable."""
+    """Return ``text`` with ``***`` in place of each password of a URL in it."""
     return _PASSWORD.sub(r"\1\2***", text)
 
 
 @translated_errors()
 def connect() -> MlflowClient:
-    """A client of the store that ``MLFLOW_TRACKING_URI`` names; by default ``mlflow.db`` in this folder.
+    """Return a client of the store that ``MLFLOW_TRACKING_URI`` names; by default ``./mlflow.db``.
 
-    A store over HTTP is asked once a process, with little patience: MLflow's own default waits four minutes
-    for a dead server. Later calls keep MLflow's patience, so that a server may restart while a generation
-    trains.
+    A store over HTTP must first answer one request, with little patience, since MLflow's own default waits
+    four minutes for a dead server. Later calls keep MLflow's patience, so that a server may restart while a
+    generation trains.
 
     Raises:
         RegistryError: If the store cannot be reached or written.
     """
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
-        _reach(uri)
+        _require_answer(uri)
     database = _database()
     if database is not None:
-        _check_writable(database)
+        _require_writable(database)
     try:
         return MlflowClient()
     except ModuleNotFoundError as error:
@@ -90,10 +90,10 @@ def check_store() -> None:
 
 @translated_errors()
 def ensure_experiment(name: str) -> str:
-    """The id of the experiment ``name``, created where it is missing.
+    """Return the id of the experiment ``name``; create or restore it if necessary.
 
-    Beside an sqlite database its artifacts get an absolute place next to the database, so that the family can
-    be read from any working directory.
+    Beside an sqlite database its artifacts get an absolute location next to the database, so that the family
+    can be read from any working directory.
     """
     client = connect()
     existing = client.get_experiment_by_name(name)
@@ -113,7 +113,7 @@ def ensure_experiment(name: str) -> str:
 
 @translated_errors()
 def find_experiment(name: str) -> str:
-    """The id of the experiment ``name``; "" where the store holds none.
+    """Return the id of the experiment ``name``; "" if the store holds none.
 
     Raises:
         RegistryError: If the store does not answer.
@@ -123,46 +123,46 @@ def find_experiment(name: str) -> str:
 
 
 @cache
-def _reach(uri: str) -> None:
-    """Ask the store for anything; only an answer is remembered."""
+def _require_answer(uri: str) -> None:
+    """Send the store one request; the cache remembers that it answered, not that it failed."""
     with _short_patience():
         MlflowClient(uri).search_experiments(max_results=1)
 
 
 def _database() -> Path | None:
-    """The file of an sqlite store, absolute; None for another store."""
+    """Return the absolute path of an sqlite store; None for another store."""
     uri = mlflow.get_tracking_uri()
     if not uri.startswith(_SQLITE):
         return None
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
 
 
-def _check_writable(database: Path) -> None:
-    """MLflow retries an sqlite file that cannot be opened for minutes; ask the file system first."""
+def _require_writable(database: Path) -> None:
+    """Refuse an sqlite file that cannot be opened; MLflow would retry for minutes."""
     folder = database.parent
-    locked = [place for place in (folder, database) if place.exists() and not os.access(place, os.W_OK)]
+    locked = [path for path in (folder, database) if path.exists() and not os.access(path, os.W_OK)]
     if not folder.exists():
-        found = f"{folder} does not exist"
+        problem = f"{folder} does not exist"
     elif not folder.is_dir():
-        found = f"{folder} is not a folder"
+        problem = f"{folder} is not a folder"
     elif database.is_dir():
-        found = f"{database} is a folder"
+        problem = f"{database} is a folder"
     elif locked:
-        found = f"{locked[0]} is not"
+        problem = f"{locked[0]} is not"
     else:
         return
     raise RegistryError(
-        f"The store {safe_uri()} must be writable, but {found}; set MLFLOW_TRACKING_URI to one that is."
+        f"The store {safe_uri()} must be writable, but {problem}; set MLFLOW_TRACKING_URI to one that is."
     )
 
 
 @contextmanager
 def _short_patience() -> Iterator[None]:
-    """MLflow's retries and timeout of HTTP requests, cut short for a while where the user set none."""
-    ours = _SHORT_PATIENCE.keys() - os.environ.keys()
-    os.environ.update({name: _SHORT_PATIENCE[name] for name in ours})
+    """Shorten MLflow's retries and timeout of HTTP requests inside the block, unless the user set them."""
+    unset = _SHORT_PATIENCE.keys() - os.environ.keys()
+    os.environ.update({name: _SHORT_PATIENCE[name] for name in unset})
     try:
         yield
     finally:
-        for name in ours:
-            os.environ.pop(name, None)  # another thread may have been here
+        for name in unset:
+            os.environ.pop(name, None)  # another thread may have done so

@@ -1,34 +1,32 @@
-"""What the runs of a family tell: what is being trained now, and what a version was grown with; no torch."""
+"""What the runs of a family tell: progress of generations in training, settings of trained ones; no torch."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import mlflow
-from mlflow.entities import Run, RunStatus
+from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from lineage.errors import NotFoundError
 from lineage.recipe import present_name
 from lineage.registry.family.family import TAG
-from lineage.registry.store.connection import connect, find_experiment, translated_errors
-
-_SETTLED = ("FINISHED", "KILLED")
+from lineage.registry.store.connection import connect, translated_errors
+from lineage.registry.store.search import search_runs
 
 
 @dataclass(frozen=True)
 class GrowingRun:
-    """A generation that is being trained, as its run tells.
+    """The run of a generation that is being trained.
 
     Attributes:
-        run_id: MLflow's.
-        teacher_run_id: Of the run it is nested under; "" for a patriarch.
+        run_id: MLflow's id of the run.
+        teacher_run_id: Id of the run it is nested under; "" for a patriarch.
         generation: Index from 0.
-        seed: Of the succession.
-        epoch: The last one that is complete; 0 before the first.
-        epochs: How many there will be.
-        heard: When the run last said something, milliseconds since the epoch. A process that was killed
-            leaves its run open, and is not heard of any more.
+        seed: Seed of the succession.
+        epoch: Last completed epoch; 0 before the first.
+        epochs: Number of epochs to train.
+        last_update: Time of the last logged epoch, or of the start, in milliseconds since the epoch. A killed
+            process leaves its run open, so an old time is the only sign of its death.
     """
 
     run_id: str
@@ -37,54 +35,45 @@ class GrowingRun:
     seed: int
     epoch: int
     epochs: int
-    heard: int
+    last_update: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values for ``--json``."""
         return asdict(self)
 
 
 @translated_errors()
 def read_growing(name: str) -> tuple[GrowingRun, ...]:
-    """What is being trained in the family ``name`` now, oldest first.
+    """Return the generations of the family ``name`` that are being trained now, oldest first.
 
     Raises:
         RegistryError: If the store does not answer.
     """
-    running = RunStatus.to_string(RunStatus.RUNNING)
-    runs = [run for run in unregistered_runs(name) if run.info.status == running]
-    return tuple(map(_growing, runs))
+    return tuple(_growing_run(run) for run in unregistered_runs(name) if run.info.status == "RUNNING")
 
 
 def unregistered_runs(name: str) -> Iterator[Run]:
-    """Runs of the family's experiment that are RUNNING or FAILED and gave no version.
+    """Yield runs of the family's experiment that are RUNNING or FAILED and gave no version.
 
-    A killed run says itself that it was interrupted.
+    KILLED runs are left out: they were interrupted or given up on purpose.
     """
     for run in search_runs(name, f"attributes.status != 'FINISHED' AND tags.`{TAG}generation` != ''"):
         tags = run.data.tags
-        if run.info.status not in _SETTLED and TAG + "key" in tags and TAG + "version" not in tags:
+        if (
+            run.info.status not in ("FINISHED", "KILLED")
+            and TAG + "key" in tags
+            and TAG + "version" not in tags
+        ):
             yield run
-
-
-def search_runs(name: str, condition: str) -> list[Run]:
-    """Runs of a family's experiment that meet a filter of MLflow's, oldest first; [] where there is none."""
-    experiment = find_experiment(name)
-    if not experiment:
-        return []
-    found: list[Run] = mlflow.search_runs(
-        [experiment], condition, order_by=["attributes.start_time ASC"], output_format="list"
-    )
-    return found
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a version was grown with, as its run shows it.
+    """The settings that a version was grown with, from the parameters of its run.
 
     Attributes:
-        experiment: Id of the run's; "" where the run is gone, or there never was one.
-        values: By dotted key of the recipe, as it is named now.
+        experiment: Id of the run's experiment; "" if the run is gone, or there never was one.
+        values: Values by dotted key of the recipe, under the keys' present names.
     """
 
     experiment: str
@@ -93,7 +82,7 @@ class Settings:
 
 @translated_errors()
 def read_settings(run_id: str) -> Settings:
-    """The settings in a generation's run.
+    """Return the settings in a generation's run.
 
     Raises:
         RegistryError: If the store does not answer.
@@ -105,17 +94,18 @@ def read_settings(run_id: str) -> Settings:
         run = None
     if run is None:
         return Settings("", {})
-    return Settings(
-        str(run.info.experiment_id), {present_name(key): value for key, value in run.data.params.items()}
-    )
+    values = {present_name(key): value for key, value in run.data.params.items()}
+    return Settings(str(run.info.experiment_id), values)
 
 
-def _growing(run: Run) -> GrowingRun:
+def _growing_run(run: Run) -> GrowingRun:
     tags = run.data.tags
 
     def number(name: str) -> int:
-        text = tags.get(TAG + name, "")
-        return int(text) if text.isdecimal() else 0
+        try:
+            return int(tags.get(TAG + name, ""))
+        except ValueError:  # absent, or altered: how far a run is shows again with its next epoch
+            return 0
 
     return GrowingRun(
         run_id=str(run.info.run_id),
@@ -124,5 +114,5 @@ def _growing(run: Run) -> GrowingRun:
         seed=number("seed"),
         epoch=number("epoch"),
         epochs=number("epochs"),
-        heard=number("epoch_ended") or int(run.info.start_time),
+        last_update=number("epoch_ended") or int(run.info.start_time),
     )

@@ -1,10 +1,12 @@
-"""MLflow runs: one a generation, nested under its teacher's, resumable."""
+"""MLflow runs: opened with tags and inputs, one for each generation, resumable; imports no torch."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from mlflow import MlflowClient
 from mlflow.entities import (
@@ -18,18 +20,99 @@ from mlflow.entities import (
     RunStatus,
     RunTag,
 )
-from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from lineage.data.datasets import DataSpec
 from lineage.errors import NotFoundError
 from lineage.registry.family.cards import version_link
 from lineage.registry.family.family import TAG, Version
-from lineage.registry.flavor import RECIPE_FILE, LoadedModel, log_model
 from lineage.registry.store.connection import translated_errors
+from lineage.registry.store.mlflow_internals import resolve_tags
 
 PAGE_FILE = "family.html"
-_LONGEST_DIGEST = 36  # MLflow's limit for a data set's
+RECIPE_FILE = "recipe.json"
+
+_LONGEST_DIGEST = 36  # MLflow's limit for the digest of a dataset input
+
+_TAGS: ContextVar[Mapping[str, str]] = ContextVar("lineage_run_tags", default={})  # noqa: B039 - never changed
+
+
+class NamedData(Protocol):
+    """A data set with a name and a digest of its contents, such as a ``DataSpec``."""
+
+    @property
+    def name(self) -> str:
+        """Name in a recipe."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the contents."""
+
+
+@contextmanager
+def tagging_runs(tags: Mapping[str, str]) -> Iterator[None]:
+    """Give ``tags`` to every MLflow run that starts inside the block, beside those of enclosing blocks.
+
+    The plugin for run contexts hands them to MLflow.
+
+    Args:
+        tags: Tags without the ``lineage.`` prefix.
+    """
+    before = _TAGS.set({**_TAGS.get(), **tags})
+    try:
+        yield
+    finally:
+        _TAGS.reset(before)
+
+
+def run_tags() -> Mapping[str, str]:
+    """Return the tags that a run started now would get, without the ``lineage.`` prefix."""
+    return _TAGS.get()
+
+
+def open_run(
+    experiment_id: str,
+    run_name: str,
+    tags: Mapping[str, str],
+    parameters: Mapping[str, Any],
+    *,
+    start_time: int | None = None,
+) -> str:
+    """Create a run in an experiment, without making it MLflow's active run.
+
+    Args:
+        experiment_id: Id of the experiment.
+        run_name: Name in the table of runs.
+        tags: Tags with their full names; those of the context are added.
+        parameters: Parameters of the run.
+        start_time: Start in milliseconds since the epoch; now by default.
+
+    Returns:
+        The run's id.
+    """
+    client = MlflowClient()
+    run = client.create_run(experiment_id, start_time, tags=resolve_tags(dict(tags)), run_name=run_name)
+    run_id = str(run.info.run_id)
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+    return run_id
+
+
+def dataset_input(name: str, digest: str, context: str) -> DatasetInput:
+    """Return a data set as an input of a run; ``context`` is its use, such as ``training``."""
+    source = json.dumps({"name": name})
+    dataset = Dataset(name, digest[:_LONGEST_DIGEST], source_type="lineage", source=source)
+    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])
+
+
+def log_inputs(run_id: str, data: DatasetInput, versions: Sequence[Version]) -> None:
+    """Log a data set and the logged models of ``versions`` as inputs of a run."""
+    models = [LoggedModelInput(version.model_id) for version in versions]
+    MlflowClient().log_inputs(run_id, datasets=[data], models=models)
+
+
+def metrics_now(values: Mapping[str, float], step: int = 0, **places: str) -> list[Metric]:
+    """Return metrics with the present time; ``places`` are further arguments of ``Metric``."""
+    now = int(time.time() * 1000)
+    return [Metric(name, value, now, step, **places) for name, value in values.items()]
 
 
 @dataclass(frozen=True)
@@ -37,56 +120,35 @@ class GenerationRun:
     """The run of one generation, open until its version is registered.
 
     Attributes:
-        run_id: MLflow's.
+        run_id: MLflow's id of the run.
     """
 
     run_id: str
 
     @translated_errors()
     def log_epoch(self, record: Mapping[str, float], epoch: int) -> None:
-        """Log one epoch's numbers and say how far the run is, in one call."""
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, epoch) for name, value in record.items()]
-        progress = {"epoch": str(epoch), "epoch_ended": str(now)}
+        """Log the metrics of one epoch, and the epoch's number and time as tags, in one call."""
+        progress = {"epoch": str(epoch), "epoch_ended": str(int(time.time() * 1000))}
         tags = [RunTag(TAG + name, value) for name, value in progress.items()]
-        MlflowClient().log_batch(self.run_id, metrics, tags=tags)
-
-    @translated_errors()
-    def log_model(self, model: LoadedModel, name: str, metrics: Mapping[str, float], epoch: int) -> str:
-        """Log the network as the run's output, with the numbers of ``epoch`` and its final ones on it.
-
-        Returns:
-            The ``m-…`` id it got.
-        """
-        model_id = log_model(model, name, self.run_id, epoch)
-        client = MlflowClient()
-        logged = client.get_run(self.run_id).data.metrics
-        now = int(time.time() * 1000)
-        final = [
-            Metric(key, value, now, epoch, model_id=model_id)
-            for key, value in metrics.items()
-            if key not in logged
-        ]
-        client.log_batch(self.run_id, final)
-        return model_id
+        MlflowClient().log_batch(self.run_id, metrics_now(record, epoch), tags=tags)
 
     @translated_errors()
     def finish(self, version: Version) -> None:
-        """Close the run and point it to the version it gave."""
+        """Close the run and link the version that it gave."""
         note = f"Gave {version_link(version.id)}."
         tags = [RunTag(TAG + "version", version.id), RunTag(MLFLOW_RUN_NOTE, note)]
         MlflowClient().log_batch(self.run_id, tags=tags)
-        MlflowClient().set_terminated(self.run_id, RunStatus.to_string(RunStatus.FINISHED))
+        self.stop("FINISHED")
 
     @translated_errors()
     def abandon(self, reason: str) -> None:
         """Close the run of a generation that is not worth more training, with the reason as a tag."""
         MlflowClient().log_batch(self.run_id, tags=[RunTag(TAG + "abandoned", reason)])
-        MlflowClient().set_terminated(self.run_id, RunStatus.to_string(RunStatus.KILLED))
+        self.stop("KILLED")
 
     @translated_errors()
     def stop(self, status: str) -> None:
-        """Close the run as ``FAILED`` or ``KILLED``; running again opens it anew."""
+        """Close the run as ``FINISHED``, ``FAILED`` or ``KILLED``; ``resume_run`` opens it again."""
         MlflowClient().set_terminated(self.run_id, status)
 
 
@@ -98,55 +160,42 @@ def start_run(
     tags: Mapping[str, str],
     recipe: str,
     parameters: Mapping[str, Any],
-    data: DataSpec,
+    data: NamedData,
 ) -> GenerationRun:
-    """Open a run under its teacher's, with the teacher as model input and the data set as dataset input.
+    """Open a run nested under its teacher's, with the teacher as model input and the data as dataset input.
 
     Args:
-        experiment_id: Where the family's runs lie.
-        name: Shown in the runs table.
-        inputs: What the model comes from: a student's teacher, an ensemble's members, nothing for a
-            patriarch. The run is nested under that of the last.
-        tags: Without the ``lineage.`` prefix.
-        recipe: The resolved recipe as JSON.
-        parameters: The recipe again, flat, for the UI's comparisons.
-        data: The data set trained on.
+        experiment_id: Id of the family's experiment.
+        name: Name in the table of runs.
+        inputs: Versions that the model comes from: a student's teacher, an ensemble's members, none for a
+            patriarch. The run is nested under that of the last one.
+        tags: Tags without the ``lineage.`` prefix.
+        recipe: Resolved recipe as JSON, or "".
+        parameters: The recipe again, flat, for comparisons in the UI.
+        data: Data set trained on.
     """
-    client = MlflowClient()
-    all_tags = resolve_tags({TAG + key: value for key, value in tags.items()})
+    all_tags = {TAG + key: value for key, value in tags.items()}
     if inputs and inputs[-1].run_id:
         all_tags[MLFLOW_PARENT_RUN_ID] = inputs[-1].run_id
-    run = client.create_run(experiment_id, tags=all_tags, run_name=name)
-    run_id = str(run.info.run_id)
-    dataset = Dataset(
-        data.name,
-        data.digest[:_LONGEST_DIGEST],
-        source_type="lineage",
-        source=json.dumps({"name": data.name}),
-    )
-    client.log_inputs(
-        run_id,
-        datasets=[DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])],
-        models=[LoggedModelInput(version.model_id) for version in inputs],
-    )
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+    run_id = open_run(experiment_id, name, all_tags, parameters)
+    log_inputs(run_id, dataset_input(data.name, data.digest, "training"), inputs)
     if recipe:
-        client.log_text(run_id, recipe, RECIPE_FILE)
+        MlflowClient().log_text(run_id, recipe, RECIPE_FILE)
     return GenerationRun(run_id)
 
 
 @translated_errors()
 def keep_page(run_id: str, page: str) -> None:
-    """Keep an HTML page as an artifact of a run, where MLflow's UI shows it."""
+    """Log an HTML page as an artifact of a run, where MLflow's UI shows it."""
     MlflowClient().log_text(run_id, page, PAGE_FILE)
 
 
 @translated_errors()
 def resume_run(run_id: str) -> GenerationRun:
-    """Open again a run that a killed or interrupted process left.
+    """Open a run again that a killed or interrupted process left.
 
     Raises:
-        NotFoundError: If the store no longer holds it, or somebody deleted it.
+        NotFoundError: If the store no longer holds it, or it was deleted.
     """
     client = MlflowClient()
     if client.get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED:

@@ -6,92 +6,95 @@ Loading a model downloads none of them; a student of the version finds them. Imp
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, RunStatus
+from mlflow.entities import LifecycleStage
+from pydantic import StringConstraints, TypeAdapter
 
-from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
-from lineage.registry.family.family import TAG, Version
+from lineage.registry.family.family import TAG, Version, read_problem
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
-from lineage.registry.store.runs import GenerationRun, start_run
+from lineage.registry.store.runs import GenerationRun, NamedData, metrics_now, start_run
 
 SOFT_TARGETS_TAG = TAG + "signals."
 SOFT_TARGETS_KIND = "signals"
 FOLDER = "signals"
 
-_LONGEST_DIGEST = 16  # in the tag's name
+_DIGITS_IN_TAG = 16
+
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w-]*$")]
 
 
 @dataclass(frozen=True)
 class SoftTargetsEntry:
-    """What a tag of the teacher's version says of its stored soft targets.
+    """The contents of a teacher's tag that names its stored soft targets.
 
     Attributes:
-        run_id: Of the run whose artifacts they are.
-        views: How many are stored, from 1 on.
-        temperature: The only one that they serve; None where they serve any.
+        run_id: Id of the run whose artifacts they are.
+        views: Number of views stored.
+        temperature: The only temperature that they serve; None if they serve any.
     """
 
-    run_id: str
+    run_id: RunId
     views: int
     temperature: float | None = None
 
 
+_ENTRY = TypeAdapter(SoftTargetsEntry)
+
+
 @translated_errors()
 def find_soft_targets(version: Version, digest: str) -> SoftTargetsEntry | None:
-    """The soft targets of ``version`` that are stored under ``digest``; None where there are none any more.
+    """Return the soft targets of ``version`` stored under ``digest``; None if there are none any more.
 
     Raises:
         IntegrityError: If the tag was altered.
         RegistryError: If the store does not answer.
     """
-    client = connect()
-    name = SOFT_TARGETS_TAG + digest[:_LONGEST_DIGEST]
-    value = client.get_model_version(version.name, str(version.version)).tags.get(name)
+    name = _tag(digest)
+    value = connect().get_model_version(version.name, str(version.version)).tags.get(name)
     if value is None:
         return None
     try:
-        entry = SoftTargetsEntry(**json.loads(value))
-    except (ValueError, TypeError) as error:
+        entry = _ENTRY.validate_json(value)
+    except ValueError as error:
         raise IntegrityError(
-            f"The tag {name} of {version.uri} must be what lineage wrote, but was altered: {error}; delete it"
-            " in MLflow to have the soft targets computed again."
+            f"The tag {name} of {version.uri} must be what lineage wrote, but was altered:"
+            f" {read_problem(error)}; delete it in MLflow to have the soft targets computed again."
         ) from error
     return entry if is_active(entry.run_id) else None
 
 
 def named_run(value: str) -> str | None:
-    """The run that a tag of soft targets names; None where the tag was altered."""
+    """Return the id of the run that a tag of soft targets names; None if the tag was altered."""
     try:
-        return SoftTargetsEntry(**json.loads(value)).run_id
-    except (ValueError, TypeError):
+        return _ENTRY.validate_json(value).run_id
+    except ValueError:
         return None
 
 
 def is_active(run_id: str) -> bool:
-    """Whether a run is there and was not deleted."""
+    """Tell whether the store holds a run that was not deleted."""
     with suppress(NotFoundError), translated_errors():
         return bool(connect().get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE)
     return False
 
 
 @translated_errors()
-def start_soft_targets_run(version: Version, stored: Mapping[str, Any], data: DataSpec) -> GenerationRun:
-    """Open the run whose artifacts the soft targets of ``version`` will be, beneath the version's own.
+def start_soft_targets_run(version: Version, stored: Mapping[str, Any], data: NamedData) -> GenerationRun:
+    """Open the run whose artifacts the soft targets of ``version`` will be, nested under the version's own.
 
     Args:
-        version: The teacher's.
-        stored: What of it, as the run's parameters.
-        data: What it looks at.
+        version: Version of the teacher.
+        stored: Parameters of the run, such as the number of views.
+        data: Data set whose images the teacher looks at.
     """
     return start_run(
         ensure_experiment(version.name),
@@ -108,37 +111,27 @@ def start_soft_targets_run(version: Version, stored: Mapping[str, Any], data: Da
 def keep_soft_targets(
     version: Version, digest: str, entry: SoftTargetsEntry, folder: Path, metrics: dict[str, float]
 ) -> None:
-    """Log the files in ``folder`` to the entry's run, close it, and name it in a tag of ``version``."""
+    """Log the files in ``folder`` to the entry's run, name the run in a tag of ``version``, and close it."""
     client = MlflowClient()
     client.log_artifacts(entry.run_id, str(folder), FOLDER)
-    now = int(time.time() * 1000)
-    client.log_batch(entry.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
-    client.set_model_version_tag(
-        version.name,
-        str(version.version),
-        SOFT_TARGETS_TAG + digest[:_LONGEST_DIGEST],
-        json.dumps(asdict(entry)),
-    )
-    client.set_terminated(entry.run_id, RunStatus.to_string(RunStatus.FINISHED))
+    client.log_batch(entry.run_id, metrics_now(metrics))
+    client.set_model_version_tag(version.name, str(version.version), _tag(digest), json.dumps(asdict(entry)))
+    client.set_terminated(entry.run_id, "FINISHED")
 
 
 @translated_errors()
 def fetch_soft_targets(entry: SoftTargetsEntry, folder: Path) -> Path:
-    """Where the files lie on this machine: among the store's own, or downloaded to ``folder`` once.
+    """Return a folder with the files: the store's own if it is on this machine, else ``folder``.
+
+    The files are downloaded to ``folder`` once.
 
     Raises:
-        NotFoundError: If the store holds them no more.
+        NotFoundError: If the store no longer holds them.
         RegistryError: If it does not answer.
     """
-    artifacts = urlsplit(MlflowClient().get_run(entry.run_id).info.artifact_uri)
-    if artifacts.scheme in ("", "file"):
-        found = Path(unquote(artifacts.path)) / FOLDER
-        if not found.is_dir():
-            raise NotFoundError(
-                f"Run {entry.run_id} must hold the teacher's soft targets in {found}, but does not; delete"
-                " the run in MLflow to have them computed again."
-            )
-        return found
+    artifacts = str(MlflowClient().get_run(entry.run_id).info.artifact_uri)
+    if urlsplit(artifacts).scheme in ("", "file"):
+        return _local_folder(entry.run_id, artifacts)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
@@ -151,3 +144,18 @@ def fetch_soft_targets(entry: SoftTargetsEntry, folder: Path) -> Path:
         finally:
             shutil.rmtree(place)
     return folder
+
+
+def _local_folder(run_id: str, artifacts: str) -> Path:
+    """Return the folder of the soft targets in a store whose artifacts lie on this machine."""
+    try:  # MLflow copies nothing where it is given no destination
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{FOLDER}"))
+    except OSError as error:
+        raise NotFoundError(
+            f"Run {run_id} must hold the teacher's soft targets in {artifacts}/{FOLDER}, but does not; delete"
+            " the run in MLflow to have them computed again."
+        ) from error
+
+
+def _tag(digest: str) -> str:
+    return SOFT_TARGETS_TAG + digest[:_DIGITS_IN_TAG]

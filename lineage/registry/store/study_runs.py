@@ -1,42 +1,39 @@
-"""What MLflow remembers of a study: one run for it, one below for each trial, and the winner's alias.
+"""Runs of studies in MLflow: one for a study, one nested under it for each trial.
 
-A trial's run points to its generations by tags and model inputs; their own runs stay where they belong, below
+A trial's run points to its generations by tags and model inputs; their own runs stay where they belong, under
 those of their teachers.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, LoggedModelInput, Metric, Param, RunStatus, RunTag
-from mlflow.tracking.context.registry import resolve_tags
+from mlflow.entities import LifecycleStage, LoggedModelInput, RunStatus, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from lineage.errors import NotFoundError
-from lineage.registry.care.history import ALIAS, Event, record
 from lineage.registry.family.cards import version_link
 from lineage.registry.family.family import TAG, Version
-from lineage.registry.family.register import point
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
-from lineage.registry.store.entities import model_versions
+from lineage.registry.store.runs import metrics_now, open_run
 
 STUDY_TAG = TAG + "study"
 TRIAL_TAG = TAG + "trial"
 
 _LONGEST_VALUE = 500  # of a parameter, in older stores
 _REPORT = "report"
+_STATUS = {"COMPLETE": "FINISHED", "FAIL": "FAILED"}  # of a run by the state of its trial; else KILLED
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """The run of a study; those of its trials lie below it.
+    """The run of a study; those of its trials are nested under it.
 
     Attributes:
-        run_id: MLflow's.
-        name: Of the study, its experiment and its family.
+        run_id: MLflow's id of the run.
+        name: Name of the study, of its experiment and of its family.
     """
 
     run_id: str
@@ -47,24 +44,16 @@ class StudyRun:
         """Open a run for one trial.
 
         Args:
-            number: Of the trial.
-            values: Of the keys that vary.
+            number: Number of the trial.
+            values: Values of the keys that vary.
         """
-        client = MlflowClient()
-        tags = resolve_tags({STUDY_TAG: self.name, TRIAL_TAG: str(number)}) | {
-            MLFLOW_PARENT_RUN_ID: self.run_id
-        }
-        run = client.create_run(ensure_experiment(self.name), tags=tags, run_name=f"trial {number}")
-        run_id = str(run.info.run_id)
-        client.log_batch(run_id, params=_parameters(values))
-        return TrialRun(run_id)
+        tags = {STUDY_TAG: self.name, TRIAL_TAG: str(number), MLFLOW_PARENT_RUN_ID: self.run_id}
+        return TrialRun(open_run(ensure_experiment(self.name), f"trial {number}", tags, _shortened(values)))
 
     @translated_errors()
     def update(self, metrics: Mapping[str, float], note: str) -> None:
-        """Log how far the study is, and say so in the run's note."""
-        now = int(time.time() * 1000)
-        found = [Metric(name, value, now, 0) for name, value in metrics.items()]
-        MlflowClient().log_batch(self.run_id, found, tags=[RunTag(MLFLOW_RUN_NOTE, note)])
+        """Log the progress of the study as metrics and as the run's note."""
+        MlflowClient().log_batch(self.run_id, metrics_now(metrics), tags=[RunTag(MLFLOW_RUN_NOTE, note)])
 
     @translated_errors()
     def stop(self, status: str) -> None:
@@ -73,13 +62,15 @@ class StudyRun:
 
     @translated_errors()
     def log_report(self, files: Sequence[Path]) -> None:
-        """Keep files as artifacts of the run, in the folder ``report``.
+        """Log files as artifacts of the run, in the folder ``report``.
 
         Raises:
-            NotFoundError: If the store no longer holds the run, or somebody deleted it.
+            NotFoundError: If the store no longer holds the run, or it was deleted.
         """
         if MlflowClient().get_run(self.run_id).info.lifecycle_stage == LifecycleStage.DELETED:
-            raise NotFoundError(f"Run {self.run_id} must be active to take a report, but was deleted.")
+            raise NotFoundError(
+                f"Run {self.run_id} must be active to take a report, but was deleted; restore it in MLflow."
+            )
         for file in files:
             MlflowClient().log_artifact(self.run_id, str(file), _REPORT)
 
@@ -89,14 +80,14 @@ class TrialRun:
     """The run of one trial.
 
     Attributes:
-        run_id: MLflow's.
+        run_id: MLflow's id of the run.
     """
 
     run_id: str
 
     @translated_errors()
     def add_generation(self, version: Version, was_trained: bool) -> None:
-        """Point to a generation of the trial, whether it was trained for it or pulled."""
+        """Link a generation of the trial, and record whether it was trained for it or pulled."""
         client = MlflowClient()
         tag = f"{TRIAL_TAG}.generation.{version.generation}"
         client.log_inputs(self.run_id, models=[LoggedModelInput(version.model_id)])
@@ -107,29 +98,26 @@ class TrialRun:
 
     @translated_errors()
     def log_step(self, metric: str, value: float, step: int) -> None:
-        """Log a value that pruning looks at, under the step that it compares."""
-        now = int(time.time() * 1000)
-        MlflowClient().log_batch(self.run_id, [Metric(metric, value, now, step)])
+        """Log a value that pruning compares with other trials at the same step."""
+        MlflowClient().log_batch(self.run_id, metrics_now({metric: value}, step))
 
     @translated_errors()
     def close(self, state: str, values: Mapping[str, float], reason: str = "") -> None:
         """Close the run.
 
         Args:
-            state: Optuna's word for how the trial ended: COMPLETE, PRUNED or FAIL; or KILLED.
-            values: Of the objectives, by name.
-            reason: Why it did not end well.
+            state: Final state of the trial in Optuna, COMPLETE, PRUNED or FAIL; or KILLED.
+            values: Values of the objectives, by name.
+            reason: Reason of a trial that did not complete.
         """
-        now = int(time.time() * 1000)
-        metrics = [Metric(f"objective_{name}", value, now, 0) for name, value in values.items()]
+        metrics = metrics_now({f"objective_{name}": value for name, value in values.items()})
         tags = [
             RunTag(f"{TRIAL_TAG}.state", state),
             *([RunTag(f"{TRIAL_TAG}.reason", reason)] if reason else []),
         ]
         client = MlflowClient()
         client.log_batch(self.run_id, metrics, tags=tags)
-        status = {"COMPLETE": RunStatus.FINISHED, "FAIL": RunStatus.FAILED}.get(state, RunStatus.KILLED)
-        client.set_terminated(self.run_id, RunStatus.to_string(status))
+        client.set_terminated(self.run_id, _STATUS.get(state, "KILLED"))
 
 
 @translated_errors()
@@ -137,20 +125,19 @@ def start_study_run(name: str, tags: Mapping[str, str], parameters: Mapping[str,
     """Open the run of a study.
 
     Args:
-        name: Of the study, its experiment and its family.
-        tags: Without the prefix ``lineage.study.``.
-        parameters: What varies and how, for the UI.
+        name: Name of the study, of its experiment and of its family.
+        tags: Tags without the prefix ``lineage.study.``.
+        parameters: Search space and settings, for the UI.
     """
-    client = connect()
-    all_tags = resolve_tags({STUDY_TAG: name} | {f"{STUDY_TAG}.{key}": value for key, value in tags.items()})
-    run = client.create_run(ensure_experiment(name), tags=all_tags, run_name=f"study {name}")
-    run_id = str(run.info.run_id)
-    client.log_batch(run_id, params=_parameters(parameters))
-    return StudyRun(run_id, name)
+    connect()
+    all_tags = {STUDY_TAG: name} | {f"{STUDY_TAG}.{key}": value for key, value in tags.items()}
+    return StudyRun(
+        open_run(ensure_experiment(name), f"study {name}", all_tags, _shortened(parameters)), name
+    )
 
 
 def resume_study_run(run_id: str, name: str) -> StudyRun | None:
-    """Open a study's run again, or None where the store no longer has it."""
+    """Open a study's run again; None if the store no longer has it."""
     client = connect()
     try:
         with translated_errors():
@@ -163,7 +150,7 @@ def resume_study_run(run_id: str, name: str) -> StudyRun | None:
 
 
 def epoch_values(version: Version, metric: str) -> list[float]:
-    """Values of a metric, epoch by epoch, of the run that trained ``version``; none where it is gone."""
+    """Return a metric epoch by epoch from the run that trained ``version``; [] if the run is gone."""
     if not version.run_id:
         return []
     try:
@@ -175,22 +162,12 @@ def epoch_values(version: Version, metric: str) -> list[float]:
     return [by_epoch[step] for step in sorted(by_epoch)]
 
 
-@translated_errors()
-def point_to_winner(version: Version, alias: str) -> None:
-    """Point the alias of a study's winner to it, and log the move."""
-    held = [entity for entity in model_versions(version.name) if alias in entity.aliases]
-    previous = int(held[0].version) if held else None
-    if previous != version.version:
-        point(connect(), alias, version)
-        record(version.name, Event(ALIAS, version.version, alias, previous))
-
-
 def winner_note(trials: str, winner: Version | None, alias: str) -> str:
-    """Markdown for a study's run: how far it is, and a link to the winner."""
+    """Return the Markdown note of a study's run: its progress, and a link to the winner if there is one."""
     if winner is None:
         return trials
     return f"{trials}\n\nThe winner is {version_link(winner.id)}, `models:/{winner.name}@{alias}`."
 
 
-def _parameters(values: Mapping[str, Any]) -> list[Param]:
-    return [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in values.items()]
+def _shortened(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value)[:_LONGEST_VALUE] for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""What versions were found to do elsewhere: runs that are linked to them, beside those that trained them."""
+"""Transfers of versions to other data sets: runs nested under those that trained the versions."""
 
 import json
 import time
@@ -7,37 +7,40 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, Run, RunStatus
-from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from pydantic import TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.registry.family.cards import version_link
-from lineage.registry.family.family import TAG, Version
+from lineage.registry.family.family import TAG, Version, read_problem
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
-from lineage.registry.store.progress import search_runs
+from lineage.registry.store.runs import dataset_input, log_inputs, metrics_now, open_run
+from lineage.registry.store.search import search_runs
 
 TRANSFER_TAG = TAG + "transfer."
 
-_LONGEST_DIGEST = 36  # MLflow's limit for a data set's
+_SETTINGS = TypeAdapter(dict[str, Any])
+_NUMBERS = TypeAdapter(dict[str, float])
+_NOTES = TypeAdapter(tuple[str, ...])
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What one version is worth on another data set.
+    """The result of one version on another data set.
 
     Attributes:
-        version: Whose features or weights were used.
+        version: Version whose features or weights were used.
         target: Name of the other data set.
-        target_digest: Of its contents.
-        probe: What was put on the features, or ``finetune``.
-        seed: Of what was drawn.
-        settings: Of the target's data and, where the network was trained on, of that training.
-        chosen: What validation chose, by name.
+        target_digest: Digest of its contents.
+        probe: Classifier that was put on the features, or ``finetune``.
+        seed: Seed of everything drawn.
+        settings: Settings of the target's data and, with ``finetune``, of the training.
+        chosen: Hyperparameters that validation chose, by name.
         metrics: ``transfer_accuracy`` on the target's test part, ``transfer_seconds`` and others.
-        key: Digest of everything the numbers depend on, on one machine.
-        notes: Sentences on what was done to the images, and on what did not end well.
-        run_id: Of the run that holds all this; "" before it is written.
+        key: Digest of everything the metrics depend on, on one machine.
+        notes: Sentences on what was done to the images, and on what did not converge.
+        run_id: Id of the run that holds all this; "" before it is written.
     """
 
     version: Version
@@ -53,7 +56,7 @@ class Transfer:
     run_id: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values for ``--json``."""
         return {
             "uri": self.version.uri,
             "generation": self.version.generation,
@@ -72,48 +75,42 @@ class Transfer:
 
 @translated_errors()
 def log_transfer(result: Transfer) -> Transfer:
-    """Write a result to a run of its own, under the one that trained the version.
+    """Log a result as a run of its own, nested under the one that trained the version.
 
     The version's logged model is the run's input and carries the metrics; the target is the run's dataset
-    input, and the metrics name it. Tags ``lineage.transfer.…`` let ``read_transfers`` find it.
+    input, and the metrics name it. ``read_transfers`` finds it by its tags ``lineage.transfer.…``.
 
     Returns:
         ``result`` with the run's id.
     """
-    client = connect()
+    connect()
     version = result.version
-    now = int(time.time() * 1000)
-    run = client.create_run(
+    seconds = result.metrics.get("transfer_seconds", 0.0)
+    run_id = open_run(
         ensure_experiment(version.name),
-        start_time=now - int(1000 * result.metrics.get("transfer_seconds", 0.0)),
-        tags=resolve_tags(_tags(result)),
-        run_name=f"{version.id} to {result.target}, {result.probe}",
+        f"{version.id} to {result.target}, {result.probe}",
+        _tags(result),
+        {"probe": result.probe, "seed": result.seed} | result.settings | result.chosen,
+        start_time=int(1000 * (time.time() - seconds)),
     )
-    run_id = str(run.info.run_id)
-    _log_inputs(client, run_id, result)
-    digest = result.target_digest[:_LONGEST_DIGEST]
-    metrics = [
-        Metric(
-            name,
-            value,
-            now,
-            0,
-            model_id=version.model_id,
-            dataset_name=result.target,
-            dataset_digest=digest,
-            run_id=run_id,
-        )
-        for name, value in result.metrics.items()
-    ]
-    settings = {"probe": result.probe, "seed": result.seed} | result.settings | result.chosen
-    client.log_batch(run_id, metrics, [Param(name, str(value)) for name, value in settings.items()])
-    client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+    target = dataset_input(result.target, result.target_digest, "transfer")
+    log_inputs(run_id, target, [version])
+    metrics = metrics_now(
+        result.metrics,
+        model_id=version.model_id,
+        dataset_name=target.dataset.name,
+        dataset_digest=target.dataset.digest,
+        run_id=run_id,
+    )
+    client = MlflowClient()
+    client.log_batch(run_id, metrics)
+    client.set_terminated(run_id, "FINISHED")
     return replace(result, run_id=run_id)
 
 
 @translated_errors()
 def read_transfers(version: Version) -> tuple[Transfer, ...]:
-    """All results of ``version`` that the store holds, oldest first.
+    """Return all results of ``version`` that the store holds, oldest first.
 
     Raises:
         IntegrityError: If a run's tags were altered.
@@ -124,22 +121,22 @@ def read_transfers(version: Version) -> tuple[Transfer, ...]:
 
 @translated_errors()
 def read_transfer_accuracies(name: str) -> dict[str, dict[tuple[str, str], float]]:
-    """Test accuracies that versions of the family reached elsewhere: by model id, by target and probe.
+    """Return test accuracies on other data sets, by model id, then by target and probe.
 
-    One search for the whole family; the newest result of a kind counts.
+    One search for the whole family; of several results with one target and probe the newest counts.
     """
     found: dict[str, dict[tuple[str, str], float]] = {}
     for run in _finished_runs(name, f"tags.`{TRANSFER_TAG}to` != ''"):
         tags, accuracy = run.data.tags, run.data.metrics.get("transfer_accuracy")
-        kind = (tags.get(TRANSFER_TAG + "to", ""), tags.get(TRANSFER_TAG + "probe", ""))
+        target = (tags.get(TRANSFER_TAG + "to", ""), tags.get(TRANSFER_TAG + "probe", ""))
         if accuracy is not None:
-            found.setdefault(tags.get(TRANSFER_TAG + "model_id", ""), {})[kind] = accuracy
+            found.setdefault(tags.get(TRANSFER_TAG + "model_id", ""), {})[target] = accuracy
     return found
 
 
 @translated_errors()
 def newest_transfer(experiment: str) -> str:
-    """The id of the last run in an experiment that transferred a version; "" where there is none."""
+    """Return id and status of an experiment's last transfer run, as one text; "" if there is none."""
     found = connect().search_runs(
         [experiment], f"tags.`{TRANSFER_TAG}to` != ''", order_by=["attributes.start_time DESC"], max_results=1
     )
@@ -172,22 +169,6 @@ def _tags(result: Transfer) -> dict[str, str]:
     return {TRANSFER_TAG + name: value for name, value in tags.items()} | {MLFLOW_RUN_NOTE: note} | parent
 
 
-def _log_inputs(client: MlflowClient, run_id: str, result: Transfer) -> None:
-    """The version's model and the target, as what the run was given."""
-    dataset = Dataset(
-        result.target,
-        result.target_digest[:_LONGEST_DIGEST],
-        source_type="lineage",
-        source=json.dumps({"name": result.target}),
-    )
-    context = InputTag(MLFLOW_DATASET_CONTEXT, "transfer")
-    client.log_inputs(
-        run_id,
-        datasets=[DatasetInput(dataset, [context])],
-        models=[LoggedModelInput(result.version.model_id)],
-    )
-
-
 def _from_run(run: Run, version: Version) -> Transfer:
     tags: Mapping[str, str] = run.data.tags
     try:
@@ -197,15 +178,15 @@ def _from_run(run: Run, version: Version) -> Transfer:
             target_digest=tags[TRANSFER_TAG + "to_digest"],
             probe=tags[TRANSFER_TAG + "probe"],
             seed=int(tags[TRANSFER_TAG + "seed"]),
-            settings=json.loads(tags[TRANSFER_TAG + "settings"]),
-            chosen=json.loads(tags[TRANSFER_TAG + "chosen"]),
+            settings=_SETTINGS.validate_json(tags[TRANSFER_TAG + "settings"]),
+            chosen=_NUMBERS.validate_json(tags[TRANSFER_TAG + "chosen"]),
             metrics=dict(run.data.metrics),
             key=tags[TRANSFER_TAG + "key"],
-            notes=tuple(json.loads(tags[TRANSFER_TAG + "notes"])),
+            notes=_NOTES.validate_json(tags[TRANSFER_TAG + "notes"]),
             run_id=str(run.info.run_id),
         )
     except (KeyError, ValueError) as error:
         raise IntegrityError(
             f"The tags of run {run.info.run_id} must be those that lineage gave it, but one is missing or"
-            f" altered: {error}; put it right in MLflow, or delete the run."
+            f" altered: {read_problem(error)}; correct it in MLflow, or delete the run."
         ) from error

@@ -116,7 +116,7 @@ function role(node) {
   return node.kind;
 }
 
-const isSilent = (node) => Date.now() - node.heard > SILENT;
+const isSilent = (node) => Date.now() - node.last_update > SILENT;
 
 // ---------------------------------------------------------------- relatives
 
@@ -335,7 +335,7 @@ function growingWords(node) {
   return [
     svg("circle", { class: "pulse", cx: 12, cy: 19, r: 4 }),
     svg("text", { class: "name", x: 21, y: 23 }, "growing", svg("tspan", { class: "dim", dx: 7 }, `gen ${node.generation} · seed ${node.seed}`)),
-    svg("text", { class: silent ? "dim warn" : "dim", x: 21, y: 40 }, silent ? `${progress} · silent ${ago(node.heard).replace(" ago", "")}` : progress),
+    svg("text", { class: silent ? "dim warn" : "dim", x: 21, y: 40 }, silent ? `${progress} · silent ${ago(node.last_update).replace(" ago", "")}` : progress),
     svg("rect", { class: "bar", x: 21, y: 47, width, height: 4, rx: 2 }),
     svg("rect", { class: "done", x: 21, y: 47, width: width * share, height: 4, rx: 2 }),
   ];
@@ -610,7 +610,7 @@ function heading(text, lead) {
 
 function portrait(node) {
   if (node.kind === "growing") {
-    const silent = isSilent(node) ? ` Nothing was heard of it since ${day(node.heard)}: if it was killed, the same command continues it.` : "";
+    const silent = isSilent(node) ? ` Nothing was heard of it since ${day(node.last_update)}: if it was killed, the same command continues it.` : "";
     return [
       ...heading(`Generation ${node.generation} is growing`, `seed ${node.seed} · epoch ${node.epoch} of ${node.epochs}.${silent}`),
       links([["Run", runLink(node.run_id)]]),

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from lineage.errors import UsageError
-from lineage.registry.care.history import read_history
-from lineage.registry.care.promote import promote
+from lineage.registry.family.aliases import promote
 from lineage.registry.family.family import Version
+from lineage.registry.family.history import read_history
 from lineage.registry.family.lookup import find_version
 
 Beget = Callable[..., Version]
