@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint types imports test evidence bench screenshots clean
+.PHONY: help setup demo check lint types imports test test-slow dist test-dist evidence bench screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -16,10 +16,14 @@ help: ## Show this list
 
 setup: .venv/ready ## Create .venv with lineage and all it needs
 
-demo: setup ## Grow a patriarch and two students on digits, and draw their tree
+demo: setup ## Grow a patriarch and two students on digits, and write their tree as a page
 	@mkdir -p $(DEMO)
 	cd $(DEMO) && ../$(BIN)/lineage grow digits
 	cd $(DEMO) && ../$(BIN)/lineage tree digits
+	cd $(DEMO) && ../$(BIN)/lineage tree digits --html tree.html
+	@echo
+	@echo "Open the tree in a browser:   file://$(CURDIR)/$(DEMO)/tree.html"
+	@echo "Open it with its runs in MLflow:   cd $(DEMO) && ../$(BIN)/lineage ui"
 
 check: lint types imports ## Style, types and who imports whom
 
@@ -33,8 +37,22 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
-test: setup ## Run the whole suite and print its coverage
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+# A file stays on one worker, which makes its fixtures once. The files with the fewest tests take the longest,
+# so they must not come last, where xdist puts them by default.
+PYTEST_ON_TWO := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: setup ## Run the tests and print their coverage (10 minutes on two cores)
+	$(PYTEST_ON_TWO) --cov --cov-report=term
+
+test-slow: setup ## Run the long tests, of whose kinds `make test` has a sample
+	$(PYTEST_ON_TWO) -m slow
+
+dist: setup ## Build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build --directory dist
+
+test-dist: dist ## Install the wheel into an empty environment and use it from an empty folder
+	$(BIN)/pytest -m packaging tests/packaging
 
 evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence

@@ -27,6 +27,7 @@ def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             patch.setattr(sys, "argv", ["lineage", *arguments])
             patch.setenv("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+            patch.setattr("lineage.cli._SECONDS_TO_TELL", 0)  # no launcher ends this process
             with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
                 main()
         signal.signal(signal.SIGTERM, on_termination)

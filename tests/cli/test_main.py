@@ -111,7 +111,13 @@ def test_json_is_all_of_standard_output(tmp_path: Path, tiny: Options) -> None:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+    ],
+)
 def test_interrupted_growing_is_marked_and_continues(
     number: signal.Signals, home: Path, tiny: Options, call_main: Lineage
 ) -> None:

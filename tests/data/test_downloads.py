@@ -64,7 +64,6 @@ def site(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_two_processes_fetch_data_once(home: Path, site: Path, run_on_two: Callable[..., Any]) -> None:
     script = home / "read.py"
     script.write_text(SCRIPT)

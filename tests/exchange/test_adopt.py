@@ -120,40 +120,43 @@ def test_adopted_network_is_measured_where_asked(home: Path, name: str, candidat
 
 
 def test_adopted_network_teaches(
-    run_lineage: Callable[..., Any], name: str, candidate: Candidate, tiny: Callable[..., list[str]]
+    home: Path, name: str, candidate: Candidate, tiny_settings: tuple[str, ...]
 ) -> None:
     teacher = adopt(name, candidate, data="digits", overrides=WIDTH).version
-    grown = run_lineage("grow", "digits", "--from", teacher.uri, *tiny("training.epochs=1"), "--json")
-    assert grown.returncode == 0, grown.stderr
-    (student,) = json.loads(grown.stdout)[0]["versions"]
-    assert student["teacher"] == teacher.id
-    assert student["generation"] == 1
+    settings = [*tiny_settings, "training.epochs=1"]
+    (student,) = lineage.grow("digits", teacher=teacher.uri, overrides=settings)[0].versions
+    assert student.teacher == teacher.id
+    assert student.generation == 1
     family = lineage.tree(name)
     assert family.roots == (family.versions[0],)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("source", ["weights", pytest.param("model", marks=pytest.mark.slow)])
 def test_two_processes_adopt_one_version_and_measure_every_sample(
-    home: Path, name: str, candidate: Candidate, theirs: nn.Module, run_on_two: Callable[..., Any]
+    source: str,
+    home: Path,
+    name: str,
+    candidate: Candidate,
+    theirs: nn.Module,
+    run_on_two: Callable[..., Any],
 ) -> None:
-    network = ("--network", "resnet8", "--weights", str(candidate.weights), "--set", "network.width=4")
-    for version, what in enumerate((network, ("--model", log_theirs(theirs))), start=1):
-        done = run_on_two(
-            "-m", "lineage", "adopt", name, *what, "--from-data", "digits", "--measure", "--json"
-        )
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        assert (found["version"], found["is_new"]) == (version, True)
+    if source == "model":
+        given, settings = Candidate(model=log_theirs(theirs)), []
+        what = ["--model", str(given.model)]
+    else:
+        given, settings = candidate, WIDTH
+        what = ["--network", "resnet8", "--weights", str(given.weights), "--set", *WIDTH]
+    done = run_on_two("-m", "lineage", "adopt", name, *what, "--from-data", "digits", "--measure", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["version"], found["is_new"]) == (1, True)
     experiment = MlflowClient().get_experiment_by_name(name)
     assert experiment is not None
-    assert len(MlflowClient().search_runs([experiment.experiment_id])) == 2
-    alone = [
-        adopt(f"{name}-alone", candidate, data="digits", overrides=WIDTH, measured=True).version,
-        adopt(f"{name}-alone", Candidate(model=what[1]), data="digits", measured=True).version,
-    ]
-    for version, other in zip(lineage.tree(name), alone, strict=True):
-        assert version.key == other.key
-        assert version.metrics["test_accuracy"] == other.metrics["test_accuracy"]
+    assert len(MlflowClient().search_runs([experiment.experiment_id])) == 1
+    alone = adopt(f"{name}-alone", given, data="digits", overrides=settings, measured=True).version
+    (version,) = lineage.tree(name)
+    assert version.key == alone.key
+    assert version.metrics["test_accuracy"] == alone.metrics["test_accuracy"]
 
 
 def test_adopted_network_of_another_normalisation_teaches_what_it_knows(

@@ -18,8 +18,6 @@ import lineage
 from lineage.registry.family.lookup import read_family
 from lineage.training.devices import lost_processes_told
 
-pytestmark = pytest.mark.slow
-
 Ranks = list["subprocess.Popen[str]"]
 Start = Callable[..., Ranks]
 
@@ -78,6 +76,7 @@ def test_first_process_alone_speaks_to_the_registry(start: Start, silent_store: 
         silent_store.accept()
 
 
+@pytest.mark.slow
 def test_death_of_a_process_is_told_in_a_sentence_and_the_run_continues(start: Start) -> None:
     first, second = start("--generations", "0")
     assert first.stderr is not None
@@ -144,18 +143,25 @@ def numbers_of(version: lineage.Version) -> dict[str, list[float]]:
     }
 
 
+WAYS = {"two": (2, []), "four": (4, []), "parts": (2, ["training.accumulation=2"])}
+"""Number of processes, and further settings, by the name of the family that is grown so."""
+
+
+@pytest.mark.parametrize(
+    "ways", [["two"], pytest.param(["four", "parts"], marks=pytest.mark.slow)], ids=",".join
+)
 @pytest.mark.usefixtures("plain")
-def test_two_and_four_processes_take_the_steps_of_one(run_lineage: Callable[..., Any]) -> None:
+def test_several_processes_take_the_steps_of_one(ways: list[str], run_lineage: Callable[..., Any]) -> None:
     settings = ["network.name=exact:plain", "training.epochs=2", "data.train_samples=400"]
     settings.append("training.batch_size=40")  # twenty steps a generation
-    ways = {"one": (1, []), "two": (2, []), "four": (4, []), "parts": (2, ["training.accumulation=2"])}
-    for name, (processes, more) in ways.items():
+    for name in ("one", *ways):
+        processes, more = WAYS.get(name, (1, []))
         options = [word for setting in (*settings, *more) for word in ("--set", setting)]
         grown = run_lineage("grow", "digits", "--name", name, "--processes", str(processes), *options)
         assert grown.returncode == 0, grown.stderr
     alone = read_family("one").versions
     assert [version.generation for version in alone] == [0, 1, 2]
-    for name in ("two", "four", "parts"):
+    for name in ways:
         for one, several in zip(alone, read_family(name), strict=True):
             ours, theirs = (
                 load_file(next(Path("mlruns").rglob(f"{version.model_id}/**/weights.safetensors")))

@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 Run = Callable[..., Any]
 
 
-@pytest.fixture(params=["http", "postgres"])
+@pytest.fixture
 def store(request: pytest.FixtureRequest) -> Any:
     """A server that proxies artifacts, over sqlite and over PostgreSQL."""
     return request.getfixturevalue(f"{request.param}_registry")
@@ -61,6 +59,7 @@ def run_elsewhere(store: Any, elsewhere: Path, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.parametrize("store", ["http", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 def test_second_machine_grows_evaluates_and_draws(family: str, run_elsewhere: Run, elsewhere: Path) -> None:
     (lineage,) = run_elsewhere("grow", "--from", f"models:/{family}/2", "--seed", "7")
     (student,) = lineage["versions"]
@@ -78,6 +77,7 @@ def test_second_machine_grows_evaluates_and_draws(family: str, run_elsewhere: Ru
     assert left <= {".lineage"}
 
 
+@pytest.mark.parametrize("store", [pytest.param("http", marks=pytest.mark.slow), "postgres"], indirect=True)
 def test_second_machine_combines_and_transfers(family: str, run_elsewhere: Run) -> None:
     ensemble = run_elsewhere("ensemble", f"models:/{family}/2", "--ancestors", "1", "--register", family)
     assert ensemble, "it is printed as well as registered"

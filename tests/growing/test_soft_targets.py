@@ -275,7 +275,6 @@ def test_store_that_refuses_the_tag_leaves_the_soft_targets_on_this_machine(
     assert tags_of() == {}
 
 
-@pytest.mark.slow
 def test_another_machine_fetches_them_once(
     registry: Any, home: Path, tiny_settings: tuple[str, ...], diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,7 +290,6 @@ def test_another_machine_fetches_them_once(
     assert len(fetched) == (0 if registry.uri.startswith("sqlite") else 1)
 
 
-@pytest.mark.slow
 def test_two_processes_store_what_one_does(grow: Grow, run_on_two: Callable[..., Any], diary: Diary) -> None:
     grow()
     ((entry),) = tags_of().values()

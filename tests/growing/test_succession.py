@@ -311,7 +311,6 @@ def test_generation_that_another_folder_registered_meanwhile_is_taken(
     assert list(state_home().iterdir()) == []
 
 
-@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_bits(
     home: Path,
     run_lineage: Callable[..., "subprocess.CompletedProcess[str]"],
@@ -338,7 +337,6 @@ def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_bits(
     assert digests(read_family("digits").versions) == digests(read_family("whole").versions)
 
 
-@pytest.mark.slow
 def test_two_processes_register_one_family_and_measure_every_sample(
     home: Path, tiny: Callable[..., list[str]]
 ) -> None:

@@ -22,7 +22,6 @@ def large(
     return name
 
 
-@pytest.mark.slow
 @pytest.mark.no_cover
 def test_ten_thousand_versions_are_read_in_seconds(large: str) -> None:
     read_family(large)  # what a running process has behind it

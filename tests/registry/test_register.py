@@ -588,7 +588,6 @@ def test_deleted_model_is_not_found(registry: Any, beget: Beget, log_one: Callab
         load_version(version)
 
 
-@pytest.mark.slow
 def test_served_version_answers_with_the_same_logits(
     sqlite_registry: Any,
     home: Path,

@@ -19,8 +19,6 @@ from mlflow.entities import Run
 import lineage
 from lineage.registry.care.doctor import examine
 
-pytestmark = pytest.mark.slow
-
 Options = Callable[..., list[str]]
 
 LAUNCH = [
@@ -122,6 +120,7 @@ def test_study_survives_the_death_of_a_worker(
     assert {finding.check for finding in findings} <= {"unregistered-model"}
 
 
+@pytest.mark.slow
 def test_two_commands_share_a_study_and_train_no_key_twice(
     study_database: str, begin: Callable[..., Command], tiny: Options, home: Path
 ) -> None:
@@ -166,6 +165,7 @@ def test_ctrl_c_marks_the_trials_of_all_workers_and_leaves_with_130(
     assert [run.data.tags["lineage.trial.reason"] for run in trials] == ["interrupted"] * 2
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_launcher_grow_and_prune_the_same_trials(home: Path, tiny: Options) -> None:
     # a student is judged after its second epoch, unless it is the last
     pruner = ["study.pruner=threshold", "study.pruner_options={lower=1.1,n_warmup_steps=4}"]
