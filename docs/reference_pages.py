@@ -44,9 +44,9 @@ def recipe_keys_page() -> str:
     lines = [
         "# Recipe keys",
         "",
-        "A recipe is one TOML file. Each section below is a TOML table. Any key can be changed on the command",
-        "line with `--set section.key=value`; values are TOML, and a bare word is a text. An unknown key is an",
-        "error. `lineage recipes schema` prints the JSON Schema that this page is made from.",
+        "A recipe is one TOML file. Each section below is a TOML table. Any key can be changed on the",
+        "command line with `--set section.key=value`; values are TOML, and a bare word is a text. An unknown",
+        "key is an error. `lineage recipes schema` prints the JSON Schema that this page is made from.",
         "",
     ]
     for section, reference in schema["properties"].items():
@@ -99,8 +99,8 @@ def commands_page() -> str:
     lines = [
         "# Commands",
         "",
-        "Every command that prints takes `--json`: data go to standard output, progress and errors to standard",
-        "error. `lineage COMMAND --help` prints what is written here. See also the",
+        "Every command that prints takes `--json`: data go to standard output, progress and errors to",
+        "standard error. `lineage COMMAND --help` prints what is written here. See also the",
         "[exit codes](exit-codes.md) and [environment variables](environment.md).",
     ]
     for name, command in visible_commands():
@@ -113,7 +113,7 @@ def commands_page() -> str:
 
 
 def visible_commands() -> Iterator[tuple[str, Any]]:
-    """Yield every command that ``--help`` shows as its full name, such as ``lineage recipes ls``, and itself."""
+    """Yield every visible command, with its full name such as ``lineage recipes ls``."""
 
     def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         if not hasattr(command, "commands"):
@@ -131,9 +131,10 @@ def api_page() -> str:
     lines = [
         "# Python API",
         "",
-        "These names are the public API: `import lineage`, then `lineage.NAME`. Everything else is internal and",
-        "may change in any release. Importing `lineage` loads neither torch nor MLflow; each name is loaded when",
-        "it is first used. The examples run in the folder where the [tutorial](../tutorial.md) was followed.",
+        "These names are the public API: `import lineage`, then `lineage.NAME`. Everything else is internal",
+        "and may change in any release. Importing `lineage` loads neither torch nor MLflow; each name is",
+        "loaded when it is first used. The examples run in the folder where the",
+        "[tutorial](../tutorial.md) was followed.",
     ]
     for title, wanted in (("Functions", str.islower), ("Types", lambda name: not name.islower())):
         lines += ["", f"## {title}"]
@@ -144,14 +145,15 @@ def api_page() -> str:
 
 
 def public_names() -> dict[str, str]:
-    """Return the full path of every public name, in the order of ``lineage.__all__``."""
+    """Return the full path of every public name, sorted by name."""
     stub = ast.parse((ROOT / "lineage" / "__init__.pyi").read_text())
-    return {
+    paths = {
         alias.asname or alias.name: f"lineage.{node.module}.{alias.name}"
         for node in stub.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
+    return dict(sorted(paths.items()))
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

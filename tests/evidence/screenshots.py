@@ -35,7 +35,11 @@ def main() -> None:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
                 page = browser.new_page(viewport=WIDE)
-                take(page, f"{address}#/{wanted.family}/{wanted.version}", wanted.folder / f"{wanted.prefix}tree.png")
+                take(
+                    page,
+                    f"{address}#/{wanted.family}/{wanted.version}",
+                    wanted.folder / f"{wanted.prefix}tree.png",
+                )
                 page.emulate_media(color_scheme="dark")
                 place = f"{address}#/{wanted.family}/{wanted.version}/{wanted.other}"
                 take(page, place, wanted.folder / f"{wanted.prefix}compare-dark.png")
