@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint types imports test test-slow dist test-dist evidence bench screenshots clean
+.PHONY: help setup demo check lint types imports test test-slow dist test-dist evidence bench docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -11,7 +11,7 @@ help: ## Show this list
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --editable . --group dev --group docs
 	@touch $@
 
 setup: .venv/ready ## Create .venv with lineage and all it needs
@@ -57,13 +57,19 @@ test-dist: dist ## Install the wheel into an empty environment and use it from a
 evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence
 
-bench: setup ## Time everything and write the README's tables of performance (half an hour, alone)
+bench: setup ## Time everything and write the tables of docs/explanation/performance.md (half an hour, alone)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
 
-screenshots: setup ## Take the README's pictures of the page from the store in use, which holds cifar100-small
-	@mkdir -p docs
-	$(BIN)/python tests/evidence/screenshots.py docs
+docs: setup ## Build the documentation into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: setup ## Serve the documentation on http://127.0.0.1:8000, rebuilt on every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+screenshots: setup demo ## Take the pictures in docs/images, from the store in use (cifar100-small) and the demo
+	$(BIN)/python tests/evidence/screenshots.py docs/images
+	cd $(DEMO) && ../$(BIN)/python ../tests/evidence/screenshots.py ../docs/images --family digits --prefix tutorial-
 
 clean: ## Delete caches and the demo, but neither .venv nor any registry
-	rm -rf $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* dist build
+	rm -rf $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* dist build site

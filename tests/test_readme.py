@@ -1,88 +1,99 @@
-"""What the README says is what happens."""
+"""The README, CONTRIBUTING and the pages beside them name what exists."""
 
 import re
 from pathlib import Path
+from urllib.parse import urldefrag
 
 import pytest
-from typer.testing import CliRunner
+from pages import DOCS, PAGES, README, ROOT, links
+from reference_pages import PAGES as GENERATED
 
 import lineage
-from lineage.cli import app
-from lineage.recipe import recipe_names
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+CHANGELOG = ROOT / "CHANGELOG.md"
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's example, installed as a package ``mypkg``."""
-    code = re.search(r"```python\n(# mypkg\.py.*?)```", README, re.DOTALL)
-    assert code is not None
+    """The examples of the page on extensions, installed as a package ``mypkg``."""
+    page = (DOCS / "how-to" / "extend.md").read_text()
+    network, objective = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert "# mypkg.py" in network
     site = tmp_path / "site"
     information = site / "mypkg-1.0.dist-info"
     information.mkdir(parents=True)
-    (site / "mypkg.py").write_text(code[1])
+    (site / "mypkg.py").write_text(network + objective)
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mypkg\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[lineage.networks]\ntiny = mypkg:Tiny\n")
+    (information / "entry_points.txt").write_text(
+        "[lineage.networks]\ntiny = mypkg:Tiny\n[lineage.objectives]\nfocal = mypkg:build_focal\n"
+    )
     monkeypatch.syspath_prepend(site)
 
 
 @pytest.mark.usefixtures("home", "package")
-def test_own_network_grows_as_the_readme_says(tiny_settings: tuple[str, ...]) -> None:
+def test_own_network_and_objective_grow_as_the_guide_says(tiny_settings: tuple[str, ...]) -> None:
+    own = ("network.name=mypkg:tiny", "patriarch.objective=mypkg:focal", "patriarch.penalty=2.0")
     (grown,) = lineage.grow(
         "digits",
         generations=1,
-        overrides=[*(s for s in tiny_settings if "width" not in s), "network.name=mypkg:tiny"],
+        overrides=[*(setting for setting in tiny_settings if "width" not in setting), *own],
     )
     model = lineage.load(grown.versions[1].uri)
     assert type(model.network).__name__ == "Tiny"
     assert model.network_name == "mypkg:tiny"
+    assert grown.versions[0].objective == "mypkg:focal"
 
 
-def test_readme_names_every_recipe() -> None:
-    table = README[README.index("| recipe |") : README.index("| section |")]
-    named = set(re.findall(r"`([\w-]+)`", table))
-    named |= {"cifar100" + name for name in named if name.startswith("-")}
-    assert set(recipe_names()) <= named
+def test_readme_is_short() -> None:
+    assert len(README.read_bytes()) <= 9_000
 
 
-def test_readme_uses_only_commands_that_exist() -> None:
-    commands = set(re.findall(r"^\$ lineage ([a-z]+)", README, re.MULTILINE))
-    assert commands
-    for command in commands:
-        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
-
-
-def test_readme_uses_only_make_targets_that_exist() -> None:
+def test_pages_name_only_make_targets_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(
-        re.findall(r"^make ([a-z]+)", README + (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    ):
+    named = {
+        target
+        for page in (*PAGES, CONTRIBUTING)
+        for target in re.findall(r"(?:^\$? ?|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+    }
+    assert {"demo", "test", "docs", "setup", "check", "bench", "evidence"} <= named
+    for target in named:
         assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
 
 
-def test_readme_links_lead_somewhere() -> None:
-    headings = {
-        re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)", README, re.M)
-    }
-    for link in re.findall(r"\]\(([^)]+)\)", README):
-        if link.startswith("#"):
-            assert link[1:] in headings, link
-        elif not link.startswith("http"):
-            assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING, CHANGELOG], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        file, heading = urldefrag(link)
+        target = (page.parent / file).resolve() if file else page
+        if link.startswith("http"):
+            continue
+        if target.is_relative_to(DOCS) and str(target.relative_to(DOCS)) in GENERATED:
+            assert page.is_relative_to(DOCS), f"{link}: a code host does not show generated pages"
+            continue
+        assert target.exists(), link
+        if heading:
+            assert heading in _headings(target), link
 
 
-def test_readme_leaves_nothing_open() -> None:
-    assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE)
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    listed = re.findall(r": (\S+\.md)$", navigation, re.MULTILINE)
+    found = {str(page.relative_to(DOCS)) for page in PAGES if page != README}
+    assert sorted(listed) == sorted({*found, *GENERATED})
 
 
-def test_readme_says_of_each_recipe_whether_it_was_measured() -> None:
-    table = README[README.index("| recipe |") : README.index("| section |")]
-    rows = {row.split("|")[1]: row.split("|")[4] for row in table.splitlines() if row.startswith("| `")}
-    for name in recipe_names():
-        short = name.removeprefix("cifar100")
-        (said,) = {yes for names, yes in rows.items() if f"`{name}`" in names or f"`{short}`" in names}
-        measured = re.search(r"^# measured: (.*)$", (ROOT / "recipes" / f"{name}.toml").read_text(), re.M)
-        assert measured is not None
-        assert ("not run" in said) == (measured[1] == "not run"), name
+def test_readme_links_every_page_that_a_code_host_shows() -> None:
+    linked = {(ROOT / link).resolve() for link in links(README)}
+    assert {page for page in PAGES if page not in (README, DOCS / "index.md")} <= linked
+
+
+@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING], ids=lambda page: page.stem)
+def test_page_leaves_nothing_open(page: Path) -> None:
+    assert not re.search(r"^[A-Z]{4,}$|\b(TODO|TBD|FIXME)\b", page.read_text(), re.MULTILINE)
+
+
+def _headings(page: Path) -> set[str]:
+    """Anchors of a page's headings, as MkDocs makes them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", h.lower()).strip()) for h in headings}

@@ -1,4 +1,4 @@
-"""What all benchmarks share: contests between processes that take turns, and rows of the README's tables."""
+"""Parts that all benchmarks share: contests between processes that take turns, and rows of tables."""
 
 import json
 import os

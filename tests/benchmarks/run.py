@@ -1,4 +1,4 @@
-"""Times everything and writes the tables of the README's performance section: ``make bench``.
+"""Times everything and writes the tables of ``docs/explanation/performance.md``: ``make bench``.
 
 A run takes about half an hour; with two busy cores its numbers mean nothing. ``--only`` takes some sections.
 """
@@ -21,7 +21,7 @@ from loading import at_rest, memory_path, streamed
 from speed import teacher, training
 from studying import study
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
 DATA = Path(__file__).parents[3] / "shared" / "data" / "cifar100"
 Section = Callable[[Path, int], list[Row]]
 SECTIONS: dict[str, tuple[str, list[Section]]] = {
@@ -52,13 +52,13 @@ def main() -> int:
 
 
 def _write(name: str, title: str, rows: list[Row]) -> None:
-    """Put a table between its markers in the README."""
+    """Put a table between its markers in the page."""
     begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
     machine = f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
     head = f"| {title} ({machine}) | median | lowest … highest | bar |\n|---|---|---|---|"
     table = "\n".join([begin, head, *map(str, rows), end])
-    text = README.read_text()
-    README.write_text(re.sub(f"{begin}.*?{end}", lambda _: table, text, flags=re.DOTALL))
+    text = PAGE.read_text()
+    PAGE.write_text(re.sub(f"{begin}.*?{end}", lambda _: table, text, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

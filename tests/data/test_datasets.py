@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lineage.vision import parquet
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 

@@ -2,7 +2,6 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from lineage.vision import imagenet
 from torch import nn
 from torchvision.models import ViT_B_16_Weights
 

@@ -1,7 +1,7 @@
-"""Takes the README's pictures of the page, from the families in a store: run by ``make screenshots``.
+"""Takes the documentation's pictures of the page from the families in a store: run by ``make screenshots``.
 
 The store is that of ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working directory; it must hold the
-family ``cifar100-small`` as the README grows it.
+family, by default ``cifar100-small`` as ``lineage grow`` gives it.
 """
 
 import argparse
@@ -19,6 +19,7 @@ def main() -> None:
     """Start the page, take each picture, end the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("--prefix", default="", help="first part of the pictures' names")
     parser.add_argument("--family", default="cifar100-small")
     parser.add_argument("--version", type=int, default=3, help="whose panel is open")
     parser.add_argument("--other", type=int, default=1, help="what it is compared with")
@@ -34,10 +35,14 @@ def main() -> None:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
                 page = browser.new_page(viewport=WIDE)
-                take(page, f"{address}#/{wanted.family}/{wanted.version}", wanted.folder / "tree.png")
+                take(
+                    page,
+                    f"{address}#/{wanted.family}/{wanted.version}",
+                    wanted.folder / f"{wanted.prefix}tree.png",
+                )
                 page.emulate_media(color_scheme="dark")
                 place = f"{address}#/{wanted.family}/{wanted.version}/{wanted.other}"
-                take(page, place, wanted.folder / "compare-dark.png")
+                take(page, place, wanted.folder / f"{wanted.prefix}compare-dark.png")
                 browser.close()
         finally:
             server.terminate()
