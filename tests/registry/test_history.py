@@ -128,11 +128,21 @@ def test_move_that_two_processes_log_is_no_move_by_others(registry: Any, name: s
     assert not any(event.inferred for event in read_history(name))
 
 
-def test_altered_word_says_nothing(registry: Any, name: str, beget: Beget) -> None:
+def test_altered_entries_are_left_out(registry: Any, name: str, beget: Beget) -> None:
     beget()
     client = MlflowClient()
     client.set_registered_model_tag(name, "lineage.log.20200101T000000.000000Z-a", "{")
     client.set_registered_model_tag(name, "lineage.log.yesterday", json.dumps({"event": ALIAS}))
+    contents = (
+        {"event": 5},
+        {"event": ALIAS, "version": [1]},
+        {"event": REGISTERED, "version": "one"},
+        [ALIAS],
+    )
+    for number, altered in enumerate(contents):
+        tag = f"lineage.log.20200101T000000.00000{number}Z-b"
+        client.set_registered_model_tag(name, tag, json.dumps(altered))
+    client.set_registered_model_tag(name, "lineage.log.20200101T000000.000009Z-c", "[" * 5000)
     assert len(told(name)) == 2
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import pytest
 from mlflow import MlflowClient
 
 from lineage.data.datasets import DataSpec
@@ -31,6 +32,14 @@ def test_running_generation_says_how_far_it_is(
     (after,) = [one for one in read_growing(name) if one.run_id == run.run_id]
     assert after.epoch == 3
     assert after.last_update >= before.last_update
+
+
+@pytest.mark.parametrize("altered", ["soon", "", "9" * 5000])
+def test_altered_progress_is_none(sqlite_registry: object, name: str, tiles: DataSpec, altered: str) -> None:
+    start(name, None, tiles, epoch=altered, epoch_ended=altered)
+    (found,) = read_growing(name)
+    assert (found.epoch, found.epochs) == (0, 8)
+    assert found.last_update > 0
 
 
 def test_run_that_ended_grows_no_more(

@@ -508,7 +508,28 @@ def test_version_of_a_later_schema_is_refused(registry: Any, name: str, beget: B
         read_family(name)
 
 
-@pytest.mark.parametrize(("tag", "value"), [("kind", None), ("generation", "first"), ("metrics", "{")])
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("kind", None),
+        ("generation", "first"),
+        ("schema", "one"),
+        ("schema", "9" * 5000),
+        ("metrics", "{"),
+        ("metrics", "null"),
+        ("metrics", "[0.5]"),
+        ("metrics", "[" * 5000),
+        ("metrics", '{"test_accuracy": "high"}'),
+        ("teacher", "nobody"),
+        ("teacher", " /1"),
+        ("teacher", "a:b/1"),
+        ("member.first", "{}"),
+        ("member.0", "[]"),
+        ("member.0", '{"id": "digits/1"}'),
+        ("member.0", '{"id": "digits", "model_id": "m-1", "weights_sha256": "", "weight": 1}'),
+        ("member.0", '{"id": "digits/1", "model_id": "m-1", "weights_sha256": "", "weight": "half"}'),
+    ],
+)
 def test_altered_tags_are_refused(
     registry: Any, name: str, beget: Beget, tag: str, value: str | None
 ) -> None:
@@ -517,8 +538,9 @@ def test_altered_tags_are_refused(
         MlflowClient().delete_model_version_tag(name, "1", f"lineage.{tag}")
     else:
         MlflowClient().set_model_version_tag(name, "1", f"lineage.{tag}", value)
-    with pytest.raises(IntegrityError, match=f"tags of models:/{name}/1 must be those that lineage gave"):
-        read_family(name)
+    for read in (read_family, lambda _: find_version(f"models:/{name}/1")):
+        with pytest.raises(IntegrityError, match=f"tags of models:/{name}/1 must be those that lineage gave"):
+            read(name)
 
 
 # Loading
@@ -610,6 +632,6 @@ def test_served_version_answers_with_the_same_logits(
     assert np.array_equal(found, model.logits(pixels).numpy())
 
 
-def test_birth_of_a_patriarch_names_no_teacher() -> None:
+def test_tags_of_a_patriarch_name_no_teacher() -> None:
     tags = NewVersion(0, None, "strict", 0, "", "", {}, "").tags()
     assert not any("teacher" in key or "root" in key for key in tags)

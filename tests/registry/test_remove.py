@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -90,3 +91,28 @@ def test_version_that_is_not_there_is_not_found(registry: Any, name: str, beget:
     beget()
     with pytest.raises(NotFoundError, match=f"holds no models:/{name}/7"):
         remove(f"models:/{name}/7")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": "two", "metrics": None},
+        {"metrics": {"test_accuracy": "high"}},
+        {"members": [1]},
+        {"members": [{"id": "digits/1"}]},
+        {"generation": None},
+        {"removed": "yesterday"},
+        {"removed": [1]},
+    ],
+)
+def test_altered_tombstone_is_none(sqlite_registry: Any, name: str, beget: Beget, changes: Any) -> None:
+    patriarch = beget()
+    beget(patriarch)
+    remove(patriarch.uri, force=True)
+    client = MlflowClient()
+    tags = client.get_registered_model(name).tags
+    contents = json.loads(tags["lineage.removed.1"]) | changes
+    client.set_registered_model_tag(name, "lineage.removed.2", json.dumps(contents))
+    client.set_registered_model_tag(name, "lineage.removed.3", "[" * 5000)
+    client.set_registered_model_tag(name, "lineage.removed.last", tags["lineage.removed.1"])
+    assert [tombstone.version.version for tombstone in read_tombstones(name)] == [1]

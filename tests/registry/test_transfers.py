@@ -92,8 +92,20 @@ def test_models_are_found_by_their_accuracy_on_the_target(version: Version) -> N
     assert [model.model_id for model in found] == [version.model_id]
 
 
-def test_altered_tags_are_refused(version: Version) -> None:
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("seed", "three"),
+        ("settings", "[]"),
+        ("settings", "{"),
+        ("chosen", '{"C": "much"}'),
+        ("notes", "5"),
+        ("notes", "[1]"),
+        ("notes", "[" * 5000),
+    ],
+)
+def test_altered_tags_are_refused(version: Version, tag: str, value: str) -> None:
     run_id = log_transfer(result_of(version)).run_id
-    MlflowClient().set_tag(run_id, "lineage.transfer.seed", "three")
+    MlflowClient().set_tag(run_id, f"lineage.transfer.{tag}", value)
     with pytest.raises(IntegrityError, match=f"The tags of run {run_id} must be those that lineage gave it"):
         read_transfers(version)
