@@ -19,15 +19,17 @@ from lineage.registry.store.soft_targets import (
 
 DIGEST = "e" * 64
 TAG = "lineage.signals.eeeeeeeeeeeeeeee"
-Beget = Callable[..., Version]
+AddVersion = Callable[..., Version]
 
 
 @pytest.fixture
-def keep(beget: Beget, tiles: DataSpec, tmp_path: Path) -> Callable[[str], tuple[Version, SoftTargetsEntry]]:
+def keep(
+    add_version: AddVersion, tiles: DataSpec, tmp_path: Path
+) -> Callable[[str], tuple[Version, SoftTargetsEntry]]:
     """Registers a version in a family and keeps soft targets of one file with it."""
 
     def keep_one(family: str) -> tuple[Version, SoftTargetsEntry]:
-        version = beget(family=family)
+        version = add_version(family=family)
         folder = tmp_path / "computed"
         folder.mkdir()
         (folder / "view-1").write_text("logits")
@@ -61,9 +63,9 @@ def test_folder_of_any_name_is_read_in_place(
 
 
 def test_soft_targets_without_files_are_not_found(
-    sqlite_registry: Any, beget: Beget, tiles: DataSpec, tmp_path: Path
+    sqlite_registry: Any, add_version: AddVersion, tiles: DataSpec, tmp_path: Path
 ) -> None:
-    run = start_soft_targets_run(beget(), {"views": 2}, tiles)
+    run = start_soft_targets_run(add_version(), {"views": 2}, tiles)
     with pytest.raises(NotFoundError, match=f"Run {run.run_id} must hold the teacher's soft targets"):
         fetch_soft_targets(SoftTargetsEntry(run.run_id, 2), tmp_path / "fetched")
 

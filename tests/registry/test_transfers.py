@@ -10,13 +10,13 @@ from lineage.errors import IntegrityError
 from lineage.registry.family.family import Version
 from lineage.registry.store.transfers import Transfer, log_transfer, read_transfers
 
-Beget = Callable[..., Version]
+AddVersion = Callable[..., Version]
 
 
 @pytest.fixture
-def version(registry: Any, beget: Beget, log_one: Callable[..., Any]) -> Version:
+def version(registry: Any, add_version: AddVersion, log_one: Callable[..., Any]) -> Version:
     """A version with a logged model of its own, to which other tests' numbers do not stick."""
-    return beget(logged=log_one())
+    return add_version(logged=log_one())
 
 
 def result_of(version: Version, **changes: Any) -> Transfer:
@@ -47,7 +47,7 @@ def test_results_of_several_targets_are_read_oldest_first(version: Version) -> N
     assert read_transfers(version) == tuple(written)
 
 
-def test_version_without_results_has_none(version: Version, beget: Beget) -> None:
+def test_version_without_results_has_none(version: Version, add_version: AddVersion) -> None:
     other = replace(version, model_id="m-unknown")
     log_transfer(result_of(version))
     assert read_transfers(other) == ()
