@@ -1,1 +1,1 @@
-"""What MLflow remembers: model versions, their ancestry, their runs."""
+"""The registry in MLflow: runs and artifacts (store), versions and their graph (family), repair (care)."""

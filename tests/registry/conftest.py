@@ -1,4 +1,4 @@
-"""What families look like in a registry, and how tests put them there."""
+"""Fixtures that put families into a registry: runs, logged models, versions."""
 
 import os
 import uuid
@@ -30,19 +30,19 @@ TILES = DataSpec(
 
 @pytest.fixture
 def name() -> str:
-    """Of a registered model that no other test uses."""
+    """Return the name of a registered model that no other test uses."""
     return f"family-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture(scope="session")
 def tiles() -> DataSpec:
-    """Three classes of 3×8×8 images, normalised by powers of two."""
+    """Return a description of three classes of 3×8×8 images, normalised by powers of two."""
     return TILES
 
 
 @pytest.fixture(scope="session")
 def model() -> LoadedModel:
-    """An untrained network with running statistics that are not the initial ones."""
+    """Return an untrained network whose running statistics are not the initial ones."""
     torch.manual_seed(0)
     options = {"width": 4}
     network = build_network("resnet8", TILES.num_classes, TILES.input_shape, options)
@@ -53,13 +53,13 @@ def model() -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def pixels() -> torch.Tensor:
-    """A batch of pixel values in [0, 1], shape (5, 3, 8, 8)."""
+    """Return a batch of pixel values in [0, 1], shape (5, 3, 8, 8)."""
     return torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
 def open_run(name: str) -> Callable[..., GenerationRun]:
-    """Starts runs in the experiment ``name``."""
+    """Return a function that starts runs in the experiment ``name``."""
 
     def start(
         teacher: Version | None = None, experiment: str = name, data: DataSpec = TILES
@@ -88,7 +88,7 @@ class Logged:
 
 @pytest.fixture
 def log_one(open_run: Callable[..., GenerationRun], model: LoadedModel) -> Callable[..., Logged]:
-    """Logs the model in a run of its own."""
+    """Return a function that logs the model in a run of its own."""
 
     def log(experiment: str | None = None) -> Logged:
         run = open_run() if experiment is None else open_run(experiment=experiment)
@@ -100,15 +100,15 @@ def log_one(open_run: Callable[..., GenerationRun], model: LoadedModel) -> Calla
 
 @pytest.fixture(scope="session")
 def logged_once() -> dict[str, Logged]:
-    """The one model of each store that all generations are registered from, by the store's URI."""
+    """Return the one logged model of each store that generations are registered from, by the store's URI."""
     return {}
 
 
 @pytest.fixture
-def beget(
+def add_version(
     name: str, log_one: Callable[..., Logged], logged_once: dict[str, Logged]
 ) -> Callable[..., Version]:
-    """Registers generations under ``name``, from one logged model unless another is given."""
+    """Return a function that registers generations under ``name``, all of one logged model by default."""
 
     def register_one(
         teacher: Version | None = None,

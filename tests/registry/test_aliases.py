@@ -9,18 +9,18 @@ from lineage.registry.family.family import Version
 from lineage.registry.family.history import read_history
 from lineage.registry.family.lookup import find_version
 
-Beget = Callable[..., Version]
+AddVersion = Callable[..., Version]
 
 
-def test_alias_moves_to_the_version(registry: Any, name: str, beget: Beget) -> None:
-    first, second = beget(), beget()
+def test_alias_moves_to_the_version(registry: Any, name: str, add_version: AddVersion) -> None:
+    first, second = add_version(), add_version()
     assert "champion" in promote(first.uri, "champion").aliases
     assert "champion" in promote(second.uri, "champion").aliases
     assert find_version(f"models:/{name}@champion").id == second.id
 
 
-def test_alias_that_is_there_is_not_moved_twice(registry: Any, name: str, beget: Beget) -> None:
-    version = beget()
+def test_alias_that_is_there_is_not_moved_twice(registry: Any, name: str, add_version: AddVersion) -> None:
+    version = add_version()
     promote(version.uri, "champion")
     before = read_history(name)
     promote(version.uri, "champion")
@@ -28,7 +28,7 @@ def test_alias_that_is_there_is_not_moved_twice(registry: Any, name: str, beget:
 
 
 @pytest.mark.parametrize(
-    ("alias", "told"),
+    ("alias", "sentence"),
     [
         ("best", "must not be best or latest-generation, which lineage moves by itself, but got 'best'"),
         ("Latest-Generation", "which lineage moves by itself, but got 'Latest-Generation'"),
@@ -38,6 +38,6 @@ def test_alias_that_is_there_is_not_moved_twice(registry: Any, name: str, beget:
         ("", "but got ''"),
     ],
 )
-def test_reserved_and_impossible_aliases_are_refused(home: object, alias: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_reserved_and_impossible_aliases_are_refused(home: object, alias: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
         promote("models:/digits/1", alias)

@@ -8,15 +8,15 @@ from lineage.errors import IntegrityError
 from lineage.registry.family.family import Member, Version
 from lineage.registry.family.lookup import find_version, read_family, require_no_circle
 
-Beget = Callable[..., Version]
+AddVersion = Callable[..., Version]
 
 
 @pytest.fixture
-def family(sqlite_registry: Any, beget: Beget) -> list[Version]:
+def family(sqlite_registry: Any, add_version: AddVersion) -> list[Version]:
     """A patriarch, a student and a grandchild."""
-    patriarch = beget()
-    student = beget(patriarch)
-    return [patriarch, student, beget(student)]
+    patriarch = add_version()
+    student = add_version(patriarch)
+    return [patriarch, student, add_version(student)]
 
 
 def lead(version: Version, teacher: str) -> None:
@@ -24,9 +24,9 @@ def lead(version: Version, teacher: str) -> None:
     MlflowClient().set_model_version_tag(version.name, str(version.version), "lineage.teacher", teacher)
 
 
-def test_line_without_a_circle_is_sound(family: list[Version], beget: Beget) -> None:
+def test_line_without_a_circle_is_sound(family: list[Version], add_version: AddVersion) -> None:
     members = tuple(Member(v.id, v.model_id, v.weights_sha256, 0.5) for v in family[1:])
-    student = beget(beget(kind="ensemble", members=members))
+    student = add_version(add_version(kind="ensemble", members=members))
     require_no_circle(student)
     assert find_version(student.uri) == student
 
@@ -39,32 +39,36 @@ def test_version_below_a_circle_is_unsound(name: str, family: list[Version], end
         require_no_circle(find_version(family[2].uri))
 
 
-def test_student_below_a_circle_is_not_registered(family: list[Version], beget: Beget, name: str) -> None:
+def test_student_below_a_circle_is_not_registered(
+    family: list[Version], add_version: AddVersion, name: str
+) -> None:
     lead(family[0], family[2].id)
     with pytest.raises(IntegrityError, match="must not descend from itself"):
-        beget(family[2], family=f"{name}-new")
+        add_version(family[2], family=f"{name}-new")
     assert len(read_family(f"{name}-new", missing_ok=True)) == 0
 
 
-def test_ensemble_of_members_in_a_circle_is_not_registered(family: list[Version], beget: Beget) -> None:
+def test_ensemble_of_members_in_a_circle_is_not_registered(
+    family: list[Version], add_version: AddVersion
+) -> None:
     lead(family[0], family[2].id)
     member = Member(family[1].id, family[1].model_id, family[1].weights_sha256, 1.0)
     with pytest.raises(IntegrityError, match="must not descend from itself"):
-        beget(kind="ensemble", members=(member,))
+        add_version(kind="ensemble", members=(member,))
 
 
 def test_version_that_would_close_a_circle_is_not_registered(
-    family: list[Version], beget: Beget, name: str
+    family: list[Version], add_version: AddVersion, name: str
 ) -> None:
     lead(family[0], f"{name}/4")
     with pytest.raises(IntegrityError, match=f"models:/{name}/4 must not descend from itself"):
-        beget(family[2])
+        add_version(family[2])
     assert len(read_family(name)) == 3
 
 
 def test_students_of_one_whose_teacher_is_gone_are_registered(
-    family: list[Version], beget: Beget, name: str
+    family: list[Version], add_version: AddVersion, name: str
 ) -> None:
     MlflowClient().delete_model_version(name, "3")
-    orphan = beget(family[2], family=f"{name}-other")
-    assert beget(orphan).teacher == orphan.id
+    orphan = add_version(family[2], family=f"{name}-other")
+    assert add_version(orphan).teacher == orphan.id

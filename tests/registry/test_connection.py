@@ -22,7 +22,7 @@ PATIENCE = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, float]]:
-    """Connects to a store that cannot be had; gives the message and the seconds it took."""
+    """Return a function that fails to connect to a store, and returns the message and the seconds it took."""
 
     def attempt(uri: str) -> tuple[str, float]:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -86,7 +86,7 @@ def test_sqlite_without_the_right_to_write_is_refused_at_once(home: Path, locked
 
 
 def _without_override() -> list[str]:
-    """What a command begins with so that file modes bind it, even where root runs the tests."""
+    """Return the start of a command that file modes bind even if root runs the tests."""
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:

@@ -19,12 +19,12 @@ GrowOne = Callable[..., Version]
 
 
 @pytest.fixture
-def grow_one(name: str, beget: Callable[..., Version], log_one: Callable[..., Any]) -> GrowOne:
+def grow_one(name: str, add_version: Callable[..., Version], log_one: Callable[..., Any]) -> GrowOne:
     """Registers a generation of a model of its own, whose run is finished."""
 
     def grow(teacher: Version | None = None, family: str = name, **changes: Any) -> Version:
         logged = log_one(experiment=family)
-        version = beget(teacher, logged=logged, family=family, **changes)
+        version = add_version(teacher, logged=logged, family=family, **changes)
         logged.run.finish(version)
         return version
 
@@ -33,13 +33,13 @@ def grow_one(name: str, beget: Callable[..., Version], log_one: Callable[..., An
 
 @pytest.fixture
 def family(registry: Any, grow_one: GrowOne) -> list[Version]:
-    """A patriarch, a student and a grandchild, all of them healthy."""
+    """A healthy patriarch, student and grandchild."""
     return _chain(grow_one)
 
 
 @pytest.fixture
 def sqlite_family(sqlite_registry: Any, grow_one: GrowOne) -> list[Version]:
-    """The same, where the test writes to the database itself."""
+    """A healthy patriarch, student and grandchild in sqlite, for tests that write to the database."""
     return _chain(grow_one)
 
 
@@ -138,10 +138,10 @@ def test_failed_run_is_found_until_its_generation_is_registered(
 
 
 def test_run_left_open_after_it_gave_its_version_is_closed(
-    name: str, family: list[Version], beget: Callable[..., Version], log_one: Callable[..., Any]
+    name: str, family: list[Version], add_version: Callable[..., Version], log_one: Callable[..., Any]
 ) -> None:
     logged = log_one(experiment=name)
-    version = beget(family[2], logged=logged, key="k")
+    version = add_version(family[2], logged=logged, key="k")
     assert found(look(name)) == {("open-run", version.uri)}
     assert look(name, fix=True).healthy
     run = MlflowClient().get_run(version.run_id)
@@ -274,8 +274,8 @@ def test_tombstone_of_a_version_that_is_there_is_found(name: str, family: list[V
     remove(family[0].uri, force=True)
     client = MlflowClient()
     (text,) = [v for k, v in client.get_registered_model(name).tags.items() if "removed" in k]
-    stone = text.replace('"version": 1,', '"version": 2,')
-    client.set_registered_model_tag(name, "lineage.removed.2", stone)
+    tombstone = text.replace('"version": 1,', '"version": 2,')
+    client.set_registered_model_tag(name, "lineage.removed.2", tombstone)
     assert found(look(name)) == {("unfinished-removal", f"models:/{name}/2")}
     assert look(name, fix=True).healthy
 

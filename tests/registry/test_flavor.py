@@ -170,10 +170,31 @@ def test_later_schema_is_refused(copy: Path) -> None:
         read_model(copy)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        "[" * 5000,
+        '{"schema": null, "network": {"name": "resnet8", "options": {}}, "data": {}}',
+        '{"schema": 1, "network": [], "data": {}}',
+        '{"schema": 1, "network": {"name": 8, "options": {}}, "data": {}}',
+        '{"schema": 1, "network": {"name": "resnet8", "options": []}, "data": {}}',
+        '{"schema": 1, "network": {"name": "ensemble", "members": [1]}, "data": {}}',
+        '{"schema": 1, "network": {"name": "ensemble", "members": [{"id": "digits/1"}]}, "data": {}}',
+        '{"schema": 1, "network": {"name": "resnet8", "options": {}}, "data": []}',
+    ],
+)
 def test_damaged_structure_is_refused(copy: Path, text: str) -> None:
     (copy / "lineage.json").write_text(text)
     with pytest.raises(IntegrityError, match=r"lineage.json must be what lineage wrote"):
+        read_model(copy)
+
+
+def test_recipe_that_is_no_text_is_refused(copy: Path) -> None:
+    (copy / "recipe.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(IntegrityError, match=r"recipe.json must be what lineage wrote"):
         read_model(copy)
 
 

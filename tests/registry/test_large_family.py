@@ -13,11 +13,14 @@ NUM_METRICS = 12
 
 @pytest.fixture
 def large(
-    sqlite_registry: Any, name: str, beget: Callable[..., Version], multiply: Callable[[str, str, int], None]
+    sqlite_registry: Any,
+    name: str,
+    add_version: Callable[..., Version],
+    multiply: Callable[[str, str, int], None],
 ) -> str:
-    """A family of ten thousand: a thousand chains of ten, with all tags of students and words of the log."""
+    """A family of ten thousand: a thousand chains of ten, with all tags of students and a log."""
     metrics = {f"test_metric_{number}": number / 7 for number in range(NUM_METRICS)}
-    beget(beget(metrics=metrics), metrics=metrics | {"validation_accuracy": 0.8})
+    add_version(add_version(metrics=metrics), metrics=metrics | {"validation_accuracy": 0.8})
     multiply(sqlite_registry.uri, name, NUM_VERSIONS)
     return name
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import pytest
 from mlflow import MlflowClient
 
 from lineage.data.datasets import DataSpec
@@ -20,9 +21,9 @@ def test_family_without_runs_grows_nothing(registry: object, name: str) -> None:
 
 
 def test_running_generation_says_how_far_it_is(
-    registry: object, name: str, beget: Callable[..., Version], tiles: DataSpec
+    registry: object, name: str, add_version: Callable[..., Version], tiles: DataSpec
 ) -> None:
-    teacher = beget()
+    teacher = add_version()
     run = start(name, teacher, tiles)
     (before,) = [one for one in read_growing(name) if one.run_id == run.run_id]
     assert (before.generation, before.seed, before.epoch, before.epochs) == (1, 5, 0, 8)
@@ -33,10 +34,18 @@ def test_running_generation_says_how_far_it_is(
     assert after.last_update >= before.last_update
 
 
+@pytest.mark.parametrize("altered", ["soon", "", "9" * 5000])
+def test_altered_progress_is_none(sqlite_registry: object, name: str, tiles: DataSpec, altered: str) -> None:
+    start(name, None, tiles, epoch=altered, epoch_ended=altered)
+    (found,) = read_growing(name)
+    assert (found.epoch, found.epochs) == (0, 8)
+    assert found.last_update > 0
+
+
 def test_run_that_ended_grows_no_more(
-    registry: object, name: str, beget: Callable[..., Version], tiles: DataSpec
+    registry: object, name: str, add_version: Callable[..., Version], tiles: DataSpec
 ) -> None:
-    version = beget()
+    version = add_version()
     finished, killed, failed = (start(name, version, tiles) for _ in range(3))
     finished.finish(version)
     killed.stop("KILLED")
@@ -45,14 +54,16 @@ def test_run_that_ended_grows_no_more(
     assert not ended & {one.run_id for one in read_growing(name)}
 
 
-def test_settings_are_those_of_the_run(registry: object, beget: Callable[..., Version]) -> None:
-    version = beget()
+def test_settings_are_those_of_the_run(registry: object, add_version: Callable[..., Version]) -> None:
+    version = add_version()
     found = read_settings(version.run_id)
     assert found.values == {"training.epochs": "2", "network.width": "None"}
     assert found.experiment == MlflowClient().get_run(version.run_id).info.experiment_id
 
 
-def test_settings_of_a_run_that_is_gone_are_none(registry: object, beget: Callable[..., Version]) -> None:
-    beget()
+def test_settings_of_a_run_that_is_gone_are_none(
+    registry: object, add_version: Callable[..., Version]
+) -> None:
+    add_version()
     assert read_settings("").values == {}
     assert read_settings("0" * 32).values == {}

@@ -27,7 +27,7 @@ from lineage.registry.family.lookup import find_version, read_ancestors, read_fa
 from lineage.registry.family.register import NewVersion, settle
 from lineage.registry.flavor import LoadedModel, load_version
 
-Beget = Callable[..., Version]
+AddVersion = Callable[..., Version]
 
 AWKWARD = ["it's", 'say "hi"', "both ' and \" \\", "v1.0 50% a@b #1 ü"]
 
@@ -52,8 +52,8 @@ def plain(registry: Any, name: str, log_one: Callable[..., Any]) -> str:
 # Registering
 
 
-def test_patriarch_has_the_tags_of_the_design_and_no_others(registry: Any, beget: Beget) -> None:
-    version = beget(key="k", metrics={"test_accuracy": 0.5, "seconds": 2.0})
+def test_patriarch_has_the_tags_of_the_design_and_no_others(registry: Any, add_version: AddVersion) -> None:
+    version = add_version(key="k", metrics={"test_accuracy": 0.5, "seconds": 2.0})
     assert stored(version).tags == {
         "lineage.schema": "1",
         "lineage.kind": "generation",
@@ -67,10 +67,12 @@ def test_patriarch_has_the_tags_of_the_design_and_no_others(registry: Any, beget
     }
 
 
-def test_student_is_pinned_to_version_model_and_weights_of_its_teacher(registry: Any, beget: Beget) -> None:
-    patriarch = beget()
-    first = beget(patriarch)
-    tags = stored(beget(first)).tags
+def test_student_is_pinned_to_version_model_and_weights_of_its_teacher(
+    registry: Any, add_version: AddVersion
+) -> None:
+    patriarch = add_version()
+    first = add_version(patriarch)
+    tags = stored(add_version(first)).tags
     assert {key: value for key, value in tags.items() if "teacher" in key or "root" in key} == {
         "lineage.teacher": first.id,
         "lineage.teacher_model_id": first.model_id,
@@ -81,37 +83,46 @@ def test_student_is_pinned_to_version_model_and_weights_of_its_teacher(registry:
     assert (tags["lineage.generation"], tags["lineage.objective"]) == ("2", "student")
 
 
-def test_version_is_created_whole_in_one_call(http_registry: Any, beget: Beget) -> None:
-    patriarch = beget()
-    asked = http_registry.requests_during(lambda: beget(patriarch))
-    writes = [line for line in asked if "model-versions" in line and "search" not in line]
+def test_version_is_created_whole_in_one_call(http_registry: Any, add_version: AddVersion) -> None:
+    patriarch = add_version()
+    requests_made = http_registry.requests_during(lambda: add_version(patriarch))
+    writes = [line for line in requests_made if "model-versions" in line and "search" not in line]
     assert ["create" in line or "update" in line for line in writes] == [True, True]
     assert "PATCH" in writes[1]  # of the teacher's card
 
 
-def test_register_returns_what_a_later_reader_finds(registry: Any, name: str, beget: Beget) -> None:
-    patriarch = beget()
-    student = beget(patriarch)
+def test_register_returns_what_a_later_reader_finds(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    patriarch = add_version()
+    student = add_version(patriarch)
     assert read_family(name).versions[1] == student == find_version(student.uri)
     assert (student.teacher, student.generation, student.seed) == (patriarch.id, 1, 3)
     assert student.run_id == patriarch.run_id != ""
     assert student.created > 0
 
 
-def test_version_points_to_its_logged_model(registry: Any, beget: Beget, log_one: Callable[..., Any]) -> None:
+def test_version_points_to_its_logged_model(
+    registry: Any, add_version: AddVersion, log_one: Callable[..., Any]
+) -> None:
     logged = log_one()
-    version = beget(logged=logged)
+    version = add_version(logged=logged)
     assert (version.model_id, version.run_id) == (logged.model_id, logged.run.run_id)
 
 
 @pytest.mark.parametrize("awkward", AWKWARD)
 def test_names_may_hold_quotes_and_other_signs(
-    registry: Any, beget: Beget, log_one: Callable[..., Any], model: LoadedModel, name: str, awkward: str
+    registry: Any,
+    add_version: AddVersion,
+    log_one: Callable[..., Any],
+    model: LoadedModel,
+    name: str,
+    awkward: str,
 ) -> None:
     family = f"{awkward} {name}"
     logged = log_one(experiment=family)
-    patriarch = beget(logged=logged, family=family, objective='it\'s "so"')
-    student = beget(patriarch, logged=logged, family=family)
+    patriarch = add_version(logged=logged, family=family, objective='it\'s "so"')
+    student = add_version(patriarch, logged=logged, family=family)
     assert [version.version for version in read_family(family)] == [1, 2]
     assert find_version(patriarch.uri).objective == 'it\'s "so"'
     assert find_version(f"models:/{family}@latest-generation") == student
@@ -121,21 +132,21 @@ def test_names_may_hold_quotes_and_other_signs(
     )
 
 
-def test_names_that_look_alike_stay_apart(registry: Any, name: str, beget: Beget) -> None:
-    beget(family=f"{name}'s")
-    beget(family=f"{name}_s")
-    beget(family=f"{name}xs")
+def test_names_that_look_alike_stay_apart(registry: Any, name: str, add_version: AddVersion) -> None:
+    add_version(family=f"{name}'s")
+    add_version(family=f"{name}_s")
+    add_version(family=f"{name}xs")
     assert [version.name for version in read_family(f"{name}'s")] == [f"{name}'s"]
     assert [version.name for version in read_family(f"{name}_s")] == [f"{name}_s"]
 
 
 def test_threads_that_register_at_a_time_leave_a_whole_family(
-    registry: Any, name: str, beget: Beget, log_one: Callable[..., Any]
+    registry: Any, name: str, add_version: AddVersion, log_one: Callable[..., Any]
 ) -> None:
     logged = log_one()
     with ThreadPoolExecutor(4) as pool:
-        patriarchs = list(pool.map(lambda seed: beget(logged=logged, seed=seed), range(4)))
-        list(pool.map(lambda patriarch: beget(patriarch, logged=logged), patriarchs))
+        patriarchs = list(pool.map(lambda seed: add_version(logged=logged, seed=seed), range(4)))
+        list(pool.map(lambda patriarch: add_version(patriarch, logged=logged), patriarchs))
     family = settle(name)
     assert [version.version for version in family] == list(range(1, 9))
     assert sorted(version.seed for version in family.roots) == [0, 1, 2, 3]
@@ -159,7 +170,7 @@ for generation in range(3):
 
 
 def test_processes_that_register_at_a_time_do_not_lose_a_version(
-    sqlite_registry: Any, home: Path, name: str, beget: Beget, log_one: Callable[..., Any]
+    sqlite_registry: Any, home: Path, name: str, add_version: AddVersion, log_one: Callable[..., Any]
 ) -> None:
     logged = log_one()
     command = [sys.executable, "-c", OTHER_PROCESS, name, logged.model_id, logged.run.run_id]
@@ -168,7 +179,7 @@ def test_processes_that_register_at_a_time_do_not_lose_a_version(
         time.sleep(0.01)
     (home / "go").touch()
     for generation in range(3):
-        beget(logged=logged, generation=generation, seed=0)
+        add_version(logged=logged, generation=generation, seed=0)
     errors = other.communicate(timeout=60)[1]
     assert other.returncode == 0, errors
     assert sorted((version.seed, version.generation) for version in settle(name)) == [
@@ -181,8 +192,8 @@ def test_processes_that_register_at_a_time_do_not_lose_a_version(
 # Cards
 
 
-def test_card_of_a_patriarch_says_so(registry: Any, beget: Beget) -> None:
-    version = beget(metrics={"test_accuracy": 0.9312})
+def test_card_of_a_patriarch_says_so(registry: Any, add_version: AddVersion) -> None:
+    version = add_version(metrics={"test_accuracy": 0.9312})
     assert stored(version).description.splitlines() == [
         f"**Generation 0** of {version.name} · tolerant · seed 3",
         "",
@@ -191,20 +202,20 @@ def test_card_of_a_patriarch_says_so(registry: Any, beget: Beget) -> None:
     ]
 
 
-def test_card_of_a_student_links_its_teacher(registry: Any, beget: Beget) -> None:
-    teacher = beget(metrics={"test_accuracy": 0.25})
-    lines = stored(beget(teacher, metrics={"test_accuracy": 0.75})).description.splitlines()
+def test_card_of_a_student_links_its_teacher(registry: Any, add_version: AddVersion) -> None:
+    teacher = add_version(metrics={"test_accuracy": 0.25})
+    lines = stored(add_version(teacher, metrics={"test_accuracy": 0.75})).description.splitlines()
     assert lines[2:] == [
         "- test accuracy 75.00% (teacher 25.00%)",
         f"- teacher: [{teacher.id}](#/models/{teacher.name}/versions/{teacher.version})",
     ]
 
 
-def test_card_of_the_teacher_links_its_students(registry: Any, name: str, beget: Beget) -> None:
-    patriarch = beget()
-    teacher = beget(patriarch)
+def test_card_of_the_teacher_links_its_students(registry: Any, name: str, add_version: AddVersion) -> None:
+    patriarch = add_version()
+    teacher = add_version(patriarch)
     for _ in range(2):
-        beget(teacher)
+        add_version(teacher)
     lines = stored(teacher).description.splitlines()
     assert lines[3:] == [
         f"- teacher: [{name}/1](#/models/{name}/versions/1)",
@@ -213,8 +224,8 @@ def test_card_of_the_teacher_links_its_students(registry: Any, name: str, beget:
     assert f"- students: [{name}/2](#/models/{name}/versions/2)" in stored(patriarch).description
 
 
-def test_card_links_twenty_students_and_counts_the_others(registry: Any, beget: Beget) -> None:
-    teacher = beget()
+def test_card_links_twenty_students_and_counts_the_others(registry: Any, add_version: AddVersion) -> None:
+    teacher = add_version()
     students = [f"{teacher.name}/{number}" for number in range(2, 24)]
     assert card(teacher, None, students[:20]).count("](#/models/") == 20
     text = card(teacher, None, students)
@@ -223,12 +234,12 @@ def test_card_links_twenty_students_and_counts_the_others(registry: Any, beget: 
 
 
 def test_card_of_a_teacher_links_students_that_stand_elsewhere(
-    registry: Any, name: str, beget: Beget
+    registry: Any, name: str, add_version: AddVersion
 ) -> None:
-    teacher = beget()
-    beget(family=f"{name}xs")
-    students = [beget(teacher, family=f"{name}-{place}") for place in ("b", "a")]
-    own = beget(teacher)
+    teacher = add_version()
+    add_version(family=f"{name}xs")
+    students = [add_version(teacher, family=f"{name}-{place}") for place in ("b", "a")]
+    own = add_version(teacher)
     *_, line = stored(teacher).description.splitlines()
     links = [f"[{student.id}](#/models/{student.name}/versions/1)" for student in students]
     assert line == f"- students: [{own.id}](#/models/{name}/versions/{own.version}), {', '.join(links)}"
@@ -239,19 +250,19 @@ def test_card_of_a_teacher_links_students_that_stand_elsewhere(
     assert links[1] in stored(teacher).description
 
 
-def test_card_of_an_ensemble_links_its_members(registry: Any, beget: Beget) -> None:
-    first = beget()
-    second = beget(first)
+def test_card_of_an_ensemble_links_its_members(registry: Any, add_version: AddVersion) -> None:
+    first = add_version()
+    second = add_version(first)
     members = tuple(Member(v.id, v.model_id, v.weights_sha256, 0.5) for v in (first, second))
-    ensemble = beget(kind="ensemble", objective="ensemble", generation=1, members=members)
+    ensemble = add_version(kind="ensemble", objective="ensemble", generation=1, members=members)
     links = [f"[{v.id}](#/models/{v.name}/versions/{v.version})" for v in (first, second)]
     lines = stored(ensemble).description.splitlines()
     assert lines[0].startswith("**Ensemble, generation 1** of ")
     assert lines[3:] == [f"- members: {', '.join(links)}"]
 
 
-def test_card_of_an_adopted_network_says_so(registry: Any, beget: Beget) -> None:
-    version = beget(kind="adopted", objective="adopted", metrics={})
+def test_card_of_an_adopted_network_says_so(registry: Any, add_version: AddVersion) -> None:
+    version = add_version(kind="adopted", objective="adopted", metrics={})
     assert stored(version).description.splitlines() == [
         f"**Adopted network, generation 0** of {version.name}",
         "",
@@ -259,28 +270,32 @@ def test_card_of_an_adopted_network_says_so(registry: Any, beget: Beget) -> None
     ]
 
 
-def test_card_without_an_accuracy_leaves_it_out(registry: Any, beget: Beget) -> None:
-    assert "accuracy" not in stored(beget(beget(), metrics={})).description
+def test_card_without_an_accuracy_leaves_it_out(registry: Any, add_version: AddVersion) -> None:
+    assert "accuracy" not in stored(add_version(add_version(), metrics={})).description
 
 
-def test_link_to_a_name_with_spaces_is_escaped(registry: Any, beget: Beget, name: str) -> None:
-    student = beget(beget(family=f"my {name} (new)"), family=f"my {name} (new)")
+def test_link_to_a_name_with_spaces_is_escaped(registry: Any, add_version: AddVersion, name: str) -> None:
+    student = add_version(add_version(family=f"my {name} (new)"), family=f"my {name} (new)")
     assert f"(#/models/my%20{name}%20%28new%29/versions/1)" in stored(student).description
 
 
-def test_settle_repairs_links_that_a_crash_left_out(registry: Any, name: str, beget: Beget) -> None:
-    patriarch = beget()
-    beget(patriarch)
-    beget(beget())
+def test_settle_repairs_links_that_a_crash_left_out(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    patriarch = add_version()
+    add_version(patriarch)
+    add_version(add_version())
     client = MlflowClient()
     client.update_model_version(name, str(patriarch.version), description="")
     settle(name)
     assert f"- students: [{name}/2]" in stored(patriarch).description
 
 
-def test_settle_leaves_a_card_that_somebody_wrote_to(registry: Any, name: str, beget: Beget) -> None:
-    patriarch = beget()
-    beget(patriarch)
+def test_settle_leaves_a_card_that_somebody_wrote_to(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    patriarch = add_version()
+    add_version(patriarch)
     text = "Best of all.\n" + stored(patriarch).description
     MlflowClient().update_model_version(name, str(patriarch.version), description=text)
     settle(name)
@@ -290,33 +305,37 @@ def test_settle_leaves_a_card_that_somebody_wrote_to(registry: Any, name: str, b
 # Aliases
 
 
-def test_aliases_follow_accuracy_and_generation(registry: Any, name: str, beget: Beget) -> None:
-    patriarch = beget(metrics={"validation_accuracy": 0.8})
+def test_aliases_follow_accuracy_and_generation(registry: Any, name: str, add_version: AddVersion) -> None:
+    patriarch = add_version(metrics={"validation_accuracy": 0.8})
     assert aliases(name) == {"best": 1, "latest-generation": 1}
-    beget(patriarch, metrics={"validation_accuracy": 0.9})
+    add_version(patriarch, metrics={"validation_accuracy": 0.9})
     assert aliases(name) == {"best": 2, "latest-generation": 2}
-    beget(metrics={"validation_accuracy": 0.85})
+    add_version(metrics={"validation_accuracy": 0.85})
     assert aliases(name) == {"best": 2, "latest-generation": 2}
-    latest = beget(patriarch, metrics={"validation_accuracy": 0.7})
+    latest = add_version(patriarch, metrics={"validation_accuracy": 0.7})
     assert aliases(name) == {"best": 2, "latest-generation": 4}
     assert latest.aliases == ("latest-generation",)
     assert [version.aliases for version in read_family(name)] == [(), ("best",), (), ("latest-generation",)]
 
 
-def test_best_of_equals_is_the_oldest(registry: Any, name: str, beget: Beget) -> None:
+def test_best_of_equals_is_the_oldest(registry: Any, name: str, add_version: AddVersion) -> None:
     for _ in range(2):
-        beget(metrics={"validation_accuracy": 0.8})
+        add_version(metrics={"validation_accuracy": 0.8})
     assert aliases(name)["best"] == 1
 
 
-def test_nothing_is_best_without_a_validation_accuracy(registry: Any, name: str, beget: Beget) -> None:
-    beget(metrics={"test_accuracy": 1.0})
+def test_nothing_is_best_without_a_validation_accuracy(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    add_version(metrics={"test_accuracy": 1.0})
     assert aliases(name) == {"latest-generation": 1}
 
 
-def test_settle_puts_aliases_right_and_changes_nothing_twice(registry: Any, name: str, beget: Beget) -> None:
-    patriarch = beget(metrics={"validation_accuracy": 0.8})
-    beget(patriarch, metrics={"validation_accuracy": 0.9})
+def test_settle_puts_aliases_right_and_changes_nothing_twice(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    patriarch = add_version(metrics={"validation_accuracy": 0.8})
+    add_version(patriarch, metrics={"validation_accuracy": 0.9})
     client = MlflowClient()
     client.set_registered_model_alias(name, "best", "1")
     client.set_registered_model_alias(name, "mine", "1")
@@ -326,42 +345,48 @@ def test_settle_puts_aliases_right_and_changes_nothing_twice(registry: Any, name
     assert family == read_family(name) == settle(name)
 
 
-def test_settle_takes_away_a_best_that_is_none(registry: Any, name: str, beget: Beget) -> None:
-    beget()
+def test_settle_takes_away_a_best_that_is_none(registry: Any, name: str, add_version: AddVersion) -> None:
+    add_version()
     MlflowClient().set_registered_model_alias(name, "best", "1")
     assert settle(name).versions[0].aliases == ("latest-generation",)
 
 
-def test_settle_after_the_best_was_deleted_names_the_next(registry: Any, name: str, beget: Beget) -> None:
+def test_settle_after_the_best_was_deleted_names_the_next(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
     for accuracy in (0.7, 0.9, 0.8):
-        beget(metrics={"validation_accuracy": accuracy})
+        add_version(metrics={"validation_accuracy": accuracy})
     MlflowClient().delete_model_version(name, "2")
     settle(name)
     assert aliases(name) == {"best": 3, "latest-generation": 3}
 
 
-def test_settle_that_finds_all_in_order_writes_nothing(http_registry: Any, name: str, beget: Beget) -> None:
-    beget(beget())
-    asked = http_registry.requests_during(lambda: settle(name))
-    assert len(asked) == 3
-    assert all('"GET' in line for line in asked)
+def test_settle_that_finds_all_in_order_writes_nothing(
+    http_registry: Any, name: str, add_version: AddVersion
+) -> None:
+    add_version(add_version())
+    requests_made = http_registry.requests_during(lambda: settle(name))
+    assert len(requests_made) == 3
+    assert all('"GET' in line for line in requests_made)
 
 
 # Reading
 
 
-def test_family_is_one_search(http_registry: Any, name: str, beget: Beget) -> None:
+def test_family_is_one_search(http_registry: Any, name: str, add_version: AddVersion) -> None:
     for _ in range(3):
-        beget()
-    asked = http_registry.requests_during(lambda: read_family(name))
-    assert [line.split("mlflow/")[1].split("?")[0] for line in asked] == [
+        add_version()
+    requests_made = http_registry.requests_during(lambda: read_family(name))
+    assert [line.split("mlflow/")[1].split("?")[0] for line in requests_made] == [
         "registered-models/search",
         "model-versions/search",
     ]
 
 
-def test_two_thousand_versions_are_read_in_seconds(sqlite_registry: Any, name: str, beget: Beget) -> None:
-    beget(metrics={"validation_accuracy": 0.8})
+def test_two_thousand_versions_are_read_in_seconds(
+    sqlite_registry: Any, name: str, add_version: AddVersion
+) -> None:
+    add_version(metrics={"validation_accuracy": 0.8})
     numbers = "WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < 2000) INSERT INTO"
     file = sqlite_registry.uri.removeprefix("sqlite:///")
     with closing(sqlite3.connect(file)) as database, database:
@@ -376,8 +401,8 @@ def test_two_thousand_versions_are_read_in_seconds(sqlite_registry: Any, name: s
     assert family.versions[-1].metrics == {"validation_accuracy": 0.8}
 
 
-def test_family_that_is_not_there_is_not_found(registry: Any, name: str, beget: Beget) -> None:
-    beget()
+def test_family_that_is_not_there_is_not_found(registry: Any, name: str, add_version: AddVersion) -> None:
+    add_version()
     near = name[:-1]
     with pytest.raises(NotFoundError) as caught:
         read_family(near)
@@ -408,15 +433,15 @@ def test_version_of_plain_mlflow_is_refused(plain: str) -> None:
         )
 
 
-def test_family_may_stand_in_a_model_of_plain_mlflow(plain: str, beget: Beget) -> None:
+def test_family_may_stand_in_a_model_of_plain_mlflow(plain: str, add_version: AddVersion) -> None:
     MlflowClient().set_registered_model_alias(plain, "best", "1")
-    version = beget(metrics={"validation_accuracy": 0.1})
+    version = add_version(metrics={"validation_accuracy": 0.1})
     assert (version.version, version.aliases) == (2, ("best", "latest-generation"))
     assert read_family(plain).versions == (version,)
 
 
-def test_version_is_found_by_number_and_by_alias(registry: Any, name: str, beget: Beget) -> None:
-    first, second = beget(), beget()
+def test_version_is_found_by_number_and_by_alias(registry: Any, name: str, add_version: AddVersion) -> None:
+    first, second = add_version(), add_version()
     MlflowClient().set_registered_model_alias(name, "my-own_1", "1")
     assert find_version(f"models:/{name}/1").id == first.id
     assert find_version(f"models:/{name}@my-own_1").id == first.id
@@ -447,10 +472,10 @@ def test_uri_of_another_form_is_refused(home: Path, uri: str) -> None:
     ("what", "hint"), [("/7", ""), ("@latest-generatoin", " Did you mean 'latest-generation'?"), ("@x", "")]
 )
 def test_version_that_is_not_there_is_not_found(
-    registry: Any, name: str, beget: Beget, what: str, hint: str
+    registry: Any, name: str, add_version: AddVersion, what: str, hint: str
 ) -> None:
     for _ in range(3):
-        beget()
+        add_version()
     MlflowClient().delete_model_version(name, "2")
     with pytest.raises(NotFoundError) as caught:
         find_version(f"models:/{name}{what}")
@@ -460,16 +485,18 @@ def test_version_that_is_not_there_is_not_found(
     )
 
 
-def test_version_of_a_family_that_is_not_there_is_not_found(registry: Any, name: str, beget: Beget) -> None:
-    beget()
+def test_version_of_a_family_that_is_not_there_is_not_found(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    add_version()
     with pytest.raises(NotFoundError, match=f"holds no registered model '{name}x'. Did you mean '{name}'"):
         find_version(f"models:/{name}x/1")
 
 
-def test_ancestors_are_those_that_taught(registry: Any, name: str, beget: Beget) -> None:
-    patriarch = beget(family=f"{name}-elders")
-    student = beget(patriarch)
-    grandchild = beget(student)
+def test_ancestors_are_those_that_taught(registry: Any, name: str, add_version: AddVersion) -> None:
+    patriarch = add_version(family=f"{name}-elders")
+    student = add_version(patriarch)
+    grandchild = add_version(student)
     assert [version.id for version in read_ancestors(grandchild)] == [student.id, patriarch.id]
     assert (student.teacher_model_id, student.teacher_sha256) == (
         patriarch.model_id,
@@ -478,29 +505,29 @@ def test_ancestors_are_those_that_taught(registry: Any, name: str, beget: Beget)
 
 
 def test_ancestor_under_a_name_that_was_given_again_is_refused(
-    registry: Any, name: str, beget: Beget, log_one: Callable[..., Any]
+    registry: Any, name: str, add_version: AddVersion, log_one: Callable[..., Any]
 ) -> None:
     other = f"{name}-other"
-    student = beget(beget(family=other))
+    student = add_version(add_version(family=other))
     MlflowClient().delete_registered_model(other)
-    again = beget(logged=log_one(), family=other)
+    again = add_version(logged=log_one(), family=other)
     sentence = (
         f"{student.uri} names teacher {other}/1 as {student.teacher_model_id}, but the store's {other}/1 is"
         f" {again.model_id}; run 'lineage doctor {name}'."
     )
     with pytest.raises(IntegrityError, match=re.escape(sentence)):
-        read_ancestors(beget(student))
+        read_ancestors(add_version(student))
 
 
-def test_ancestor_of_other_weights_is_refused(registry: Any, name: str, beget: Beget) -> None:
-    student = beget(beget())
+def test_ancestor_of_other_weights_is_refused(registry: Any, name: str, add_version: AddVersion) -> None:
+    student = add_version(add_version())
     MlflowClient().set_model_version_tag(name, "2", "lineage.teacher_sha256", "f" * 64)
     with pytest.raises(IntegrityError, match=f"names teacher {name}/1 as {'f' * 64}, but the store's"):
         read_ancestors(find_version(student.uri))
 
 
-def test_version_of_a_later_schema_is_refused(registry: Any, name: str, beget: Beget) -> None:
-    beget()
+def test_version_of_a_later_schema_is_refused(registry: Any, name: str, add_version: AddVersion) -> None:
+    add_version()
     MlflowClient().set_model_version_tag(name, "1", "lineage.schema", "2")
     with pytest.raises(
         IntegrityError, match=f"schema of models:/{name}/1 must be at most 1, but is 2; update"
@@ -508,26 +535,48 @@ def test_version_of_a_later_schema_is_refused(registry: Any, name: str, beget: B
         read_family(name)
 
 
-@pytest.mark.parametrize(("tag", "value"), [("kind", None), ("generation", "first"), ("metrics", "{")])
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("kind", None),
+        ("generation", "first"),
+        ("schema", "one"),
+        ("schema", "9" * 5000),
+        ("metrics", "{"),
+        ("metrics", "null"),
+        ("metrics", "[0.5]"),
+        ("metrics", "[" * 5000),
+        ("metrics", '{"test_accuracy": "high"}'),
+        ("teacher", "nobody"),
+        ("teacher", " /1"),
+        ("teacher", "a:b/1"),
+        ("member.first", "{}"),
+        ("member.0", "[]"),
+        ("member.0", '{"id": "digits/1"}'),
+        ("member.0", '{"id": "digits", "model_id": "m-1", "weights_sha256": "", "weight": 1}'),
+        ("member.0", '{"id": "digits/1", "model_id": "m-1", "weights_sha256": "", "weight": "half"}'),
+    ],
+)
 def test_altered_tags_are_refused(
-    registry: Any, name: str, beget: Beget, tag: str, value: str | None
+    registry: Any, name: str, add_version: AddVersion, tag: str, value: str | None
 ) -> None:
-    beget()
+    add_version()
     if value is None:
         MlflowClient().delete_model_version_tag(name, "1", f"lineage.{tag}")
     else:
         MlflowClient().set_model_version_tag(name, "1", f"lineage.{tag}", value)
-    with pytest.raises(IntegrityError, match=f"tags of models:/{name}/1 must be those that lineage gave"):
-        read_family(name)
+    for read in (read_family, lambda _: find_version(f"models:/{name}/1")):
+        with pytest.raises(IntegrityError, match=f"tags of models:/{name}/1 must be those that lineage gave"):
+            read(name)
 
 
 # Loading
 
 
 def test_version_loads_back_bit_by_bit(
-    registry: Any, beget: Beget, model: LoadedModel, pixels: Tensor
+    registry: Any, add_version: AddVersion, model: LoadedModel, pixels: Tensor
 ) -> None:
-    found = load_version(beget())
+    found = load_version(add_version())
     ours, theirs = found.network.state_dict(), model.network.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -536,15 +585,17 @@ def test_version_loads_back_bit_by_bit(
 
 
 def test_version_answers_through_pyfunc(
-    registry: Any, beget: Beget, model: LoadedModel, pixels: Tensor
+    registry: Any, add_version: AddVersion, model: LoadedModel, pixels: Tensor
 ) -> None:
-    found = mlflow.pyfunc.load_model(beget().uri).predict(pixels.numpy())
+    found = mlflow.pyfunc.load_model(add_version().uri).predict(pixels.numpy())
     assert found.dtype == np.float32
     assert np.array_equal(found, model.logits(pixels).numpy())
 
 
-def test_altered_weights_are_refused(registry: Any, beget: Beget, log_one: Callable[..., Any]) -> None:
-    version = beget(logged=log_one())
+def test_altered_weights_are_refused(
+    registry: Any, add_version: AddVersion, log_one: Callable[..., Any]
+) -> None:
+    version = add_version(logged=log_one())
     file = registry.weights_file(version)
     contents = bytearray(file.read_bytes())
     contents[-1] ^= 1
@@ -557,14 +608,16 @@ def test_altered_weights_are_refused(registry: Any, beget: Beget, log_one: Calla
     assert message.count("…") == 2
 
 
-def test_weights_of_another_version_are_refused(registry: Any, beget: Beget) -> None:
-    version = beget(weights_sha256="f" * 64)
+def test_weights_of_another_version_are_refused(registry: Any, add_version: AddVersion) -> None:
+    version = add_version(weights_sha256="f" * 64)
     with pytest.raises(IntegrityError, match="must have the SHA-256 ffffffffffff…"):
         load_version(version)
 
 
-def test_missing_weights_are_not_found(registry: Any, beget: Beget, log_one: Callable[..., Any]) -> None:
-    version = beget(logged=log_one())
+def test_missing_weights_are_not_found(
+    registry: Any, add_version: AddVersion, log_one: Callable[..., Any]
+) -> None:
+    version = add_version(logged=log_one())
     registry.weights_file(version).unlink()
     with pytest.raises(NotFoundError) as caught:
         load_version(version)
@@ -574,15 +627,19 @@ def test_missing_weights_are_not_found(registry: Any, beget: Beget, log_one: Cal
     )
 
 
-def test_missing_artifacts_are_not_found(registry: Any, beget: Beget, log_one: Callable[..., Any]) -> None:
-    version = beget(logged=log_one())
+def test_missing_artifacts_are_not_found(
+    registry: Any, add_version: AddVersion, log_one: Callable[..., Any]
+) -> None:
+    version = add_version(logged=log_one())
     shutil.rmtree(registry.weights_file(version).parent)
     with pytest.raises(NotFoundError, match=version.model_id):
         load_version(version)
 
 
-def test_deleted_model_is_not_found(registry: Any, beget: Beget, log_one: Callable[..., Any]) -> None:
-    version = beget(logged=log_one())
+def test_deleted_model_is_not_found(
+    registry: Any, add_version: AddVersion, log_one: Callable[..., Any]
+) -> None:
+    version = add_version(logged=log_one())
     MlflowClient().delete_logged_model(version.model_id)
     with pytest.raises(NotFoundError, match=version.model_id):
         load_version(version)
@@ -591,14 +648,14 @@ def test_deleted_model_is_not_found(registry: Any, beget: Beget, log_one: Callab
 def test_served_version_answers_with_the_same_logits(
     sqlite_registry: Any,
     home: Path,
-    beget: Beget,
+    add_version: AddVersion,
     model: LoadedModel,
     pixels: Tensor,
     free_port: Callable[[], int],
     serving: Callable[..., Any],
 ) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", beget().uri]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", add_version().uri]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     with serving(command, home, f"http://127.0.0.1:{port}/ping"):
         answer = requests.post(
@@ -609,6 +666,6 @@ def test_served_version_answers_with_the_same_logits(
     assert np.array_equal(found, model.logits(pixels).numpy())
 
 
-def test_birth_of_a_patriarch_names_no_teacher() -> None:
+def test_tags_of_a_patriarch_name_no_teacher() -> None:
     tags = NewVersion(0, None, "strict", 0, "", "", {}, "").tags()
     assert not any("teacher" in key or "root" in key for key in tags)

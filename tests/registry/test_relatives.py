@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from lineage.registry.family.family import Member, Version
 from lineage.registry.family.lookup import Relative, ancestors_of, descendants_of, find_version, read_family
 
-Beget = Callable[..., Version]
+AddVersion = Callable[..., Version]
 
 
 def pairs(relatives: Sequence[Relative]) -> list[tuple[int, str]]:
@@ -15,12 +15,12 @@ def pairs(relatives: Sequence[Relative]) -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-def chain(registry: Any, beget: Beget) -> list[Version]:
+def chain(registry: Any, add_version: AddVersion) -> list[Version]:
     """A patriarch, two students in a row, and a branch from the first student."""
-    versions = [beget()]
-    versions.append(beget(versions[0]))
-    versions.append(beget(versions[1]))
-    versions.append(beget(versions[1]))
+    versions = [add_version()]
+    versions.append(add_version(versions[0]))
+    versions.append(add_version(versions[1]))
+    versions.append(add_version(versions[1]))
     return versions
 
 
@@ -40,19 +40,23 @@ def test_depth_limits_both(chain: list[Version], name: str) -> None:
     assert pairs(descendants_of(chain[0], depth=1)) == [(1, f"{name}/2")]
 
 
-def test_edges_lead_to_other_families_and_back(chain: list[Version], name: str, beget: Beget) -> None:
-    other = beget(chain[3], family=f"{name}-other")
-    back = beget(other)
+def test_edges_lead_to_other_families_and_back(
+    chain: list[Version], name: str, add_version: AddVersion
+) -> None:
+    other = add_version(chain[3], family=f"{name}-other")
+    back = add_version(other)
     assert pairs(ancestors_of(back))[:2] == [(1, other.id), (2, chain[3].id)]
     assert pairs(descendants_of(chain[3])) == [(1, other.id), (2, back.id)]
 
 
-def test_ensembles_descend_from_their_members(chain: list[Version], name: str, beget: Beget) -> None:
+def test_ensembles_descend_from_their_members(
+    chain: list[Version], name: str, add_version: AddVersion
+) -> None:
     members = tuple(
         Member(version.id, version.model_id, version.weights_sha256, 0.5) for version in chain[2:]
     )
-    ensemble = beget(family=f"{name}-ensembles", kind="ensemble", members=members)
-    student = beget(ensemble)
+    ensemble = add_version(family=f"{name}-ensembles", kind="ensemble", members=members)
+    student = add_version(ensemble)
     assert pairs(ancestors_of(ensemble)) == [
         (1, f"{name}/3"),
         (1, f"{name}/4"),
@@ -69,8 +73,8 @@ def test_circle_ends_where_it_closes(chain: list[Version], name: str) -> None:
     assert pairs(descendants_of(third)) == [(1, f"{name}/1"), (2, f"{name}/2"), (3, f"{name}/4")]
 
 
-def test_names_that_look_alike_stay_apart(registry: Any, name: str, beget: Beget) -> None:
-    teacher = beget(family=f"{name}'s_1")
-    student = beget(teacher, family=f"{name}'s_2")
-    beget(beget(family=f"{name}xs_1"), family=f"{name}xs_2")
+def test_names_that_look_alike_stay_apart(registry: Any, name: str, add_version: AddVersion) -> None:
+    teacher = add_version(family=f"{name}'s_1")
+    student = add_version(teacher, family=f"{name}'s_2")
+    add_version(add_version(family=f"{name}xs_1"), family=f"{name}xs_2")
     assert pairs(descendants_of(teacher)) == [(1, student.id)]

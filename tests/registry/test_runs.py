@@ -30,9 +30,9 @@ def test_run_of_a_patriarch_has_no_parent_and_no_teacher(registry: Any, open_run
 
 
 def test_run_of_a_student_is_nested_under_its_teachers(
-    registry: Any, open_run: OpenRun, beget: Callable[..., Version]
+    registry: Any, open_run: OpenRun, add_version: Callable[..., Version]
 ) -> None:
-    teacher = beget()
+    teacher = add_version()
     run = stored(open_run(teacher))
     assert run.data.tags["mlflow.parentRunId"] == teacher.run_id
     assert [taken.model_id for taken in run.inputs.model_inputs] == [teacher.model_id]
@@ -69,9 +69,9 @@ def test_epoch_is_logged_with_its_number(registry: Any, open_run: OpenRun) -> No
 
 def test_epoch_is_logged_in_one_call(http_registry: Any, open_run: OpenRun) -> None:
     run = open_run()
-    asked = http_registry.requests_during(lambda: run.log_epoch({"loss": 1.0, "top1": 0.5}, 1))
-    assert len(asked) == 1
-    assert "runs/log-batch" in asked[0]
+    requests_made = http_registry.requests_during(lambda: run.log_epoch({"loss": 1.0, "top1": 0.5}, 1))
+    assert len(requests_made) == 1
+    assert "runs/log-batch" in requests_made[0]
 
 
 def test_model_is_an_output_of_its_run_and_no_input(
@@ -101,9 +101,9 @@ def test_model_is_named_without_what_mlflow_refuses(
 
 
 def test_finished_run_points_to_its_version(
-    registry: Any, open_run: OpenRun, beget: Callable[..., Version]
+    registry: Any, open_run: OpenRun, add_version: Callable[..., Version]
 ) -> None:
-    run, version = open_run(), beget()
+    run, version = open_run(), add_version()
     run.finish(version)
     found = stored(run)
     assert found.info.status == "FINISHED"
@@ -115,7 +115,7 @@ def test_finished_run_points_to_its_version(
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
 def test_stopped_run_is_resumed_and_finished(
-    registry: Any, open_run: OpenRun, beget: Callable[..., Version], status: str
+    registry: Any, open_run: OpenRun, add_version: Callable[..., Version], status: str
 ) -> None:
     run = open_run()
     run.log_epoch({"loss": 1.0}, 1)
@@ -125,7 +125,7 @@ def test_stopped_run_is_resumed_and_finished(
     assert resumed == run
     assert stored(run).info.status == "RUNNING"
     resumed.log_epoch({"loss": 0.5}, 2)
-    resumed.finish(beget())
+    resumed.finish(add_version())
     found = stored(run)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"loss": 0.5})
 

@@ -16,7 +16,7 @@ from lineage.registry.store.study_runs import (
     start_study_run,
 )
 
-Beget = Callable[..., Version]
+AddVersion = Callable[..., Version]
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def study(registry: Any, name: str) -> StudyRun:
 
 
 def test_trial_stands_below_its_study_and_points_to_its_generations(
-    study: StudyRun, name: str, beget: Beget
+    study: StudyRun, name: str, add_version: AddVersion
 ) -> None:
-    patriarch = beget()
-    student = beget(patriarch)
+    patriarch = add_version()
+    student = add_version(patriarch)
     trial = study.start_trial(7, {"patriarch.strictness": 0.5})
     trial.add_generation(patriarch, was_trained=False)
     trial.add_generation(student, was_trained=True)
@@ -75,12 +75,12 @@ def test_run_of_a_study_is_opened_again_while_the_store_has_it(study: StudyRun, 
 
 
 def test_epochs_of_a_version_are_those_of_its_run(
-    registry: Any, open_run: Callable[..., GenerationRun], beget: Beget
+    registry: Any, open_run: Callable[..., GenerationRun], add_version: AddVersion
 ) -> None:
     run = open_run()
     for epoch, value in enumerate((0.25, 0.5), start=1):
         run.log_epoch({"validation_accuracy": value}, epoch)
-    version = beget()
+    version = add_version()
     known = Version(version.name, version.version, run_id=run.run_id)
     assert epoch_values(known, "validation_accuracy") == [0.25, 0.5]
     assert epoch_values(known, "validation_entropy") == []
@@ -88,8 +88,10 @@ def test_epochs_of_a_version_are_those_of_its_run(
     assert epoch_values(Version(version.name, 1, run_id="0" * 32), "validation_accuracy") == []
 
 
-def test_alias_of_the_winner_moves_and_is_logged_once(registry: Any, name: str, beget: Beget) -> None:
-    first, second = beget(), beget()
+def test_alias_of_the_winner_moves_and_is_logged_once(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    first, second = add_version(), add_version()
     alias = f"best-of-{name}"
     for winner in (first, first, second):
         point_alias(winner, alias)

@@ -13,13 +13,13 @@ from lineage.registry.store.transfers import read_transfers
 @pytest.mark.slow
 def test_second_machine_transfers_with_the_tracking_uri_alone(
     http_registry: Any,
-    beget: Callable[..., Version],
+    add_version: Callable[..., Version],
     run_lineage: Callable[..., "subprocess.CompletedProcess[str]"],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    patriarch = beget()
-    student = beget(patriarch)
+    patriarch = add_version()
+    student = add_version(patriarch)
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.setenv("HOME", str(empty))

@@ -10,13 +10,13 @@ from lineage.errors import IntegrityError
 from lineage.registry.family.family import Version
 from lineage.registry.store.transfers import Transfer, log_transfer, read_transfers
 
-Beget = Callable[..., Version]
+AddVersion = Callable[..., Version]
 
 
 @pytest.fixture
-def version(registry: Any, beget: Beget, log_one: Callable[..., Any]) -> Version:
+def version(registry: Any, add_version: AddVersion, log_one: Callable[..., Any]) -> Version:
     """A version with a logged model of its own, to which other tests' numbers do not stick."""
-    return beget(logged=log_one())
+    return add_version(logged=log_one())
 
 
 def result_of(version: Version, **changes: Any) -> Transfer:
@@ -47,7 +47,7 @@ def test_results_of_several_targets_are_read_oldest_first(version: Version) -> N
     assert read_transfers(version) == tuple(written)
 
 
-def test_version_without_results_has_none(version: Version, beget: Beget) -> None:
+def test_version_without_results_has_none(version: Version, add_version: AddVersion) -> None:
     other = replace(version, model_id="m-unknown")
     log_transfer(result_of(version))
     assert read_transfers(other) == ()
@@ -92,8 +92,20 @@ def test_models_are_found_by_their_accuracy_on_the_target(version: Version) -> N
     assert [model.model_id for model in found] == [version.model_id]
 
 
-def test_altered_tags_are_refused(version: Version) -> None:
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("seed", "three"),
+        ("settings", "[]"),
+        ("settings", "{"),
+        ("chosen", '{"C": "much"}'),
+        ("notes", "5"),
+        ("notes", "[1]"),
+        ("notes", "[" * 5000),
+    ],
+)
+def test_altered_tags_are_refused(version: Version, tag: str, value: str) -> None:
     run_id = log_transfer(result_of(version)).run_id
-    MlflowClient().set_tag(run_id, "lineage.transfer.seed", "three")
+    MlflowClient().set_tag(run_id, f"lineage.transfer.{tag}", value)
     with pytest.raises(IntegrityError, match=f"The tags of run {run_id} must be those that lineage gave it"):
         read_transfers(version)

@@ -1,1 +1,1 @@
-"""Looks after a family: history, doctor, removal and aliases."""
+"""Care of families: examination and repair, removal."""

@@ -1,6 +1,6 @@
 """Checks of a family's versions: edges, circles, aliases, cards and tombstones; imports no torch.
 
-Each check yields findings: what must hold, what was found, and how to repair it where that is possible.
+Each check yields findings, each with its repair if there is one.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,8 +31,8 @@ class Finding:
     Attributes:
         check: Name of the check, such as ``dangling-teacher``.
         subject: URI of a version, or name of an alias, run or model.
-        problem: What must hold, and what was found.
-        remedy: What completes it, or why nothing does and what to do.
+        problem: Sentence that says what must hold and what was found.
+        remedy: Action that completes it, or the reason why nothing does and what to do.
         repair: Function that completes it; None if nothing does.
     """
 

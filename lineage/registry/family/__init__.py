@@ -1,1 +1,1 @@
-"""Model versions and their graph."""
+"""Families: versions and their graph, registration, aliases, cards and the log of changes."""

@@ -1,1 +1,1 @@
-"""MLflow's store: connection, runs and artifacts."""
+"""The MLflow store: connection, searches, runs of every kind, artifacts of networks, the server."""

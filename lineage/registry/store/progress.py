@@ -1,4 +1,4 @@
-"""What the runs of a family tell: progress of generations in training, settings of trained ones; no torch."""
+"""Progress of generations in training and settings of trained ones, read from their runs; no torch."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

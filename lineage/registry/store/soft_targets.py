@@ -29,7 +29,7 @@ FOLDER = "signals"
 
 _DIGITS_IN_TAG = 16
 
-RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w-]*$")]
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w-]{0,255}$")]
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,10 @@ def fetch_soft_targets(entry: SoftTargetsEntry, folder: Path) -> Path:
 
 def _local_folder(run_id: str, artifacts: str) -> Path:
     """Return the folder of the soft targets in a store whose artifacts lie on this machine."""
-    try:  # MLflow copies nothing where it is given no destination
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{FOLDER}"))
-    except OSError as error:
+    try:
+        with translated_errors():  # MLflow copies nothing where it is given no destination
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{FOLDER}"))
+    except NotFoundError as error:
         raise NotFoundError(
             f"Run {run_id} must hold the teacher's soft targets in {artifacts}/{FOLDER}, but does not; delete"
             " the run in MLflow to have them computed again."
