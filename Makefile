@@ -69,7 +69,7 @@ docs-serve: setup ## Serve the documentation on http://127.0.0.1:8000, rebuilt o
 
 screenshots: setup demo ## Take the pictures in docs/images, from the store in use (cifar100-small) and the demo
 	$(BIN)/python tests/evidence/screenshots.py docs/images
-	cd $(DEMO) && ../$(BIN)/python ../tests/evidence/screenshots.py ../docs/images --family digits --prefix tutorial-
+	cd $(DEMO) && ../$(BIN)/python ../tests/evidence/screenshots.py ../docs/images --family digits --prefix tutorial- --other 0
 
 clean: ## Delete caches and the demo, but neither .venv nor any registry
 	rm -rf $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* dist build site

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--prefix", default="", help="first part of the pictures' names")
     parser.add_argument("--family", default="cifar100-small")
     parser.add_argument("--version", type=int, default=3, help="whose panel is open")
-    parser.add_argument("--other", type=int, default=1, help="what it is compared with")
+    parser.add_argument("--other", type=int, default=1, help="version to compare with; 0 for no picture")
     wanted = parser.parse_args()
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
@@ -40,9 +40,10 @@ def main() -> None:
                     f"{address}#/{wanted.family}/{wanted.version}",
                     wanted.folder / f"{wanted.prefix}tree.png",
                 )
-                page.emulate_media(color_scheme="dark")
-                place = f"{address}#/{wanted.family}/{wanted.version}/{wanted.other}"
-                take(page, place, wanted.folder / f"{wanted.prefix}compare-dark.png")
+                if wanted.other:
+                    page.emulate_media(color_scheme="dark")
+                    place = f"{address}#/{wanted.family}/{wanted.version}/{wanted.other}"
+                    take(page, place, wanted.folder / f"{wanted.prefix}compare-dark.png")
                 browser.close()
         finally:
             server.terminate()
