@@ -1,4 +1,4 @@
-"""``lineage study`` and ``study-report``: variants of a recipe, tried by Optuna."""
+"""``lineage study`` and ``lineage study-report``: Optuna over variants of a recipe."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Storage = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Database of studies; $LINEAGE_STUDIES, or sqlite:///studies.db, by default."
+        metavar="URL",
+        help="URL of the database of studies; by default $LINEAGE_STUDIES, or else sqlite:///studies.db.",
     ),
 ]
 
@@ -24,51 +25,60 @@ def study(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")
     ],
-    name: Annotated[str, typer.Option(metavar="STUDY", help="Of the study and its family.")],
+    name: Annotated[str, typer.Option(metavar="STUDY", help="Name of the study and its family.")],
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=RANGE", help="More of the space, after --space.")
+        list[str] | None, typer.Argument(metavar="KEY=RANGE", help="Further keys that vary, after --space.")
     ] = None,
     space: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=RANGE|FILE",
-            help="What varies, as in strictness=0.4:1.0 temperature=1:8:log top_k=2..8 optimizer=sgd,adamw;"
-            " in place of the recipe's own.",
+            help="Keys that vary, in place of the recipe's own space: strictness=0.4:1.0 temperature=1:8:log"
+            " top_k=2..8 optimizer=sgd,adamw, or a TOML file with a table of keys, [space] or [study].",
         ),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Number of trials, over all workers; 20, or the whole grid.")
+        int | None,
+        typer.Option(
+            min=1, help="Number of trials over all workers and sessions; by default 20, or the whole grid."
+        ),
     ] = None,
     objective: Annotated[
         str | None,
         typer.Option(
             metavar="METRIC[,METRIC]",
-            help="accuracy, top5_accuracy, cross_entropy, calibration, seconds; several give a Pareto front.",
+            help="Validation metric to optimise: accuracy, top5_accuracy, cross_entropy, calibration or"
+            " seconds; several give a Pareto front.",
         ),
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, gp, cmaes, grid, random, qmc or nsgaii.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Optuna's sampler: tpe, gp, cmaes, grid, random, qmc or nsgaii.")
+    ] = None,
     pruner: Annotated[
         str | None,
-        typer.Option(help="median, percentile, hyperband, successive-halving, patient, threshold or none."),
+        typer.Option(
+            help="Optuna's pruner: median, percentile, hyperband, successive-halving, patient, threshold or"
+            " none."
+        ),
     ] = None,
     storage: Storage = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of worker processes on this machine.")] = 1,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try variants of a recipe in one family; no generation is trained twice; run again, it continues."""
-    recipe, axes = _sort([recipe, *(more or [])], space or [])
+    """Try variants of a recipe in one family, and train no generation twice; run again to continue."""
+    recipe, axes = _recipe_and_space([recipe, *(more or [])], space or [])
     from rich.console import Console
 
     from lineage.report.study_progress import ConsoleStudyReporter
     from lineage.studies.samplers import quieten
-    from lineage.studies.study import study as conduct
+    from lineage.studies.study import study as run_study
 
     quieten()
     chosen = {"objective": objective, "sampler": sampler, "pruner": pruner}
     changes = [f"study.{key}={value}" for key, value in chosen.items() if value is not None]
     with ConsoleStudyReporter(Console(stderr=True)) as reporter:
-        result = conduct(
+        result = run_study(
             recipe,
             name=name,
             space=axes,
@@ -88,11 +98,11 @@ def study_report(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")],
     storage: Storage = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where plots go; STUDY-report by default.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for plots; by default STUDY-report.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a study's trials and importances, and plot them into files and the study's MLflow run."""
+    """Print a study's trials and the importance of its keys, and plot both into files and its MLflow run."""
     from lineage.report.study_tables import importances_table
     from lineage.studies.report import report_study
     from lineage.studies.samplers import quieten
@@ -112,7 +122,7 @@ def study_report(
 
 
 def study_worker() -> None:
-    """Work on a study that another process began; its job comes by standard input."""
+    """Work on a study that another process began, and read the job from standard input."""
     from rich.console import Console
 
     from lineage.report.study_progress import ConsoleStudyReporter
@@ -126,8 +136,8 @@ def study_worker() -> None:
         work(job, reporter)
 
 
-def _sort(words: list[str], space: list[str]) -> tuple[str, list[str]]:
-    """The recipe, and all words of the space: an option takes one word, those after it come as arguments."""
+def _recipe_and_space(words: list[str], space: list[str]) -> tuple[str, list[str]]:
+    """Return the recipe and all words of the space: ``--space`` takes one, further ones come as arguments."""
     recipes = [word for word in words if "=" not in word or Path(word).is_file()]
     if len(recipes) != 1:
         found = " and ".join(f"'{word}'" for word in recipes) or "none"

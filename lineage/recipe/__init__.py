@@ -1,8 +1,8 @@
-"""Recipes: all that a lineage is grown from, as one TOML file.
+"""Recipes: all settings that a family is grown from, as one TOML file.
 
-A recipe is read once, at the top; below that, functions take plain arguments. Reading one needs neither
-torch nor the packages that its names stand for: our own names are Literals, which a test equates with what
-is built.
+A recipe is read once, at the top; functions below that take plain arguments. Reading one needs neither torch
+nor the packages that its names stand for: names of ``lineage`` itself are Literals, which a test compares
+with the dicts of what can be built.
 """
 
 from lineage.recipe.files import (
@@ -14,7 +14,8 @@ from lineage.recipe.files import (
     recipe_path,
     set_values,
 )
-from lineage.recipe.recipe import Recipe, present_name, recipe_schema
+from lineage.recipe.recipe import Recipe, recipe_schema
+from lineage.recipe.renamed import present_name
 from lineage.recipe.sections import (
     DataSetName,
     DataSettings,

@@ -1,4 +1,4 @@
-"""Finds recipes by name or path, reads them and applies overrides."""
+"""Recipe files: finding them by name or path, reading them, and applying overrides."""
 
 import os
 import tomllib
@@ -15,15 +15,15 @@ _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with ``lineage``, sorted."""
+    """Return the sorted names of the shipped recipes."""
     return sorted(path.stem for path in _folder().glob("*.toml"))
 
 
 def recipe_path(name: str) -> Path:
-    """File of the recipe that comes with ``lineage`` under ``name``.
+    """Return the file of a shipped recipe.
 
     Raises:
-        NotFoundError: If none is so called.
+        NotFoundError: If no shipped recipe has that name.
     """
     names = recipe_names()
     if name not in names:
@@ -34,10 +34,10 @@ def recipe_path(name: str) -> Path:
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """File of a recipe that is given by name or path; a name that comes with ``lineage`` wins.
+    """Return the file of a recipe, given its path or the name of a shipped one, which takes precedence.
 
     Raises:
-        NotFoundError: If there is neither.
+        NotFoundError: If there is neither a shipped recipe nor a file.
     """
     if name_or_path in recipe_names():
         return recipe_path(name_or_path)
@@ -52,16 +52,16 @@ def find_recipe(name_or_path: str) -> Path:
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name or path, with ``overrides`` applied and every value checked.
+    """Load a recipe, apply overrides and validate it.
 
     Args:
-        name_or_path: A name of ``recipe_names()`` or the path of a TOML file.
-        overrides: Texts ``section.key=value``, applied in turn. Values are TOML; a bare word that is no TOML
-            value is a text.
+        name_or_path: Name of a shipped recipe, or path of a TOML file.
+        overrides: Texts ``section.key=value``, applied in turn. Values are TOML; a bare word that is not TOML
+            is a text.
 
     Raises:
         NotFoundError: If there is no such recipe.
-        RecipeError: If the file is no TOML, an override cannot be read, or a setting cannot hold.
+        RecipeError: If the file is not TOML, an override cannot be parsed, or a setting is invalid.
     """
     settings = read_toml(find_recipe(name_or_path))
     for override in overrides:
@@ -70,10 +70,14 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """``recipe`` with ``overrides`` applied, every value checked again.
+    """Return ``recipe`` with overrides applied, validated again.
+
+    Args:
+        recipe: Recipe to change.
+        overrides: Texts ``section.key=value``, applied in turn.
 
     Raises:
-        RecipeError: If an override cannot be read, or a setting cannot hold.
+        RecipeError: If an override cannot be parsed, or a setting is invalid.
     """
     settings = recipe.model_dump(exclude_none=True)
     for override in overrides:
@@ -82,10 +86,14 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """``recipe`` with the ``values`` of some keys, by dotted name, every value checked again.
+    """Return ``recipe`` with the values of some keys replaced, validated again.
+
+    Args:
+        recipe: Recipe to change.
+        values: New values by whole key, ``section.key``.
 
     Raises:
-        RecipeError: If a setting cannot hold.
+        RecipeError: If a setting is invalid.
     """
     settings = recipe.model_dump(exclude_none=True)
     for dotted, value in values.items():
@@ -98,16 +106,16 @@ def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
-    """Every setting that something is grown from, under its dotted name, as ``--set`` takes it."""
+    """Return all settings but those of ``[study]`` by whole key, ``section.key``, as ``--set`` takes it."""
     return dict(_leaves(recipe.model_dump(mode="json", exclude={"study"}), ""))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file holds.
+    """Read a TOML file.
 
     Raises:
-        NotFoundError: If it cannot be read.
-        RecipeError: If it is no TOML.
+        NotFoundError: If the file cannot be read.
+        RecipeError: If it is not TOML.
     """
     try:
         # Without a last line break tomllib places an error there "at end of document", not at its line.
@@ -119,6 +127,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"A recipe must be UTF-8 text, but '{path}' is not: {error.reason}.") from None
     except OSError as error:
         raise NotFoundError(f"A recipe must be readable, but '{path}' is not: {error.strerror}.") from None
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return overrides, texts ``section.key=value``, as tables of keys by section.
+
+    Raises:
+        RecipeError: If an override cannot be parsed.
+    """
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        _apply(override, settings)
+    return settings
 
 
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -137,7 +157,11 @@ def _folder() -> Path:
 
 
 def _apply(override: str, settings: dict[str, Any]) -> None:
-    """Set one key of ``settings``, in place."""
+    """Apply one override to ``settings``, in place.
+
+    Raises:
+        RecipeError: If it cannot be parsed.
+    """
     dotted, equals, text = override.partition("=")
     keys = [key.strip() for key in dotted.split(".")]
     if not equals or not all(keys):
@@ -151,7 +175,11 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
 
 
 def _value(text: str, override: str) -> Any:
-    """What ``text`` stands for as a TOML value, or ``text`` itself where it is a bare word."""
+    """Parse ``text`` as a TOML value; a bare word is returned as it is.
+
+    Raises:
+        RecipeError: If it is neither, or several values.
+    """
     try:
         (value,) = tomllib.loads(f"value = {text}").values()
     except tomllib.TOMLDecodeError as error:

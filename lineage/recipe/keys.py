@@ -1,4 +1,4 @@
-"""Recipe keys that a study may vary: under which names, and of which type."""
+"""Recipe keys that a study may vary: their names and types."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from lineage.errors import suggestion
+from lineage.recipe.renamed import renamed_to
 from lineage.recipe.sections import (
     DataSettings,
     ModelSettings,
@@ -34,10 +35,10 @@ _SAME_IMAGES = {
 
 
 def resolve_key(name: str) -> str:
-    """The whole name, ``section.key``, of a key that a study may vary.
+    """Return the whole name, ``section.key``, of a key that a study may vary.
 
     Args:
-        name: Whole, or without its section where no other section has a key so called.
+        name: Whole name, or the key alone if one section has a key of that name.
 
     Raises:
         ValueError: If there is no such key, or it must be the same in all trials.
@@ -57,12 +58,13 @@ def resolve_key(name: str) -> str:
         reason = "all trials are one family" if found[0] in _ONE_FAMILY else "trials share their images"
         raise ValueError(f"{found[0]} must not vary within a study, since {reason}; leave it out.")
     short = [key.partition(".")[2] for key in known]
-    near = suggestion(name, known) if "." in name else suggestion(name, short)
+    renamed = renamed_to(name)
+    near = suggestion(renamed or name, known if renamed or "." in name else short)
     raise ValueError(f"Unknown recipe key '{name}' in a study's space.{near}")
 
 
 def number_type(key: str) -> type[float] | type[int] | None:
-    """``float`` or ``int``, whichever numbers the recipe key takes; None where it takes none."""
+    """Return the type of the numbers that a recipe key takes; None if it takes none."""
     if key.startswith(_OPTIONS):
         return float
     section, _, name = key.partition(".")
@@ -71,14 +73,14 @@ def number_type(key: str) -> type[float] | type[int] | None:
 
 
 def takes_integers(key: str, values: Sequence[Any]) -> bool:
-    """Whether numbers for the key, such as ``values``, must be integers; options go by their values."""
+    """Return whether the key takes integers; a network's option takes them if all ``values`` are integers."""
     if key.startswith(_OPTIONS):
         return all(isinstance(value, int) for value in values)
     return number_type(key) is int
 
 
 def _types(annotation: Any) -> set[Any]:
-    """The plain types that an annotation is made of."""
+    """Return the plain types that an annotation is made of."""
     parts = get_args(annotation)
     if not parts:
         return {annotation}

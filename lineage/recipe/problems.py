@@ -1,4 +1,4 @@
-"""Turns what pydantic finds wrong in a recipe into one sentence."""
+"""Describes pydantic's errors in a recipe in one sentence."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lineage.errors import suggestion
+from lineage.formats import counted
+from lineage.recipe.renamed import renamed_to
 
 FORMS = {
     "a text that is not empty and holds neither '/' nor ':'": r"^[^/:]+$",
@@ -15,7 +17,7 @@ FORMS = {
     "'torchvision:NAME'": r"^torchvision:\w+$",
     "'package:name'": r"^[A-Za-z_]\w*:[\w.\-]+$",
 }
-"""What a name may look like: the words for it, and its regular expression."""
+"""Regular expressions of names, by their descriptions in an error."""
 
 _FORM_OF_PATTERN = {pattern: form for form, pattern in FORMS.items()}
 _LIMITS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
@@ -34,11 +36,11 @@ _MUST_BE = {
 
 
 def describe(error: ValidationError, recipe: type[BaseModel]) -> str:
-    """The first problem as a sentence, and the number of those that remain.
+    """Return the first problem as a sentence, with the number of further ones.
 
     Args:
-        error: What validating ``recipe`` raised.
-        recipe: The model whose fields are the sections.
+        error: Error of validating ``recipe``.
+        recipe: Model whose fields are the sections.
     """
     groups: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors():
@@ -49,12 +51,12 @@ def describe(error: ValidationError, recipe: type[BaseModel]) -> str:
     others = len(groups) - 1
     if not others:
         return sentence
-    more = f"{others} more problem{'s' if others > 1 else ''}."
+    more = f"{counted(others, 'more problem')}."
     return f"{sentence} {more}" if sentence.endswith("?") else f"{sentence[:-1]}; {more}"
 
 
 def _sentence(details: Sequence[ErrorDetails], recipe: type[BaseModel]) -> str:
-    """What is wrong with one key: the branches of a union each have their say."""
+    """Return the problem of one key; each branch of a union reports an error of its own."""
     detail, kind = details[0], details[0]["type"]
     path = [str(part) for part in detail["loc"]]
     if kind == "extra_forbidden":
@@ -64,23 +66,23 @@ def _sentence(details: Sequence[ErrorDetails], recipe: type[BaseModel]) -> str:
         return f"A recipe must have the {what}, but this one has not."
     if kind == "value_error":
         return str(detail["ctx"]["error"])
-    said = _most_telling(details)
-    key = _key(said[0]["loc"], recipe) + "".join(f"[{index}]" for index in _indices(said[0]["loc"]))
-    choices = list(dict.fromkeys(choice for each in said for choice in _must_be(each, recipe)))
-    value = said[0]["input"]
+    deepest = _deepest(details)
+    location, value = deepest[0]["loc"], deepest[0]["input"]
+    key = _key(location, recipe) + "".join(f"[{index}]" for index in _indices(location))
+    choices = list(dict.fromkeys(choice for each in deepest for choice in _must_be(each, recipe)))
     near = suggestion(value, [choice.strip("'") for choice in choices]) if isinstance(value, str) else ""
     return f"{key} must be {_either(choices)}, but got {_shown(value)}.{near}"
 
 
-def _most_telling(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Errors of those branches of a union that came furthest: to an item, to a value of the right type."""
+def _deepest(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Return the errors of a union's branches that got furthest: to an item, to a value of the right type."""
     depth = max(len(_indices(detail["loc"])) for detail in details)
     deepest = [detail for detail in details if len(_indices(detail["loc"])) == depth]
     return [detail for detail in deepest if not detail["type"].endswith("_type")] or deepest
 
 
 def _must_be(detail: ErrorDetails, recipe: type[BaseModel]) -> list[str]:
-    """What the value may be instead, as one or several phrases."""
+    """Return what the value may be instead, as one or several phrases."""
     kind = detail["type"]
     if kind == "literal_error":
         return re.findall(r"'[^']*'", detail["ctx"]["expected"])
@@ -95,18 +97,18 @@ def _must_be(detail: ErrorDetails, recipe: type[BaseModel]) -> list[str]:
 
 
 def _key(location: Sequence[int | str], recipe: type[BaseModel]) -> str:
-    """The key that an error is about, without pydantic's names for the branches of a union."""
+    """Return the key that an error is about, without pydantic's names for the branches of a union."""
     is_table = get_origin(getattr(_field(location, recipe), "annotation", None)) is dict
     return ".".join(str(part) for part in location[: 3 if is_table else 2]) or "A recipe"
 
 
 def _indices(location: Sequence[int | str]) -> list[int]:
-    """The place in a list that an error is about."""
+    """Return the indices of the list's item that an error is about."""
     return [part for part in location if isinstance(part, int)]
 
 
 def _field(location: Sequence[int | str], recipe: type[BaseModel]) -> Any:
-    """The field that an error is about, or None for what is no field."""
+    """Return the field that an error is about, or None if it is not about a field."""
     if len(location) < 2 or location[0] not in recipe.model_fields:
         return None
     return _keys_of(str(location[0]), recipe).get(str(location[1]))
@@ -117,8 +119,11 @@ def _keys_of(section: str, recipe: type[BaseModel]) -> dict[str, Any]:
 
 
 def _near_key(path: Sequence[str], recipe: type[BaseModel]) -> str:
-    """The known key that was meant: one so called in another section, or one called nearly so in this."""
+    """Suggest the key that was meant: a renamed one, one of another section, or a similar one of this."""
     *section, key = path
+    renamed = renamed_to(".".join(path))
+    if renamed is not None:
+        return f" Did you mean '{renamed}'?"
     for other in recipe.model_fields:
         if key in _keys_of(other, recipe):
             return f" Did you mean '{other}.{key}'?"
@@ -126,7 +131,7 @@ def _near_key(path: Sequence[str], recipe: type[BaseModel]) -> str:
 
 
 def _limits(hint: Any) -> dict[str, float]:
-    """The limits of a field's numbers, wherever in its type they stand: ``{"gt": 0, "le": 1}``."""
+    """Return the limits of a field's numbers, wherever in its type they stand: ``{"gt": 0, "le": 1}``."""
     parts = [*getattr(hint, "metadata", ()), *get_args(getattr(hint, "annotation", hint))]
     found: dict[str, float] = {}
     for part in parts:
@@ -140,7 +145,7 @@ def _either(choices: Sequence[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value much as TOML writes it."""
+    """Return a value much as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, str | list | dict) else str(value)

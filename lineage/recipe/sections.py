@@ -1,6 +1,6 @@
-"""The sections of a recipe: every key, its type, its range and its default.
+"""The sections of a recipe: every key with its type, its range and its default.
 
-Types are strict: an integer passes for a number, but a text never does, nor a truth value for an integer.
+Types are strict: an integer passes for a number, but a text does not, nor does true or false for an integer.
 """
 
 from itertools import pairwise
@@ -47,7 +47,7 @@ Milestones = Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
-    """A table of a recipe; the text below each key is its description in the schema."""
+    """Table of a recipe; the text below each key is its description in the schema and the documentation."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -55,81 +55,81 @@ class Section(BaseModel):
 
 
 class ModelSettings(Section):
-    """Where the family is registered."""
+    """The registered model of the family."""
 
     name: ModelName
-    """Registered model that holds the family."""
+    """Name of the registered model that holds the family, without '/' and ':'."""
 
 
 class DataSettings(Section):
-    """What the networks see."""
+    """The data set, its split and its augmentation."""
 
     name: DataSetName | HubName | PackageName
-    """Data set: a shipped one, hub:owner/name, or package:name of an installed package."""
+    """Data set: a built-in name, hub:owner/name of the Hugging Face Hub, or package:name of a package."""
     root: str | None = None
-    """Folder that holds the data; digits needs none."""
+    """Folder that holds the data; not needed for digits."""
     download: bool = False
-    """Whether data that is missing may be downloaded."""
+    """Whether missing data may be downloaded."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the training set that is held out, stratified by class. With 0 there is no alias 'best'."""
+    """Share of the training set held out for validation, stratified by class; 0 for none and no 'best'."""
     seed: NonNegativeInt = 0
-    """Fixes split and augmentation for the whole family."""
+    """Seed of split and augmentation, the same for the whole family."""
     train_samples: PositiveInt | None = None
-    """Number of training samples to use, stratified by class; all, if absent."""
+    """Number of training samples to use, stratified by class; by default all."""
     image_size: PositiveInt = 224
-    """Height and width, in pixels, of images that are streamed from files."""
+    """Height and width in pixels of images that are streamed from files."""
     crop_padding: NonNegativeInt = 0
-    """Pixels added on each side before a random crop; 0 for no crop."""
+    """Pixels of padding on each side before a random crop; 0 for no crop."""
     padding_mode: Literal["reflect", "zeros"] = "reflect"
-    """What the padding of a random crop is filled with."""
+    """Content of the padding of a random crop: the reflected image, or zeros."""
     flip: bool = False
-    """Whether training images are mirrored left to right, each with probability 1/2."""
+    """Whether each training image is mirrored left to right with probability 1/2."""
     workers: NonNegativeInt = 0
-    """Processes that load images; without influence on the results."""
+    """Number of processes that load images; it does not influence results."""
 
 
 class NetworkSettings(Section):
-    """What every generation is built like."""
+    """The network that every generation has."""
 
     name: NetworkName | TorchvisionName | PackageName
-    """Network: a shipped one, torchvision:NAME, or package:name of an installed package."""
+    """Network: a built-in name, torchvision:NAME, or package:name of an installed package."""
     width: PositiveInt | None = None
-    """Channels of the first stage; the network's own default, if absent."""
+    """Number of channels of the first stage; by default the network's own."""
     options: dict[str, bool | int | float | str] = {}
-    """Further arguments of the network's builder."""
+    """Further arguments of the network's builder, by name."""
 
 
 class PatriarchSettings(Section):
-    """How generation 0, which has no teacher, is trained."""
+    """Loss of generation 0, which has no teacher."""
 
     objective: ObjectiveName | PackageName
-    """Loss: a shipped one, or package:name of an installed package."""
+    """Loss: a built-in name, or package:name of an installed package."""
     strictness: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Weight η of cross-entropy against the top score difference (tolerant); 1 is a strict patriarch."""
+    """Weight η of cross-entropy against the top score difference (tolerant); 1 for cross-entropy alone."""
     top_k: Annotated[int, Field(ge=2)] = 5
-    """Number K of top classes in the top score difference (tolerant)."""
+    """Number K of classes in the top score difference (tolerant), the most probable one included."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Weight ε of the uniform distribution (label-smoothing)."""
+    """Weight ε of the uniform distribution in the labels (label-smoothing)."""
     penalty: NonNegativeFloat = 0.1
-    """Weight β of the entropy (confidence-penalty)."""
+    """Weight β of the entropy that the loss rewards (confidence-penalty)."""
 
 
 class StudentSettings(Section):
-    """How every later generation learns from labels and teacher."""
+    """Distillation of every later generation from labels and its teacher."""
 
     label_weight: LabelWeight | LabelWeights
-    """Weight λ of labels against teacher. Of a list each student has its own, and the last value holds on."""
+    """Weight λ of the labels against the teacher; a list has one for each student; the last repeats."""
     temperature: PositiveFloat = 1.0
-    """Divisor T of the teacher's and the student's logits."""
+    """Divisor T of the logits of teacher and student in the distillation loss."""
     soft_targets: Literal["live", "stored"] = "live"
-    """Whether the teacher looks at every batch, or its answers are stored once for all its students."""
+    """Source of the teacher's logits: computed live for each batch, or stored once for all its students."""
     views: PositiveInt | None = None
-    """Number of views of each training image, after which they come again; one for every epoch, if absent."""
+    """Distinct augmented views of each training image before they repeat; by default one for each epoch."""
     soft_target_classes: PositiveInt | None = None
-    """Number of largest classes that stored soft targets keep, at this temperature alone; all, if absent."""
+    """Number of top classes that stored soft targets keep, for one temperature alone; by default all."""
 
     def label_weight_for(self, generation: int) -> float:
-        """Weight of the labels for the student of ``generation``, which counts from 1.
+        """Return the weight of the labels for the student of ``generation``, which counts from 1.
 
         Raises:
             ValueError: If ``generation`` is less than 1: a patriarch has no teacher to weigh labels against.
@@ -142,42 +142,42 @@ class StudentSettings(Section):
 
 
 class TrainingSettings(Section):
-    """How each generation is optimised."""
+    """Optimisation of each generation."""
 
     epochs: NonNegativeInt
-    """Passes through the training set."""
+    """Number of passes through the training set."""
     batch_size: PositiveInt = 128
-    """Samples of one optimizer step, over all processes and accumulated parts."""
+    """Number of samples in one optimizer step, over all processes and accumulated parts."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Update rule."""
+    """Optimizer."""
     lr: PositiveFloat = 0.1
-    """Learning rate at its highest."""
+    """Highest learning rate of the schedule."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum (sgd)."""
+    """Momentum factor (sgd)."""
     nesterov: bool = False
-    """Whether the momentum is Nesterov's (sgd)."""
+    """Whether momentum is Nesterov's (sgd)."""
     weight_decay: NonNegativeFloat = 5e-4
-    """Pull of the weights towards 0."""
+    """Factor of weight decay."""
     decay_norm_and_bias: bool = True
     """Whether weight decay acts on normalisation layers and biases as well."""
     schedule: ScheduleName | PackageName = "cosine"
-    """Course of the learning rate: a shipped one, or package:name of an installed package."""
+    """Schedule of the learning rate: a built-in name, or package:name of an installed package."""
     milestones: Milestones = ()
-    """Epochs, ascending, after which the learning rate is multiplied by gamma (step)."""
+    """Ascending epochs after which the learning rate is multiplied by gamma (step)."""
     gamma: PositiveFloat = 0.1
     """Factor of the learning rate at each milestone (step)."""
     warmup_epochs: NonNegativeFloat = 0.0
-    """Epochs, or a part of one, in which the learning rate rises linearly to its highest."""
+    """Number of epochs, also a fraction, in which the learning rate rises linearly to its highest value."""
     clip_norm: PositiveFloat | None = None
-    """Largest norm of the gradient; not clipped, if absent."""
+    """Largest norm of the gradient, to which longer ones are clipped; by default no clipping."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of the forward pass; all but fp32 by autocast."""
+    """Floating-point format of the forward pass; bf16 and fp16 use autocast."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay, a step, of averaged weights, which are then those evaluated and registered; none, if absent."""
+    """Decay per step of averaged weights, which are evaluated and registered; by default no averaging."""
     accumulation: Annotated[int, Field(ge=1)] = 1
-    """Parts that a batch is cut into, where memory is short."""
+    """Number of parts that a batch is computed in, to save memory; it must divide batch_size."""
     sync_batchnorm: bool = False
-    """Whether BatchNorm sees the batches of all processes as one; on GPUs."""
+    """Whether BatchNorm computes its statistics over all processes; on GPUs only."""
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -198,9 +198,9 @@ class TrainingSettings(Section):
 
 
 class SuccessionSettings(Section):
-    """How far the family grows."""
+    """Length and seed of the succession."""
 
     generations: NonNegativeInt = 2
-    """Number of students after the patriarch."""
+    """Number of students after the patriarch; 0 for a patriarch alone."""
     seed: NonNegativeInt = 0
-    """Fixes, together with a generation's index, its first weights and the order of its samples."""
+    """Seed that, with a generation's index, fixes its initial weights and the order of its samples."""

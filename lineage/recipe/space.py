@@ -1,73 +1,145 @@
-"""A study's space from the command line, and the recipes that it holds."""
+"""A study's space: read from the command line, and checked before the first trial."""
 
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 from lineage.errors import NotFoundError, RecipeError
-from lineage.recipe.files import flatten, read_toml, set_values
+from lineage.recipe.files import flatten, parse_overrides, read_toml, set_values
 from lineage.recipe.keys import number_type, resolve_key
 from lineage.recipe.recipe import Recipe
-from lineage.recipe.study import Choices, Range
+from lineage.recipe.study import Choices, Range, Scalar, flat_axes
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _INTERVAL = re.compile(rf"({_NUMBER}):({_NUMBER})(?::(log|{_NUMBER}))?")
 _INTEGERS = re.compile(r"([-+]?\d+)\.\.([-+]?\d+)(?::(log|\d+))?")
 _FORM = "LOW:HIGH, LOW:HIGH:STEP, LOW:HIGH:log, A..B or X,Y,Z"
+_TEMPERATURE = "student.temperature"
+_SOFT_TARGETS = "student.soft_targets"
+_CLASSES = "student.soft_target_classes"
 
 
-def with_space(recipe: Recipe, words: Sequence[str]) -> Recipe:
-    """``recipe`` with the space that ``words`` describe, in place of its own.
+def with_space(recipe: Recipe, words: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Return ``recipe`` with the space that ``words`` describe, in place of its own.
 
     Args:
-        recipe: To change.
-        words: Each a TOML file, or ``key=RANGE`` as in ``strictness=0.4:1.0``, ``temperature=1:8:log``,
-            ``strictness=0.5:1:0.25``, ``top_k=2..8`` or ``optimizer=sgd,adamw``.
+        recipe: Recipe to change, with ``overrides`` applied.
+        words: TOML files, or texts ``key=RANGE`` such as ``strictness=0.4:1.0``, ``temperature=1:8:log``,
+            ``strictness=0.5:1:0.25``, ``top_k=2..8`` or ``optimizer=sgd,adamw``. A file is a table of keys,
+            which may stand in ``[space]`` or ``[study.space]``; other keys of its ``[study]`` replace the
+            recipe's.
+        overrides: Texts ``section.key=value`` of the command line, which a file must not contradict.
 
     Raises:
         NotFoundError: If a file cannot be read.
-        RecipeError: If a word has no such form, or the space cannot hold.
+        RecipeError: If a word has no such form, the space is invalid, or a key is given twice.
     """
     space: dict[str, Any] = {}
+    study: dict[str, Any] = {"space": space}
     for word in (part for given in words for part in _parts(given)):
         name, equals, text = word.partition("=")
-        found = {_resolved(name): _parse_axis(name, text)} if equals else _read_file(Path(word))
-        twice = space.keys() & found.keys()
+        is_axis = equals and not Path(word).is_file()
+        found = {"space": {name: _parse_axis(name, text)}} if is_axis else _read_file(Path(word))
+        axes = {_resolved(key): axis for key, axis in flat_axes(found.pop("space"))}
+        twice = [*(space.keys() & axes.keys()), *(f"study.{key}" for key in study.keys() & found.keys())]
         if twice:
             raise RecipeError(f"--space must name each recipe key once, but has {min(twice)} twice.")
-        space |= found
+        space |= axes
+        study |= found
+    twice = sorted(study.keys() & parse_overrides(overrides).get("study", {}).keys())
+    if twice:
+        raise RecipeError(
+            f"study.{twice[0]} must be given once, but comes from --space and from another option; leave one"
+            " of them out."
+        )
     settings = recipe.model_dump(exclude_none=True)
-    settings["study"]["space"] = space
+    settings["study"] |= study
     return Recipe.from_dict(settings)
 
 
 def check_space(recipe: Recipe) -> Iterator[Recipe]:
-    """Every recipe at an end of one axis, with all else as it is; each holds by itself.
+    """Check a space, and yield those of its recipes that data have to suit.
+
+    These are the recipes at an end of one axis, with all else as it is, and those at the ends of two axes of
+    which one is a choice among names or of true and false, since such a choice decides which keys matter. Two
+    values that contradict each other are left out, as their trials fail alone, unless no trial could hold.
 
     Raises:
         RecipeError: If there is no space, or a value of it cannot hold.
     """
-    if not recipe.study.space:
+    space = recipe.study.space
+    if not space:
         raise RecipeError(
             "A study must have a space, but this one has none; add [study.space] to the recipe or give"
             " --space, as in --space strictness=0.4:1.0 temperature=1:8:log."
         )
-    for key, axis in recipe.study.space.items():
+    _check_temperature(recipe)
+    for key, axis in space.items():
         for value in (axis.low, axis.high) if isinstance(axis, Range) else axis:
             yield set_values(recipe, {key: value})
+    for first, second in combinations(space, 2):
+        if not (_has_numbers(space[first]) and _has_numbers(space[second])):
+            yield from _pairs(recipe, first, second)
 
 
 def own_values(recipe: Recipe) -> dict[str, Any] | None:
-    """The recipe's own values of the keys of its space, or None where one lies outside."""
+    """Return the recipe's own values of the keys of its space, or None if one lies outside."""
     settings = flatten(recipe)
     values = {key: settings.get(key) for key in recipe.study.space}
-    inside = all(_holds(axis, values[key]) for key, axis in recipe.study.space.items())
+    inside = all(_contains(axis, values[key]) for key, axis in recipe.study.space.items())
     return values if inside else None
 
 
-def _holds(axis: Choices | Range, value: Any) -> bool:
+def _check_temperature(recipe: Recipe) -> None:
+    """Refuse trials that would store soft targets of one teacher's top classes at different temperatures."""
+    space = recipe.study.space
+    temperatures = _ends(space.get(_TEMPERATURE, ()))
+    stores = "stored" in _ends(space.get(_SOFT_TARGETS, (recipe.student.soft_targets,)))
+    keeps_top = _CLASSES in space or recipe.student.soft_target_classes is not None
+    if len(set(temperatures)) > 1 and stores and keeps_top:
+        raise RecipeError(
+            "student.temperature must not vary in a study whose stored soft targets hold the largest classes,"
+            " at one temperature alone; leave it out of the space, or leave out"
+            " student.soft_target_classes to store all."
+        )
+
+
+def _pairs(recipe: Recipe, first: str, second: str) -> Iterator[Recipe]:
+    """Yield the recipes at the ends of two axes that hold.
+
+    Raises:
+        RecipeError: If an end of one axis holds with no end of the other.
+    """
+    space = recipe.study.space
+    valid: dict[tuple[Scalar, Scalar], Recipe] = {}
+    invalid: dict[tuple[Scalar, Scalar], RecipeError] = {}
+    for values in product(_ends(space[first]), _ends(space[second])):
+        try:
+            valid[values] = set_values(recipe, dict(zip((first, second), values, strict=True)))
+        except RecipeError as error:
+            invalid[values] = error
+    for values, problem in invalid.items():
+        if any(all(values[axis] != other[axis] for other in valid) for axis in (0, 1)):
+            raise problem
+    yield from valid.values()
+
+
+def _has_numbers(axis: Choices | Range) -> bool:
+    """Return whether an axis is made of numbers, not of names or of true and false."""
+    return isinstance(axis, Range) or not any(isinstance(value, bool | str) for value in axis)
+
+
+def _ends(axis: Choices | Range) -> Choices:
+    """Return the lowest and the highest value of an axis; all values of a choice among names."""
+    if isinstance(axis, Range):
+        return axis.low, axis.high
+    return (min(axis), max(axis)) if axis and _has_numbers(axis) else axis
+
+
+def _contains(axis: Choices | Range, value: Any) -> bool:
     if not isinstance(axis, Range):
         return value in axis
     if isinstance(value, bool) or not isinstance(value, int | float) or not axis.low <= value <= axis.high:
@@ -77,7 +149,7 @@ def _holds(axis: Choices | Range, value: Any) -> bool:
 
 
 def _parts(given: str) -> list[str]:
-    """The words of one argument; a file's name may hold spaces."""
+    """Return the words of one argument; a file's name may hold spaces."""
     return [given] if Path(given).is_file() else given.split()
 
 
@@ -89,7 +161,7 @@ def _resolved(name: str) -> str:
 
 
 def _parse_axis(name: str, text: str) -> list[Any] | dict[str, Any]:
-    """What stands behind ``key=``."""
+    """Parse the text behind ``key=``."""
     if match := _INTEGERS.fullmatch(text):
         low, high, more = match.groups()
         table = {"low": int(low), "high": int(high)}
@@ -108,8 +180,8 @@ def _number(text: str) -> int | float:
     return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
 
 
-def _scalar(text: str) -> Any:
-    """A TOML value, or a bare word."""
+def _scalar(text: str) -> Scalar:
+    """Parse a TOML value; a bare word is returned as it is."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
@@ -117,12 +189,26 @@ def _scalar(text: str) -> Any:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def _read_file(path: Path) -> Mapping[str, Any]:
-    """The space of a TOML file: a recipe's ``[study.space]``, a table ``[space]``, or the whole file."""
+def _read_file(path: Path) -> dict[str, Any]:
+    """Read the keys of ``[study]``, the space among them, from a file that may hold nothing else.
+
+    Raises:
+        NotFoundError: If the file cannot be read.
+        RecipeError: If the file has none of the three forms.
+    """
     if not path.is_file():
         raise NotFoundError(f"--space must be key=RANGE or a TOML file, but there is no file '{path}'.")
     table = read_toml(path)
-    inner = table.get("study", {}).get("space", table.get("space", table))
-    if not isinstance(inner, dict):
-        raise RecipeError(f"The space in '{path}' must be a table of recipe keys, but got {inner!r}.")
-    return inner
+    section = next((name for name in ("study", "space") if name in table), None)
+    others = sorted(table.keys() - {section}) if section else []
+    if others:
+        raise RecipeError(
+            f"A file of --space must hold a table of recipe keys, [space] or [study] alone, but '{path}' has"
+            f" '{others[0]}' beside '{section}'; leave it out, or give the file as the study's recipe."
+        )
+    study = table["study"] if section == "study" else {"space": table.get("space", table)}
+    if not isinstance(study, Mapping) or "space" not in study:
+        raise RecipeError(f"A file of --space must have a table [study.space], but '{path}' has none.")
+    if not isinstance(study["space"], Mapping):
+        raise RecipeError(f"The space in '{path}' must be a table of recipe keys, but is {study['space']!r}.")
+    return dict(study)

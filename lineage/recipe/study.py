@@ -1,6 +1,6 @@
-"""The section ``[study]``: what a study varies, and how it chooses among trials.
+"""The section ``[study]``: the space of a study, and how trials are chosen and compared.
 
-It is no part of a recipe's digest: what is tried does not change what a generation depends on.
+It is no part of a recipe's digest: what a study tries does not change what a generation depends on.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,16 +36,16 @@ _TEST = ("test_", "ensemble_")
 
 
 class Range(Section):
-    """Numbers from low to high, both included."""
+    """Range of numbers from low to high, both included."""
 
     low: Number
-    """Lowest value."""
+    """Lowest value, included."""
     high: Number
-    """Highest value."""
+    """Highest value, included."""
     step: Annotated[Number, Field(gt=0)] | None = None
-    """Distance of neighbouring values, counted from low; any value, if absent."""
+    """Distance between neighbouring values, counted from low; without it, any value in between."""
     log: bool = False
-    """Whether values are drawn evenly by their logarithms."""
+    """Whether values are drawn uniformly by their logarithms; needs a low greater than 0 and no step."""
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -59,7 +59,7 @@ class Range(Section):
 
 
 def _read_objective(given: Any) -> Any:
-    """Names of metrics from a list, or from one text with commas; ``validation_…`` says the same."""
+    """Read names of metrics from a list, or from one text with commas, with or without ``validation_``."""
     names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"study.objective must be a metric, or several between commas, but got {given!r}.")
@@ -82,30 +82,30 @@ def _read_objective(given: Any) -> Any:
 
 
 class StudySettings(Section):
-    """How `lineage study` tries variants of this recipe."""
+    """Search of `lineage study` over variants of this recipe."""
 
     objective: Annotated[tuple[ObjectiveMetric, ...], BeforeValidator(_read_objective)] = ("accuracy",)
-    """Metric of the last generation on the validation part; of several, a study finds the Pareto front."""
+    """Validation metric of the last generation to optimise; several metrics give a Pareto front."""
     sampler: SamplerName = "tpe"
-    """How values are drawn, by Optuna's name."""
+    """Optuna's sampler, which draws the values of each trial."""
     sampler_options: Options = Field(default_factory=dict)
-    """Further arguments of Optuna's sampler."""
+    """Further arguments of Optuna's sampler, by name."""
     pruner: PrunerName | None = None
-    """When a trial is given up, by Optuna's name; if absent, median, or none with the grid sampler."""
+    """Optuna's pruner, which ends hopeless trials; by default median, or none with the grid sampler."""
     pruner_options: Options = Field(default_factory=dict)
-    """Further arguments of Optuna's pruner."""
+    """Further arguments of Optuna's pruner, by name."""
     trials: PositiveInt | None = None
-    """Number of trials over all workers; if absent, 20, or the whole grid."""
+    """Number of trials over all workers and sessions; by default 20, or the whole grid."""
     seed: NonNegativeInt = 0
-    """Of what the sampler draws."""
+    """Seed of the sampler; the same seed draws the same values."""
     heartbeat: PositiveInt = 60
-    """Seconds between two signs of life of a worker."""
+    """Seconds between two signs of life that a worker writes to the study's database."""
     grace: PositiveInt = 120
-    """Seconds without a sign of life after which a worker is held for dead."""
+    """Seconds without a sign of life after which a worker counts as dead; more than heartbeat."""
     retries: NonNegativeInt = 3
-    """How often a trial whose worker died is tried again."""
+    """Number of times that a trial whose worker died is tried again."""
     space: dict[str, Choices | Range] = Field(default_factory=dict)
-    """What varies: recipe keys, each with a list of choices or a table of low, high, step and log."""
+    """Recipe keys that vary, each with a list of choices or a table of low, high, step and log."""
 
     @field_validator("space", mode="before")
     @classmethod
@@ -113,7 +113,7 @@ class StudySettings(Section):
         if not isinstance(given, Mapping):
             raise ValueError(f"study.space must be a table of recipe keys, but got {given!r}.")
         space: dict[str, Choices | Range] = {}
-        for name, axis in _axes(given, ""):
+        for name, axis in flat_axes(given):
             key = resolve_key(name)
             if key in space:
                 raise ValueError(f"study.space must name each recipe key once, but has {key} twice.")
@@ -122,7 +122,7 @@ class StudySettings(Section):
 
     @property
     def pruner_in_use(self) -> PrunerName:
-        """The pruner; a grid is run whole unless told otherwise, and several objectives know no pruning."""
+        """Pruner in use: the chosen one, or else median, or none for a grid; none for several objectives."""
         if len(self.objective) > 1:
             return "none"
         return self.pruner or ("none" if self.sampler == "grid" else "median")
@@ -137,11 +137,11 @@ class StudySettings(Section):
         return self
 
 
-def _axes(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Keys with their axes; a dotted key that was not quoted came as a table in a table."""
+def flat_axes(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield keys with their axes; TOML reads a dotted key that is not quoted as a table in a table."""
     for name, value in table.items():
         if isinstance(value, Mapping) and not {"low", "high"} & value.keys():
-            yield from _axes(value, f"{prefix}{name}.")
+            yield from flat_axes(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
@@ -178,7 +178,7 @@ def _read_range(key: str, given: Mapping[str, Any]) -> Range:
 
 
 def _range_problem(key: str, error: ValidationError) -> str:
-    """What is wrong with a range, as a sentence."""
+    """Return the problem of a range as a sentence."""
     # a mistyped key first: it explains why another is missing
     detail = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     field = str(detail["loc"][0]) if detail["loc"] else ""

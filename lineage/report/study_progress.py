@@ -1,4 +1,4 @@
-"""Tells of a study's trials on a console; of accuracies only those on the validation part."""
+"""Progress of a study's trials on a console, with accuracies on the validation part alone."""
 
 from typing import Protocol
 
@@ -11,37 +11,42 @@ from lineage.report.progress import ConsoleReporter, Reporter, SilentReporter
 
 
 class StudyReporter(Reporter, Protocol):
-    """What a study tells: of each trial its beginning, its generations and its end."""
+    """Reporter of a study: of each trial its start, its generations and its end."""
 
     def begin(self, number: int, values: str) -> None:
-        """A trial begins with some values."""
+        """Report that a trial starts.
+
+        Args:
+            number: Number of the trial.
+            values: Values that it tries, as text.
+        """
 
     def end(self, outcome: str) -> None:
-        """The trial has ended."""
+        """Report how the trial has ended."""
 
     def remark(self, line: str) -> None:
-        """Something happened to the study."""
+        """Report an event of the study, such as the death of a worker."""
 
 
 class SilentStudyReporter(SilentReporter):
-    """Tells nothing."""
+    """Reporter that shows nothing."""
 
     def begin(self, number: int, values: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self, outcome: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def remark(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class ConsoleStudyReporter(ConsoleReporter):
-    """One line for the beginning of a trial, for each generation and for its end; a bar on a terminal.
+    """Reporter of one line for a trial's start, each generation and its end, with a bar on a terminal.
 
     Args:
-        console: Where to.
-        worker: Number of the worker whose lines these are; None where there is one.
+        console: Console to print to.
+        worker: Number of the worker that the lines are about; None for the only worker.
     """
 
     def __init__(self, console: Console, worker: int | None = None) -> None:
@@ -51,24 +56,24 @@ class ConsoleStudyReporter(ConsoleReporter):
         self._trial = ""
 
     def begin(self, number: int, values: str) -> None:
-        """One line."""
+        """Print one line."""
         self._trial = f"{self._worker}trial {number}: "
         self._print(self._trial + values)
 
     def end(self, outcome: str) -> None:
-        """One line."""
+        """Print one line."""
         self._print(self._trial + outcome)
 
     def remark(self, line: str) -> None:
-        """The line."""
+        """Print the line."""
         self._print(line)
 
     def pulled(self, version: Version) -> None:
-        """One line."""
+        """Print one line."""
         self._print(f"{self._trial}generation {version.generation}: {version.uri} holds it already")
 
     def completed(self, version: Version) -> None:
-        """One line, in place of the bar."""
+        """Print one line, in place of the bar."""
         self.forget_bars()
         accuracy = quantity("accuracy", version.metrics.get("validation_accuracy"))
         self._print(
@@ -77,13 +82,13 @@ class ConsoleStudyReporter(ConsoleReporter):
         )
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
-        """A bar, where this is the only worker on a terminal; a study's epochs are too many for lines."""
+        """Show a bar if this is the only worker on a terminal; a study has too many epochs for lines."""
         self.forget_bars()
         if self._has_bar:
             super().watch(trainer, generation, epochs)
 
     def watch_views(self, recorder: Engine, views: int) -> None:
-        """Likewise."""
+        """Show a bar if this is the only worker on a terminal."""
         self.forget_bars()
         if self._has_bar:
             super().watch_views(recorder, views)

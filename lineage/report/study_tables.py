@@ -1,4 +1,4 @@
-"""Tables of a study, from plain values; whoever calls prints them."""
+"""Tables of a study, built from plain values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from lineage.report.table_style import add_row, new_table, numeric
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial as it is shown.
+    """One trial as a table shows it.
 
     Attributes:
-        number: Optuna's.
-        state: How it ended, in lower case.
-        values: What was tried, by short name, as texts.
-        objectives: By name of the metric.
-        trained: How many of its generations were trained for it.
-        generations: How many it has.
-        version: ``vN`` of its last generation.
-        remark: Such as ``retry of 3``.
+        number: Optuna's number of the trial.
+        state: State of the trial in lower case.
+        values: Values that were tried, as texts by recipe key without its section.
+        objectives: Values of the objectives by metric.
+        trained: Number of its generations that were trained for it.
+        generations: Number of its generations.
+        version: Version of its last generation, ``vN``.
+        remark: Remark behind the state, such as ``retry of 3``.
     """
 
     number: int
@@ -37,13 +37,13 @@ class TrialRow:
 def trials_table(
     name: str, rows: Sequence[TrialRow], metrics: Mapping[str, str], caption: Sequence[str]
 ) -> Table:
-    """All trials, one row each: the last word of ``lineage study``.
+    """Return a table of all trials, one row each.
 
     Args:
-        name: Of the study.
-        rows: In the order to show.
-        metrics: Titles of the objectives, by metric, which says how they are written.
-        caption: Sentences below.
+        name: Name of the study.
+        rows: Trials in the order to show.
+        metrics: Titles of the objectives by metric; the metric decides their unit.
+        caption: Sentences below the table.
     """
     keys = list(dict.fromkeys(key for row in rows for key in row.values))
     table = new_table(
@@ -66,15 +66,17 @@ def trials_table(
 
 
 def importances_table(importances: Mapping[str, Mapping[str, float]]) -> Table:
-    """How much each key matters to each objective, as shares of 1.
+    """Return a table of how much each key matters to each objective, as shares of 1.
 
     Args:
-        importances: By objective, then by short name of the key.
+        importances: Shares by objective, then by recipe key without its section.
     """
-    keys = list(dict.fromkeys(key for found in importances.values() for key in found))
+    keys = list(dict.fromkeys(key for shares in importances.values() for key in shares))
     table = new_table("key", *numeric(*(f"importance\nto {name}" for name in importances)))
     for key in keys:
         add_row(
-            table, key, *(f"{found[key]:.2f}" if key in found else MISSING for found in importances.values())
+            table,
+            key,
+            *(f"{shares[key]:.2f}" if key in shares else MISSING for shares in importances.values()),
         )
     return table

@@ -1,14 +1,13 @@
-"""The database of a study: where it is, whether it answers, and its errors in our words."""
+"""The database of studies: its URL, its tables, its lock, and its errors as those of ``lineage``."""
 
-import fcntl
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
@@ -29,10 +28,10 @@ _OPTUNA_TABLES = {"studies", "trials", "version_info"}
 
 @contextmanager
 def translated_errors(url: str) -> Iterator[None]:
-    """Raise what the database raises as one of our errors.
+    """Raise errors of the database at ``url`` as one of ``lineage``.
 
     Raises:
-        RegistryError: If it does not answer, or refuses.
+        RegistryError: If the database does not answer, or refuses.
     """
     try:
         yield
@@ -40,23 +39,27 @@ def translated_errors(url: str) -> Iterator[None]:
         raise
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        said = first_line(without_passwords(str(cause or error)))
+        reason = first_line(without_passwords(str(cause or error)))
         raise RegistryError(
-            f"The database of studies, {safe_url(url)}, must be reachable and writable, but is not: {said}."
+            f"The database of studies, {safe_url(url)}, must be reachable and writable, but is not: {reason}."
             f" Give another one with --storage or {VARIABLE}."
         ) from error
 
 
 def safe_url(url: str) -> str:
-    """A database's URL without its password."""
+    """Return a database's URL without its password."""
     return without_passwords(url)
 
 
 def check_url(url: str, workers: int) -> None:
-    """Check what can be known of a URL before anything is opened.
+    """Check a database's URL before anything is opened.
+
+    Args:
+        url: URL of the database.
+        workers: Number of processes that are to write the database.
 
     Raises:
-        UsageError: If it is none, or names a database that takes one process, for several workers.
+        UsageError: If the URL is invalid, or several workers are to write a database for one process.
     """
     try:
         parsed = make_url(url)
@@ -75,10 +78,10 @@ def check_url(url: str, workers: int) -> None:
 
 
 def require_database(url: str) -> None:
-    """Refuse an sqlite file that is not there: whoever only reads must not create it.
+    """Check that an sqlite file exists, since opening it for reading would create it.
 
     Raises:
-        NotFoundError: If there is no such file.
+        NotFoundError: If the file does not exist.
     """
     database = make_url(url).database
     if is_sqlite(url) and not (database and Path(database).is_file()):
@@ -88,34 +91,29 @@ def require_database(url: str) -> None:
 
 
 def is_sqlite(url: str) -> bool:
-    """Whether the database is a file of sqlite, which one process works on."""
+    """Return whether the database is sqlite, which one process at a time works on."""
     return make_url(url).get_backend_name() == "sqlite"
 
 
-def open_storage(url: str, heartbeat: int, grace: int) -> RDBStorage:
-    """Optuna's tables in the database, created where they are missing.
-
-    Args:
-        url: Of the database.
-        heartbeat: Seconds between signs of life of a trial's worker.
-        grace: Seconds of silence after which the trial is failed.
+def open_storage(url: str) -> RDBStorage:
+    """Open Optuna's tables in the database, and create those that are missing.
 
     Raises:
-        IntegrityError: If another program's tables are there.
+        IntegrityError: If the database holds another program's tables.
         RegistryError: If the database does not answer, or refuses.
     """
+    options = {"pool_pre_ping": True}  # a database may be restarted while a generation trains
     with translated_errors(url):
         _refuse_tables_of_others(url)
-    options = {"pool_pre_ping": True}  # a database may be restarted while a generation trains
-    with translated_errors(url), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return again_if_taken(
-            lambda: RDBStorage(url, options, heartbeat_interval=heartbeat, grace_period=grace)
-        )
+        return retry_once(lambda: RDBStorage(url, options))
 
 
 def _refuse_tables_of_others(url: str) -> None:
-    """Keep Optuna out of MLflow's database: both note their version in one table, and the other's is lost."""
+    """Keep Optuna out of MLflow's database: both write their version to the same table.
+
+    Raises:
+        IntegrityError: If the database holds that table without Optuna's.
+    """
     if is_sqlite(url) and not Path(make_url(url).database or "").is_file():
         return
     engine = create_engine(url)
@@ -130,8 +128,8 @@ def _refuse_tables_of_others(url: str) -> None:
         )
 
 
-def again_if_taken(create: Callable[[], T]) -> T:
-    """What ``create`` gives; it is tried twice, since another process may be creating the same tables."""
+def retry_once(create: Callable[[], T]) -> T:
+    """Call ``create``, and call it again if it fails: another process may be creating the same tables."""
     try:
         return create()
     except SQLAlchemyError:
@@ -141,10 +139,18 @@ def again_if_taken(create: Callable[[], T]) -> T:
 
 @contextmanager
 def only_process(url: str, study: str) -> Iterator[None]:
-    """Keep other processes away from a study in an sqlite file; a process that is killed keeps nobody away.
+    """Keep other processes away from a study in an sqlite file while a ``with`` block lasts.
+
+    The lock is a file beside the database. It is free again when its process is killed: forked processes,
+    such as those that load images, do not inherit it.
+
+    Args:
+        url: URL of the database; other databases than sqlite files need no lock.
+        study: Name of the study.
 
     Raises:
-        IntegrityError: If another process works on it.
+        IntegrityError: If another process works on the study.
+        RegistryError: If the file cannot be written.
     """
     database = make_url(url).database
     if not is_sqlite(url) or not database or database == ":memory:":
@@ -152,13 +158,12 @@ def only_process(url: str, study: str) -> Iterator[None]:
         return
     file = Path(database)
     with translated_errors(url):
-        lock = file.with_name(f".{file.name}-{study}.lock").open("w")
-    with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock = FileLock(file.with_name(f".{file.name}-{study}.lock")).acquire(blocking=False)
+        except Timeout:
             raise IntegrityError(
-                f"Study '{study}' in {safe_url(url)} takes one process, and another is at work on it; wait,"
-                " or begin it in a PostgreSQL database, --storage postgresql+psycopg2://USER@HOST/DATABASE."
+                f"Study '{study}' in {safe_url(url)} takes one process, and another is at work on it; wait"
+                " for it, or use a PostgreSQL database, --storage postgresql+psycopg2://USER@HOST/DATABASE."
             ) from None
+    with lock:
         yield

@@ -1,7 +1,8 @@
-"""Leases in a study's database: of what several workers want, one has it and the others wait.
+"""Leases in a study's database: of several workers that want one thing, one holds it and the others wait.
 
-A claim is a row with its owner and the owner's last sign of life. One that has been silent for the grace
-period is dead: whoever asks next takes its claim over. All times are the database's.
+A lease is a row with its owner and the time at which the owner was last heard. An owner that has been silent
+for the grace period counts as dead, and the next worker that asks takes its lease over. All times are the
+database's, in UTC: they neither depend on the clocks of workers nor jump with daylight saving time.
 """
 
 import threading
@@ -9,8 +10,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import (
     Column,
@@ -20,17 +21,19 @@ from sqlalchemy import (
     String,
     Table,
     delete,
-    func,
     insert,
     select,
     update,
 )
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from lineage.errors import LineageError
-from lineage.studies.database import again_if_taken, translated_errors
+from lineage.studies.database import retry_once, translated_errors
 
+# The name, which running studies have in their databases, is that of the first version.
 _TABLE = Table(
     "lineage_claims",
     MetaData(),
@@ -41,13 +44,36 @@ _TABLE = Table(
 )
 
 
+class _UtcNow(FunctionElement[datetime]):
+    """The database's present time in UTC, whatever the time zone of server and session."""
+
+    type = DateTime()
+    inherit_cache = True
+
+
+@compiles(_UtcNow, "sqlite")
+def _utc_now_of_sqlite(_element: _UtcNow, _compiler: Any, **_options: Any) -> str:
+    return "STRFTIME('%Y-%m-%d %H:%M:%f000', 'now')"  # the text that SQLAlchemy writes and compares with
+
+
+@compiles(_UtcNow, "postgresql")
+def _utc_now_of_postgresql(_element: _UtcNow, _compiler: Any, **_options: Any) -> str:
+    return "TIMEZONE('UTC', CURRENT_TIMESTAMP)"
+
+
+@compiles(_UtcNow, "mysql")
+@compiles(_UtcNow, "mariadb")
+def _utc_now_of_mysql(_element: _UtcNow, _compiler: Any, **_options: Any) -> str:
+    return "UTC_TIMESTAMP()"
+
+
 class StudyLeases:
-    """This process's leases in one study.
+    """Leases of this process in one study.
 
     Args:
-        storage: Of the study.
-        study: Its name.
-        grace: Seconds after which a silent owner is dead.
+        storage: Database of the study.
+        study: Name of the study.
+        grace: Seconds of silence after which an owner counts as dead.
     """
 
     def __init__(self, storage: RDBStorage, study: str, grace: int) -> None:
@@ -56,10 +82,13 @@ class StudyLeases:
         self.grace = timedelta(seconds=grace)
         self.owner = uuid.uuid4().hex
         with translated_errors(storage.url):
-            again_if_taken(lambda: _TABLE.create(storage.engine, checkfirst=True))
+            retry_once(lambda: _TABLE.create(storage.engine, checkfirst=True))
 
     def claim(self, key: str) -> bool:
-        """Whether ``key`` is ours from now on, or was already.
+        """Take the lease on ``key`` if it is free or its owner is dead.
+
+        Returns:
+            Whether this process holds the lease now, or held it already.
 
         Raises:
             RegistryError: If the database does not answer.
@@ -68,20 +97,22 @@ class StudyLeases:
         with translated_errors(self.storage.url):
             try:
                 with self.storage.engine.begin() as connection:
-                    held = connection.execute(
-                        select(_TABLE.c.owner, _TABLE.c.heard).where(*self._is(key))
+                    lease = connection.execute(
+                        select(_TABLE.c.owner, _TABLE.c.heard, _UtcNow().label("now")).where(*self._is(key))
                     ).first()
-                    if held is None:
-                        connection.execute(insert(_TABLE).values(**row, heard=_now(connection)))
+                    if lease is None:
+                        connection.execute(insert(_TABLE).values(**row, heard=_UtcNow()))
                         return True
-                    if held.owner == self.owner:
+                    if lease.owner == self.owner:
                         return True
-                    return self._take_over(connection, key, held.owner, held.heard)
-            except IntegrityError:  # somebody was faster
+                    # The first version wrote times of the session's zone: one in the future is such a time.
+                    is_alive = abs(lease.now - lease.heard) <= self.grace
+                    return not is_alive and self._take_over(connection, key, lease.owner, lease.heard)
+            except IntegrityError:  # another process inserted the row first
                 return False
 
     def release(self, key: str) -> None:
-        """Leave ``key``, if it is ours, to others.
+        """Give up the lease on ``key`` if this process holds it.
 
         Raises:
             RegistryError: If the database does not answer.
@@ -90,7 +121,7 @@ class StudyLeases:
             connection.execute(delete(_TABLE).where(*self._is(key), _TABLE.c.owner == self.owner))
 
     def release_all(self) -> None:
-        """Leave everything to others.
+        """Give up all leases of this process.
 
         Raises:
             RegistryError: If the database does not answer.
@@ -100,28 +131,32 @@ class StudyLeases:
                 delete(_TABLE).where(_TABLE.c.study == self.study, _TABLE.c.owner == self.owner)
             )
 
-    def bury_others(self) -> None:
-        """Forget all leases of others, where we know that they are dead."""
+    def delete_others(self) -> None:
+        """Delete the leases of all other processes, which the caller knows to be dead.
+
+        Raises:
+            RegistryError: If the database does not answer.
+        """
         with self._begin() as connection:
             connection.execute(
                 delete(_TABLE).where(_TABLE.c.study == self.study, _TABLE.c.owner != self.owner)
             )
 
-    def beat(self) -> None:
-        """Say for all our leases that we live."""
+    def refresh(self) -> None:
+        """Note in all leases of this process that it is alive.
+
+        Raises:
+            RegistryError: If the database does not answer.
+        """
         with self._begin() as connection:
-            connection.execute(
-                update(_TABLE).where(_TABLE.c.owner == self.owner).values(heard=_now(connection))
-            )
+            connection.execute(update(_TABLE).where(_TABLE.c.owner == self.owner).values(heard=_UtcNow()))
 
     def _take_over(self, connection: Connection, key: str, owner: str, heard: datetime) -> bool:
-        """Whether the claim of a dead owner is ours now; of several who try, one succeeds."""
-        if _now(connection) - heard <= self.grace:
-            return False
+        """Take the lease of a dead owner; of several processes that try, one succeeds."""
         taken = connection.execute(
             update(_TABLE)
             .where(*self._is(key), _TABLE.c.owner == owner, _TABLE.c.heard == heard)
-            .values(owner=self.owner, heard=_now(connection))
+            .values(owner=self.owner, heard=_UtcNow())
         )
         return taken.rowcount == 1
 
@@ -135,17 +170,16 @@ class StudyLeases:
 
 
 class Heartbeat:
-    """Signs of life, from a thread of its own, for our leases and the trial we are at.
+    """A thread that refreshes a process's leases as long as a ``with`` block lasts.
 
     Args:
-        leases: Ours.
-        interval: Seconds between two signs.
+        leases: Leases of this process.
+        interval: Seconds between two refreshes.
     """
 
-    def __init__(self, leases: StudyLeases, interval: int) -> None:
+    def __init__(self, leases: StudyLeases, interval: float) -> None:
         self.leases = leases
         self.interval = interval
-        self.trial_id: int | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -160,15 +194,6 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._stopped.wait(self.interval):
             try:
-                self.leases.beat()
-                if self.trial_id is not None:
-                    self.leases.storage.record_heartbeat(self.trial_id)
-            except (LineageError, SQLAlchemyError, StorageInternalError):
-                continue  # the next sign may come through; if none does in time, others take over
-        self.leases.storage.remove_session()
-
-
-def _now(connection: Connection) -> datetime:
-    """The database's time, without a zone, as it is stored."""
-    now: datetime = connection.execute(select(func.now())).scalar_one()
-    return now.replace(tzinfo=None)
+                self.leases.refresh()
+            except LineageError:
+                continue  # the next refresh may succeed; if none does in time, other workers take over

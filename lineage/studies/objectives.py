@@ -1,4 +1,4 @@
-"""What a study optimises: numbers of a trial's generations on the validation part, never on the test part."""
+"""Objectives of a study: numbers of a trial's generations on the validation part, never on the test part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from lineage.registry.family.family import Version
 
 @dataclass(frozen=True)
 class Objective:
-    """One number of a trial.
+    """One number by which trials are compared.
 
     Attributes:
-        name: As in a recipe.
-        metric: Of a generation's epochs and version; of ``seconds``, of its version only.
-        direction: ``maximize`` or ``minimize``.
+        name: Name in a recipe.
+        metric: Metric of a generation's version, and of its epochs unless it is ``seconds``.
+        direction: Direction of better values, ``maximize`` or ``minimize``.
     """
 
     name: str
@@ -27,10 +27,12 @@ class Objective:
         return self.metric.startswith("validation_")
 
     def value(self, generations: Sequence[Version]) -> float:
-        """Of a trial: of its last generation, but time over all of them, whoever trained them.
+        """Return a trial's value: its last generation's; of ``seconds``, the sum over all generations.
+
+        Time counts for generations that other trials trained as well.
 
         Args:
-            generations: Patriarch first.
+            generations: Versions of the trial's generations, patriarch first.
         """
         if self.has_epochs:
             return generations[-1].metrics[self.metric]

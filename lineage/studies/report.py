@@ -1,4 +1,4 @@
-"""``study-report``: a study's trials, what matters in them, and Optuna's plots of them."""
+"""``study-report``: a study's trials, the importance of its keys, and Optuna's plots."""
 
 import warnings
 from dataclasses import dataclass
@@ -17,22 +17,21 @@ from lineage.studies.database import check_url, open_storage, require_database, 
 from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.plots import draw, objective_value
 from lineage.studies.results import StudyResult, TrialResult, read_result
-from lineage.studies.space import short, shown_value
+from lineage.studies.space import short, shown_value, with_present_names
 from lineage.studies.study import study_storage
 from lineage.studies.study_store import load_study
-
-_ANY = 60  # seconds; a report gives no signs of life
 
 
 @dataclass(frozen=True)
 class StudyReport:
-    """A study as it is told.
+    """Report of a study.
 
     Attributes:
-        result: Its trials.
-        importances: By objective, then by short name of a key: shares of 1. Empty for too few trials.
-        files: Of the plots, which are also artifacts of the study's run.
-        remarks: Sentences on what could not be drawn.
+        result: Result of the study.
+        importances: Importances as shares of 1, by objective, then by recipe key without its section; empty
+            if there are too few trials.
+        files: Plots, which are also artifacts of the study's run.
+        remarks: Sentences about plots that could not be drawn or kept.
     """
 
     result: StudyResult
@@ -41,7 +40,7 @@ class StudyReport:
     remarks: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values, for ``--json``."""
         return self.result.to_json() | {
             "importances": self.importances,
             "files": [str(file) for file in self.files],
@@ -53,9 +52,9 @@ def report_study(name: str, storage: str | None, folder: Path) -> StudyReport:
     """Read a study, draw it into ``folder`` and keep the plots with its MLflow run.
 
     Args:
-        name: Of the study.
-        storage: URL of its database; by default as for ``study``.
-        folder: Created where it is missing.
+        name: Name of the study.
+        storage: URL of the study's database; by default as for ``study``.
+        folder: Folder for the plots, which is created if it is missing.
 
     Raises:
         NotFoundError: If there is no such study.
@@ -65,10 +64,10 @@ def report_study(name: str, storage: str | None, folder: Path) -> StudyReport:
     url = study_storage(storage)
     check_url(url, 1)
     require_database(url)
-    opened = open_storage(url, _ANY, 2 * _ANY)
-    study = load_study(opened, name)
+    study = load_study(open_storage(url), name)
     with translated_errors(url):
         result = read_result(study)
+        study = _with_present_names(study)
         importances = _importances(study, list(result.objectives))
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +84,7 @@ def report_study(name: str, storage: str | None, folder: Path) -> StudyReport:
 
 
 def study_table(result: StudyResult) -> Table:
-    """All trials, with what was saved and who won below."""
+    """Return a table of all trials, with the trainings that were saved and the winner below."""
     metrics = {OBJECTIVES[name].metric: name for name in result.objectives}
     return trials_table(
         result.name, [_row(trial, result) for trial in result.trials], metrics, _summary(result)
@@ -118,9 +117,9 @@ def _summary(result: StudyResult) -> list[str]:
         "running": result.count("RUNNING"),
         "waiting": result.count("WAITING"),
     }
-    told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     lines = [
-        f"{counted(len(result.trials), 'trial')}: {told}." if told else "No trials.",
+        f"{counted(len(result.trials), 'trial')}: {counts}." if counts else "No trials.",
         f"{counted(result.num_needed, 'generation')} needed, {result.num_trained} trained:"
         f" {counted(result.num_saved, 'training')} saved.",
     ]
@@ -131,9 +130,9 @@ def _summary(result: StudyResult) -> list[str]:
 
 
 def _importances(study: optuna.Study, names: list[str]) -> dict[str, dict[str, float]]:
-    """By Optuna's default evaluator; nothing where there are too few trials to tell."""
+    """Return importances by Optuna's default evaluator; none of an objective with fewer than two values."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    found: dict[str, dict[str, float]] = {}
+    importances: dict[str, dict[str, float]] = {}
     for place, name in enumerate(names):
         values = {trial.values[place] for trial in complete}
         if len(values) < 2:
@@ -141,5 +140,18 @@ def _importances(study: optuna.Study, names: list[str]) -> dict[str, dict[str, f
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shares = optuna.importance.get_param_importances(study, target=objective_value(place))
-        found[name] = {short(key): float(share) for key, share in shares.items()}
-    return found
+        importances[name] = {short(key): float(share) for key, share in shares.items()}
+    return importances
+
+
+def _with_present_names(study: optuna.Study) -> optuna.Study:
+    """Return the study, or a copy of its finished trials if recipe keys had other names when it was begun."""
+    trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    if all(trial.params == with_present_names(trial.params) for trial in trials):
+        return study
+    renamed = optuna.create_study(study_name=study.study_name, directions=study.directions)
+    for trial in trials:
+        distributions = with_present_names(trial.distributions)
+        trial.params, trial.distributions = with_present_names(trial.params), distributions
+        renamed.add_trial(trial)
+    return renamed

@@ -1,4 +1,4 @@
-"""What came out of a study, read from its database alone."""
+"""The result of a study, read from its database alone."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,8 +8,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lineage.studies.objectives import OBJECTIVES
-from lineage.studies.study_store import FAILED, INTERRUPTED, RUN_ID, is_retry, objective_names
-from lineage.studies.trials import GENERATIONS, TRAINED
+from lineage.studies.running_trial import FAILED, INTERRUPTED, SECONDS
+from lineage.studies.space import with_present_names
+from lineage.studies.study_store import RUN_ID, is_retry, objective_names
+from lineage.studies.trial_record import GENERATIONS, TRAINED
 
 
 @dataclass(frozen=True)
@@ -17,15 +19,15 @@ class TrialResult:
     """One trial of a study.
 
     Attributes:
-        number: Optuna's.
-        state: ``COMPLETE``, ``PRUNED``, ``FAIL``, ``RUNNING`` or ``WAITING``.
-        values: What was tried, by recipe key.
-        objectives: By name; of a pruned trial the last it reported, none of others.
-        generations: ``name/version`` of each, patriarch first, as far as it came.
-        trained: Those of them that were trained for this trial; the others were there.
+        number: Optuna's number of the trial, which counts from 0.
+        state: State in Optuna's words: ``COMPLETE``, ``PRUNED``, ``FAIL``, ``RUNNING`` or ``WAITING``.
+        values: Values that were tried, by recipe key.
+        objectives: Values of the objectives by name; of a pruned trial the last that it reported.
+        generations: Generations as ``name/version``, patriarch first, as far as the trial came.
+        trained: Those generations that were trained for this trial; the others were registered before.
         retry_of: Number of the trial that is tried again here, because its worker died or was interrupted.
-        reason: Why it failed.
-        seconds: From its start to its end; None while it is open.
+        reason: Reason of a failure; "" if the trial did not fail.
+        seconds: Duration; None while the trial is open.
     """
 
     number: int
@@ -39,21 +41,21 @@ class TrialResult:
     seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values, for ``--json``."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study gave so far.
+    """Result of a study so far.
 
     Attributes:
-        name: Of the study and its family.
-        objectives: Names with their directions, ``maximize`` or ``minimize``.
-        trials: In the order of their numbers.
-        best: The best trial; of several objectives the Pareto front, best in the first objective first.
-        winner: ``models:/NAME/VERSION`` of the best trial's last generation; "" where there is none.
-        run_id: Of the study's MLflow run.
+        name: Name of the study and its family.
+        objectives: Directions of the objectives, ``maximize`` or ``minimize``, by name.
+        trials: Trials in the order of their numbers.
+        best: Best trial; of several objectives the Pareto front, best in the first objective first.
+        winner: Last generation of the best trial as ``models:/NAME/VERSION``; "" if there is none.
+        run_id: Id of the study's MLflow run.
     """
 
     name: str
@@ -65,12 +67,12 @@ class StudyResult:
 
     @property
     def alias(self) -> str:
-        """Of the winner."""
+        """Alias of the winner."""
         return winner_alias(self.name)
 
     @property
     def num_needed(self) -> int:
-        """Generations that the trials needed, whether trained for them or pulled; a retry needs none anew."""
+        """Generations that the trials needed, trained or pulled; a retry and its first attempt count once."""
         needed: dict[int, int] = {}
         for trial in self.trials:
             first = trial.number if trial.retry_of is None else trial.retry_of
@@ -84,15 +86,15 @@ class StudyResult:
 
     @property
     def num_saved(self) -> int:
-        """Trainings that were saved, since the registry held the generation already."""
+        """Trainings saved because the registry held the generation already."""
         return self.num_needed - self.num_trained
 
     def count(self, state: str) -> int:
-        """How many trials ended, or stand, so."""
+        """Return the number of trials in a state."""
         return sum(trial.state == state for trial in self.trials)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values, for ``--json``."""
         return {
             "name": self.name,
             "objectives": self.objectives,
@@ -108,12 +110,12 @@ class StudyResult:
 
 
 def winner_alias(name: str) -> str:
-    """The alias that a study's winner gets."""
+    """Return the alias of a study's winner."""
     return f"best-of-{name}"
 
 
 def read_result(study: optuna.Study) -> StudyResult:
-    """What stands in the database of a study that lineage began."""
+    """Read the result of a study that ``lineage`` began from its database."""
     names = objective_names(study)
     trials = [_read_trial(trial, names) for trial in study.get_trials(deepcopy=False)]
     best = [trials[number] for number in _best(study)]
@@ -128,7 +130,7 @@ def read_result(study: optuna.Study) -> StudyResult:
 
 
 def _best(study: optuna.Study) -> list[int]:
-    """Numbers of the best trials; of equal ones the first leads."""
+    """Return the numbers of the best trials, best first; of equal ones the first leads."""
     if not any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
         return []
     sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
@@ -145,11 +147,11 @@ def _read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialResult:
     return TrialResult(
         number=trial.number,
         state=trial.state.name,
-        values=dict(trial.params),
+        values=with_present_names(trial.params),
         objectives=dict(zip(names, trial.values or [], strict=False)),
         generations=tuple(attrs.get(GENERATIONS, ())),
         trained=tuple(attrs.get(TRAINED, ())),
         retry_of=history[0] if is_retry(trial) else None,
         reason=reason,
-        seconds=None if trial.duration is None else trial.duration.total_seconds(),
+        seconds=attrs.get(SECONDS, None if trial.duration is None else trial.duration.total_seconds()),
     )

@@ -1,4 +1,4 @@
-"""Samplers and pruners by Optuna's names, with the options of a recipe."""
+"""Optuna's samplers and pruners by the names that a recipe gives them."""
 
 import importlib.util
 import inspect
@@ -42,29 +42,32 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _NEEDS_CMAES = "cmaes"
 _SINGLE_OBJECTIVE = {"cmaes"}
-_SAME_SEED = {"grid", "qmc"}  # one sequence, of which every trial takes the next point
+_SAME_SEED = {"grid", "qmc"}  # one sequence, from which every trial takes the next point
 _SEEDS = 2**32
 
 
 class _Grid(GridSampler):
-    """A grid whose end is seen by whoever asks for trials: there is no ``optimize`` to be stopped."""
+    """Grid sampler without Optuna's ``study.stop``, which works under ``optimize`` alone.
+
+    ``StudyStore`` knows itself when the grid is complete.
+    """
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def quieten() -> None:
-    """Keep Optuna's notices out of ours, for a command line; its errors come as exceptions."""
+    """Silence Optuna's log for a command line; its errors come as exceptions."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def check_methods(settings: StudySettings) -> None:
-    """Build sampler and pruner once, to see that they can be.
+    """Check that sampler and pruner can be built.
 
     Raises:
-        RecipeError: If an option does not exist or cannot hold, or a package is missing.
+        RecipeError: If an option is unknown or invalid, or a package is missing.
     """
     if settings.sampler == _NEEDS_CMAES and importlib.util.find_spec("cmaes") is None:
         raise RecipeError(f"study.sampler 'cmaes' needs the package cmaes, which is not installed: {EXTRA}.")
@@ -78,18 +81,18 @@ def check_methods(settings: StudySettings) -> None:
 
 
 def make_sampler(settings: StudySettings, grid: Mapping[str, Sequence[Any]], number: int) -> BaseSampler:
-    """The sampler for one trial.
+    """Build the sampler for one trial.
 
-    What it draws depends on the study's seed and the trial's number alone, so a study that is continued, or
-    worked on by several processes, draws nothing twice.
+    Its random numbers depend on the study's seed and the trial's number alone, so a study that is continued,
+    or worked on by several processes, draws nothing twice.
 
     Args:
-        settings: Of the study.
-        grid: Values by key, for the grid sampler.
-        number: Of the trial.
+        settings: Settings of the study.
+        grid: Values by Optuna's parameter name, for the grid sampler.
+        number: Number of the trial.
 
     Raises:
-        RecipeError: If an option does not exist or cannot hold.
+        RecipeError: If an option is unknown or invalid.
     """
     name = settings.sampler
     seed = settings.seed if name in _SAME_SEED else (settings.seed * 1_000_003 + number) % _SEEDS
@@ -101,10 +104,10 @@ def make_sampler(settings: StudySettings, grid: Mapping[str, Sequence[Any]], num
 
 
 def make_pruner(settings: StudySettings) -> BasePruner:
-    """The study's pruner.
+    """Build the study's pruner.
 
     Raises:
-        RecipeError: If an option does not exist or cannot hold.
+        RecipeError: If an option is unknown or invalid.
     """
     name = settings.pruner_in_use
     options = {} if name == "none" else settings.pruner_options
@@ -125,6 +128,7 @@ def _build(kind: str, builder: Callable[..., Any], options: Mapping[str, Any], *
 def _check_options(
     kind: str, builder: Callable[..., Any], options: Mapping[str, Any], ours: set[str]
 ) -> None:
+    """Refuse options that ``builder`` does not take, or that ``lineage`` sets itself (``ours``)."""
     known = sorted(set(inspect.signature(builder).parameters) - ours)
     for name in options:
         if name not in known:

@@ -1,4 +1,4 @@
-"""A recipe's space in Optuna's words."""
+"""A recipe's space as Optuna's distributions and grids, and its values as text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,24 +14,24 @@ from optuna.distributions import (
 )
 
 from lineage.errors import RecipeError
-from lineage.recipe import Range, StudySettings
+from lineage.recipe import Range, StudySettings, present_name
 from lineage.recipe.keys import takes_integers
 
 
 def distributions(settings: StudySettings) -> dict[str, BaseDistribution]:
-    """What every key is drawn from.
+    """Return the distribution that each recipe key is drawn from.
 
-    Numbers that a grid lists are drawn from the interval that holds them, so that plots have a scale.
+    Numbers that a grid lists get the interval that holds them, so that plots have a scale.
     """
     as_grid = settings.sampler == "grid"
     return {key: _distribution(key, axis, as_grid) for key, axis in settings.space.items()}
 
 
 def grid(settings: StudySettings) -> dict[str, list[Any]]:
-    """Every value of every key, for the grid sampler; nothing for another.
+    """Return all values of each recipe key for the grid sampler; nothing for another sampler.
 
     Raises:
-        RecipeError: If a key has endlessly many.
+        RecipeError: If a key has infinitely many values.
     """
     if settings.sampler != "grid":
         return {}
@@ -39,24 +39,29 @@ def grid(settings: StudySettings) -> dict[str, list[Any]]:
 
 
 def describe_space(settings: StudySettings) -> dict[str, Any]:
-    """The space as plain values: what a study that is continued is compared by."""
+    """Return the space as plain values, by which a study that is continued is compared."""
     if settings.sampler == "grid":
         return dict(grid(settings))
     return {key: json.loads(distribution_to_json(found)) for key, found in distributions(settings).items()}
 
 
+def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by recipe key, from values whose keys may have the names of an earlier version."""
+    return {present_name(key): value for key, value in values.items()}
+
+
 def shown(values: Mapping[str, Any]) -> str:
-    """``strictness 0.8, temperature 2.5``: what a trial tries."""
+    """Return the values that a trial tries as text, such as ``strictness 0.8, temperature 2.5``."""
     return ", ".join(f"{short(key)} {shown_value(value)}" for key, value in values.items())
 
 
 def short(key: str) -> str:
-    """A key without its section."""
+    """Return a recipe key without its section."""
     return key.rpartition(".")[2]
 
 
 def shown_value(value: Any) -> str:
-    """A value with as many digits as a reader needs."""
+    """Return a value as text, a number with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -72,7 +77,7 @@ def _distribution(key: str, axis: Range | Sequence[Any], as_grid: bool) -> BaseD
 
 
 def _last(axis: Range) -> float:
-    """The highest value, which is below the upper end where the steps miss that."""
+    """Return the highest value, which is below the range's upper end if the steps miss that."""
     if axis.step is None:
         return axis.high
     low, high, step = (Decimal(str(number)) for number in (axis.low, axis.high, axis.step))

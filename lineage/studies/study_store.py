@@ -1,33 +1,31 @@
-"""A study in its database: begun or found again, its trials given out and closed. Rank 0 alone reads it."""
+"""A study in its database: begun or found again, its trials given out and retried; rank 0 alone opens it."""
 
+import contextlib
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lineage.errors import IntegrityError, NotFoundError, suggestion
-from lineage.recipe import Recipe, StudySettings, own_values
+from lineage.recipe import Recipe, StudySettings, own_values, present_name
 from lineage.studies.database import safe_url, translated_errors
 from lineage.studies.leases import StudyLeases
 from lineage.studies.objectives import OBJECTIVES
-from lineage.studies.running_trial import RunningTrial
+from lineage.studies.running_trial import FAILED, INTERRUPTED, RunningTrial
 from lineage.studies.samplers import make_pruner, make_sampler
 from lineage.studies.settings import differences, kept_settings
 from lineage.studies.space import distributions, grid
 
 DEFAULT_TRIALS = 20
 RUN_ID = "lineage.run_id"
-FAILED = "lineage.failed"  # why a trial failed by itself; without it, it was cut short and is tried again
-KILLS = "lineage.kills"
-INTERRUPTED = "lineage.interrupted"
+NUM_KILLS = "lineage.kills"
 
 _OWNER = "lineage.owner"
 _SETTINGS = "lineage.settings"
@@ -36,46 +34,29 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class NoTrial(Enum):
-    """What a worker gets when no trial is given to it."""
+    """Why a worker that asks for a trial gets none."""
 
     WAIT = "others are at work, and may leave something"
     DONE = "all trials have ended"
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """A trial to grow.
-
-    Attributes:
-        number: Of the trial.
-        values: By recipe key.
-    """
-
-    number: int
-    values: Mapping[str, Any]
-
-
 def num_trials(settings: StudySettings) -> int:
-    """How many trials a study has: those of its settings, at most the whole grid."""
-    size = 1
-    for values in (points := grid(settings)).values():
-        size *= len(values)
+    """Return how many trials a study has: the number of its settings, at most the whole grid."""
+    points = grid(settings)
     if not points:
         return settings.trials or DEFAULT_TRIALS
+    size = math.prod(map(len, points.values()))
     return min(settings.trials or size, size)
 
 
 class StudyStore:
-    """One study.
+    """One study in its database.
 
     Args:
-        storage: Where it is.
-        recipe: Resolved, with its space; the family's name is the study's.
-        data_digest: Of the images.
-        on_cut_short: Is told of each trial that is found to have lost its worker.
-
-    Attributes:
-        attempt: The trial that was taken last.
+        storage: Database of the study.
+        recipe: Resolved recipe with its space; the family's name is the study's.
+        data_digest: Digest of the images.
+        on_lost_trial: Callback for each trial that is found to have lost its worker.
 
     Raises:
         IntegrityError: If the database holds a study of that name with other settings.
@@ -86,24 +67,25 @@ class StudyStore:
         storage: RDBStorage,
         recipe: Recipe,
         data_digest: str,
-        on_cut_short: Callable[[FrozenTrial], None] = lambda _: None,
+        on_lost_trial: Callable[[FrozenTrial], None] = lambda _: None,
     ) -> None:
         self.storage = storage
         self.recipe = recipe
         self.settings = recipe.study
         self.name = recipe.model.name
         self.leases = StudyLeases(storage, self.name, self.settings.grace)
-        self.on_cut_short = on_cut_short
-        self.attempt: RunningTrial | None = None
-        self._cut_short: set[int] = set()
-        self._distributions = distributions(self.settings)
-        self._grid = grid(self.settings)
+        self.on_lost_trial = on_lost_trial
+        self._lost: set[int] = set()
         self._kept = kept_settings(recipe, data_digest)
         with self._alone(), translated_errors(storage.url):
             self.study = self._open()
+            # A study that was begun under earlier names of recipe keys goes on under them in Optuna.
+            names = {present_name(name): name for name in self.study.user_attrs[_SETTINGS]["space"]}
+        self._distributions = {names[key]: found for key, found in distributions(self.settings).items()}
+        self._grid = {names[key]: values for key, values in grid(self.settings).items()}
 
     def _open(self) -> optuna.Study:
-        """The study, begun where it is not there yet, with the recipe's own values as trial 0."""
+        """Open the study, and begin it if it is not there, with the recipe's own values as trial 0."""
         names = [found.study_name for found in self.storage.get_all_studies()]
         study = optuna.create_study(
             storage=self.storage,
@@ -113,15 +95,15 @@ class StudyStore:
             directions=[OBJECTIVES[name].direction for name in self.settings.objective],
         )
         if self.name in names or _SETTINGS in study.user_attrs:
-            self._compare(study.user_attrs.get(_SETTINGS))
+            self._check_settings(study.user_attrs.get(_SETTINGS))
             return study
         study.set_user_attr(_SETTINGS, self._kept)
-        own = None if self._grid else own_values(self.recipe)
+        own = None if self.settings.sampler == "grid" else own_values(self.recipe)
         if own is not None:
             study.enqueue_trial(own)
         return study
 
-    @contextmanager
+    @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes from beginning the study, or its run, at the same time."""
         while not self.leases.claim(_ASKING):
@@ -132,36 +114,40 @@ class StudyStore:
             self.leases.release(_ASKING)
 
     def ensure_run(self, open_run: Callable[[str | None], str]) -> None:
-        """Note the study's MLflow run, once.
+        """Store the id of the study's MLflow run, of which there is one.
 
         Args:
-            open_run: Opens the run again whose id was noted, or a new one; gives its id.
+            open_run: Function that opens the run with the stored id again, or a new one, and returns its id.
 
         Raises:
             RegistryError: If the database or the registry does not answer.
         """
         with self._alone(), translated_errors(self.storage.url):
-            noted = self.study.user_attrs.get(RUN_ID)
-            run_id = open_run(noted)
-            if run_id != noted:
+            stored = self.study.user_attrs.get(RUN_ID)
+            run_id = open_run(stored)
+            if run_id != stored:
                 self.study.set_user_attr(RUN_ID, run_id)
 
-    def _compare(self, begun: dict[str, Any] | None) -> None:
-        """Refuse to continue a study with other settings than it was begun with."""
-        if begun is None:
+    def _check_settings(self, stored: dict[str, Any] | None) -> None:
+        """Refuse to continue a study with other settings than its first ones.
+
+        Raises:
+            IntegrityError: If they differ, or the study is not one of ``lineage``.
+        """
+        if stored is None:
             raise IntegrityError(
                 f"The study '{self.name}' in {safe_url(self.storage.url)} must be one that lineage began, but"
-                " is another's; take another --name."
+                " another program did; give another --name."
             )
-        changes = differences(begun, self._kept)
+        changes = differences(stored, self._kept)
         if changes:
             raise IntegrityError(
                 f"The study '{self.name}' must go on as it was begun, but {'; '.join(changes)}. Give it those"
                 " settings again, or begin another one with --name."
             )
 
-    def take(self) -> Assignment | NoTrial:
-        """A trial to grow: one that was left, one that waits, or a new one while there are to be more.
+    def take(self) -> RunningTrial | NoTrial:
+        """Give out a trial: one to be retried, one that waits, or a new one while more are wanted.
 
         Raises:
             RegistryError: If the database does not answer.
@@ -175,7 +161,7 @@ class StudyStore:
                 self.leases.release(_ASKING)
 
     def has_ended(self) -> bool:
-        """Whether no trial is left to grow, and none is being grown.
+        """Return whether no trial is left to grow, and none is being grown.
 
         Raises:
             RegistryError: If the database does not answer.
@@ -186,7 +172,8 @@ class StudyStore:
             trial.state == TrialState.RUNNING or self._is_to_be_retried(trial, trials) for trial in trials
         )
 
-    def _take(self) -> Assignment | NoTrial:
+    def _take(self) -> RunningTrial | NoTrial:
+        self._fail_lost_trials()
         self._retry_what_was_cut_short()
         trials = self.study.get_trials(deepcopy=False)
         if self._has_enough(trials):
@@ -195,40 +182,48 @@ class StudyStore:
         return self._ask(len(trials))
 
     def _has_enough(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether as many trials were begun as there are to be, and none waits to be tried again."""
-        begun = [trial for trial in trials if trial.state != TrialState.WAITING and not is_retry(trial)]
+        """Return whether as many trials as wanted have started, and none waits to be retried."""
+        started = [trial for trial in trials if trial.state != TrialState.WAITING and not is_retry(trial)]
         waits = any(trial.state == TrialState.WAITING and is_retry(trial) for trial in trials)
-        return not waits and len(begun) >= num_trials(self.settings)
+        return not waits and len(started) >= num_trials(self.settings)
 
-    def _ask(self, number: int) -> Assignment:
+    def _ask(self, number: int) -> RunningTrial:
         self.study.sampler = make_sampler(self.settings, self._grid, number)
+        self.leases.claim(self.leases.owner)  # shows that the trial's worker is alive
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # heartbeats are ours, and samplers tell of what is experimental
+            warnings.simplefilter("ignore")  # some samplers are experimental
             trial = self.study.ask(self._distributions)
-        self.attempt = RunningTrial(trial, self.storage)
-        self.storage.record_heartbeat(self.attempt.trial_id)
         trial.set_user_attr(_OWNER, self.leases.owner)
-        return Assignment(trial.number, dict(trial.params))
+        return RunningTrial(trial, self.storage)
+
+    def _fail_lost_trials(self) -> None:
+        """Fail each running trial whose worker is dead.
+
+        Optuna's own heartbeat is not used: it compares times of the session's zone, which jump with daylight
+        saving time.
+        """
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            # A trial without an owner lost its worker in asking, which this process alone does now.
+            owner = trial.user_attrs.get(_OWNER, "")
+            if owner == self.leases.owner or not self.leases.claim(owner):
+                continue
+            with contextlib.suppress(UpdateFinishedTrialError):  # it ended at this moment
+                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            self.leases.release(owner)
 
     def _retry_what_was_cut_short(self) -> None:
         """Queue each trial again that failed because its worker died or was interrupted."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self.study)
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if _OWNER not in trial.user_attrs:  # its worker died in asking for it, which we now do alone
-                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         trials = self.study.get_trials(deepcopy=False)
         for trial in trials:
             if trial.state == TrialState.FAIL and FAILED not in trial.user_attrs:
                 if self._is_to_be_retried(trial, trials):
                     self._retry(trial)
-                if trial.number not in self._cut_short:
-                    self._cut_short.add(trial.number)
-                    self.on_cut_short(trial)
+                if trial.number not in self._lost:
+                    self._lost.add(trial.number)
+                    self.on_lost_trial(trial)
 
     def _is_to_be_retried(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether the trial was cut short, not too often, and nobody has queued it again."""
+        """Return whether the trial was cut short, not too often, and is not queued again."""
         return (
             trial.state == TrialState.FAIL
             and FAILED not in trial.user_attrs
@@ -237,44 +232,37 @@ class StudyStore:
         )
 
     def _retry(self, trial: FrozenTrial) -> None:
-        """Queue the trial, with what it reported, as Optuna's ``RetryHeartbeatStaleTrialCallback`` does."""
+        """Queue the trial with what it reported, as Optuna's ``RetryHeartbeatStaleTrialCallback`` does."""
         history = [*trial.system_attrs.get("retry_history", ()), trial.number]
         self.study.add_trial(
             optuna.create_trial(
                 state=TrialState.WAITING,
                 params=trial.params,
                 distributions=trial.distributions,
-                user_attrs={KILLS: _num_kills(trial)},
+                user_attrs={NUM_KILLS: _num_kills(trial)},
                 system_attrs={"failed_trial": trial.number} | trial.system_attrs | {"retry_history": history},
                 intermediate_values=trial.intermediate_values,
             )
         )
 
-    def bury_others(self) -> None:
-        """Cut short what other processes left, where we know that none lives."""
-        with translated_errors(self.storage.url):
-            self.leases.bury_others()
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-
 
 def is_retry(trial: FrozenTrial) -> bool:
-    """Whether the trial tries another one again that was cut short."""
+    """Return whether the trial repeats another one that was cut short."""
     return bool(trial.system_attrs.get("retry_history"))
 
 
 def _num_kills(trial: FrozenTrial) -> int:
-    """How many workers died of the trial, if they did; interruptions by people do not count."""
-    kills: int = trial.user_attrs.get(KILLS, 0)
+    """Return how many workers died of the trial, if it failed; interruptions by people do not count."""
+    kills: int = trial.user_attrs.get(NUM_KILLS, 0)
     return kills + (INTERRUPTED not in trial.user_attrs)
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:
-    """A study that lineage began.
+    """Load a study that ``lineage`` began.
 
     Raises:
         NotFoundError: If the database holds none of that name.
-        RegistryError: If it does not answer.
+        RegistryError: If the database does not answer.
     """
     with translated_errors(storage.url):
         names = [found.study_name for found in storage.get_all_studies()]
@@ -289,5 +277,5 @@ def load_study(storage: RDBStorage, name: str) -> optuna.Study:
 
 
 def objective_names(study: optuna.Study) -> list[str]:
-    """What a study that lineage began optimises, by the names of a recipe."""
+    """Return the objectives of a study that ``lineage`` began, by their names in a recipe."""
     return list(study.user_attrs[_SETTINGS]["objective"])

@@ -1,26 +1,26 @@
-"""What each worker of a study does: take a trial, grow it, tell how it ended, until there is none left."""
+"""What each worker of a study does: take a trial, grow it, record how it ended, until no trial is left."""
 
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from lineage.errors import LineageError, NotFoundError, TrainingError, UsageError
+from lineage.errors import TrainingError, UsageError
 from lineage.formats import quantity
 from lineage.growing.cache_key import SplitData
+from lineage.growing.leases import Leases, NoLeases
 from lineage.recipe import Recipe
-from lineage.registry.family.aliases import point_alias
 from lineage.registry.family.family import Version
-from lineage.registry.family.lookup import find_version
-from lineage.registry.store.study_runs import StudyRun, TrialRun, winner_note
 from lineage.report.study_progress import StudyReporter
-from lineage.studies.leases import Heartbeat
+from lineage.studies.database import only_process
 from lineage.studies.objectives import OBJECTIVES
-from lineage.studies.results import StudyResult, read_result
-from lineage.studies.running_trial import RunningTrial
+from lineage.studies.results import StudyResult
+from lineage.studies.session import StudySession, open_session
 from lineage.studies.space import shown
-from lineage.studies.study_store import FAILED, INTERRUPTED, RUN_ID, Assignment, NoTrial, StudyStore
+from lineage.studies.study_store import NoTrial
+from lineage.studies.trial_record import NoRecord, TrialRecord
 from lineage.studies.trials import grow_trial
 from lineage.training.devices import on_main_process
 from lineage.training.handlers import AbandonedError
@@ -28,155 +28,100 @@ from lineage.training.handlers import AbandonedError
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-@dataclass(frozen=True)
-class StudyDesk:
-    """What rank 0 has beside the others: the study's book, its run, and signs of life."""
-
-    book: StudyStore
-    run: StudyRun
-    pulse: Heartbeat
-
-
 class Worker:
-    """Grows trials of one study; on several ranks, all grow the same trial.
+    """Grows trials of one study; a worker of several ranks grows the same trial on all of them.
+
+    Rank 0 alone opens the study, takes trials and records them; other ranks keep ``NoLeases`` and
+    ``NoRecord``.
 
     Args:
-        recipe: Of the study, with its space; its family's name is the study's.
-        split_data: Its data.
-        desk: On rank 0; None on others.
-        reporter: Is told what happens, on rank 0.
+        recipe: Recipe of the study with its space; its family's name is the study's.
+        url: URL of the study's database.
+        split_data: Data of the study.
+        reporter: Reporter of the study's progress, on rank 0.
     """
 
-    def __init__(
-        self, recipe: Recipe, split_data: SplitData, desk: StudyDesk | None, reporter: StudyReporter
-    ) -> None:
-        self.recipe = recipe
-        self.split_data = split_data
-        self.desk = desk
-        self.reporter = reporter
-        self._trial_run: TrialRun | None = None
-        self._has_trial = False
+    _session: StudySession  # on rank 0
+    _taken: TrialRecord  # on rank 0: the trial that was taken last
 
-    def run(self) -> None:
-        """Work until all trials have ended, those of other workers as well.
+    def __init__(self, recipe: Recipe, url: str, split_data: SplitData, reporter: StudyReporter) -> None:
+        self.recipe = recipe
+        self.url = url
+        self.split_data = split_data
+        self.reporter = reporter
+        self._leases: Leases = NoLeases()
+        self._record = NoRecord()
+
+    def run(self) -> StudyResult:
+        """Work until all trials have ended, those of other workers as well; all ranks must call it.
+
+        Returns:
+            Result of the study.
 
         Raises:
+            IntegrityError: If the study was begun with other settings, or another process works on it in an
+                sqlite file.
             RegistryError: If the registry or the study's database does not answer.
         """
-        try:
-            while (given := on_main_process(self._take)) is not NoTrial.DONE:
-                if isinstance(given, Assignment):
-                    self._grow(given)
-                else:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
-        except BaseException:
-            if self._has_trial:
-                self._cut_short()
-            raise
+        with contextlib.ExitStack() as stack:
+            on_main_process(lambda: self._open(stack))
+            try:
+                while (taken := on_main_process(self._take)) is not NoTrial.DONE:
+                    if isinstance(taken, NoTrial):
+                        time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    else:
+                        self._grow(taken)
+            except BaseException:
+                self._record.cut_short()
+                raise
+            return on_main_process(lambda: self._session.finish())
 
-    def _take(self) -> Assignment | NoTrial:
-        """A trial from the book, with a run of its own."""
-        desk = self._at_desk()
-        given = desk.book.take()
-        if isinstance(given, Assignment):
-            attempt, self._trial_run, self._has_trial = self._attempt(), None, True
-            desk.pulse.trial_id = attempt.trial_id
-            self._trial_run = desk.run.start_trial(given.number, given.values)
-            attempt.note(RUN_ID, self._trial_run.run_id)
-            self.reporter.begin(given.number, shown(given.values))
-        return given
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        """Open the study until ``stack`` is closed."""
+        stack.enter_context(only_process(self.url, self.recipe.model.name))
+        digest = self.split_data.dataset.spec.digest
+        self._session = stack.enter_context(open_session(self.recipe, self.url, digest))
+        self._leases = self._session.store.leases
 
-    def _grow(self, given: Assignment) -> None:
-        """Grow one trial and tell how it ended."""
+    def _take(self) -> Mapping[str, Any] | NoTrial:
+        """Take a trial, and return the values that it tries."""
+        taken = self._session.take()
+        if isinstance(taken, NoTrial):
+            return taken
+        self._record = self._taken = taken
+        self.reporter.begin(taken.trial.number, shown(taken.trial.values))
+        return taken.trial.values
+
+    def _grow(self, values: Mapping[str, Any]) -> None:
+        """Grow one trial and record how it ended."""
         try:
             versions = grow_trial(
-                self.recipe,
-                self.split_data,
-                given,
-                leases=self.desk.book.leases if self.desk else None,
-                attempt=self._attempt() if self.desk else None,
-                run=self._trial_run,
-                reporter=self.reporter,
+                self.recipe, self.split_data, values, self._record, self._leases, self.reporter
             )
         except AbandonedError as error:
             reason = str(error)
             on_main_process(lambda: self._end(TrialState.PRUNED, reason=reason))
-        except (UsageError, TrainingError) as error:  # of this trial's values; others may do better
+        except (UsageError, TrainingError) as error:  # due to these values; other trials may do better
             reason = str(error)
             on_main_process(lambda: self._end(TrialState.FAIL, reason=reason))
         else:
             on_main_process(lambda: self._end(TrialState.COMPLETE, versions))
 
-    def _end(self, state: TrialState, versions: list[Version] | None = None, reason: str = "") -> None:
-        """Tell the study, the trial's run and whoever watches."""
-        desk, attempt, run = self._at_desk(), self._attempt(), self._trial_run
-        assert run is not None
-        values = (
-            [OBJECTIVES[name].value(versions) for name in self.recipe.study.objective] if versions else []
-        )
-        if state == TrialState.FAIL:
-            attempt.note(FAILED, reason)
-        desk.pulse.trial_id = None
-        is_ours, self._has_trial = attempt.tell(state, values or None), False
+    def _end(self, state: TrialState, versions: Sequence[Version] = (), reason: str = "") -> None:
+        """Record how the trial ended, report it, and bring the study's run up to date."""
+        names = self.recipe.study.objective
+        objectives = {str(name): OBJECTIVES[name].value(versions) for name in names} if versions else {}
+        is_ours = self._taken.end(state, objectives, reason)
+        self._record = NoRecord()
         if not is_ours:
-            run.close("KILLED", {}, "another worker took the trial over")
             self.reporter.end("was taken over by another worker, which had not heard from this one")
             return
-        by_name: dict[str, float] = dict(zip(self.recipe.study.objective, values, strict=False))
-        run.close(state.name, by_name, reason)
-        self.reporter.end(f"{state.name.lower()}, {reason}" if reason else _told(by_name))
-        update_study(desk.book, desk.run)
-
-    def _cut_short(self) -> None:
-        """Mark what is interrupted, or failed for no fault of the trial's, so that it is tried again."""
-        self._at_desk().pulse.trial_id = None
-        with contextlib.suppress(LineageError):  # the first error is the one to tell
-            self._attempt().note(INTERRUPTED, True)
-            self._attempt().tell(TrialState.FAIL)
-        with contextlib.suppress(LineageError):
-            if self._trial_run is not None:
-                self._trial_run.close("KILLED", {}, "interrupted")
-
-    def _attempt(self) -> RunningTrial:
-        attempt = self._at_desk().book.attempt
-        assert attempt is not None
-        return attempt
-
-    def _at_desk(self) -> StudyDesk:
-        assert self.desk is not None
-        return self.desk
+        self.reporter.end(f"{state.name.lower()}, {reason}" if reason else _with_units(objectives))
+        self._session.update()
 
 
-def close_lost_run(trial: FrozenTrial) -> None:
-    """Close the MLflow run of a trial that lost its worker."""
-    run_id = trial.user_attrs.get(RUN_ID)
-    if run_id is not None and INTERRUPTED not in trial.user_attrs:
-        TrialRun(run_id).close("KILLED", {}, "its worker died")
-
-
-def update_study(book: StudyStore, run: StudyRun) -> None:
-    """Bring the winner's alias and the study's run up to date."""
-    result = read_result(book.study)
-    winner = _find_winner(result)
-    if winner is not None:
-        point_alias(winner, result.alias)
-    metrics = {
-        "trials_complete": float(result.count("COMPLETE")),
-        "trials_pruned": float(result.count("PRUNED")),
-        "trainings": float(result.num_trained),
-        "trainings_saved": float(result.num_saved),
-    } | {f"best_{name}": value for best in result.best[:1] for name, value in best.objectives.items()}
-    text = f"{len(result.trials)} trials, {result.num_saved} trainings saved."
-    run.update(metrics, winner_note(text, winner, result.alias))
-
-
-def _find_winner(result: StudyResult) -> Version | None:
-    """The winner, unless there is none or somebody removed it."""
-    try:
-        return find_version(result.winner) if result.winner else None
-    except NotFoundError:
-        return None
-
-
-def _told(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {quantity(OBJECTIVES[name].metric, value)}" for name, value in values.items())
+def _with_units(objectives: Mapping[str, float]) -> str:
+    """Return the objectives' values in their units, such as ``accuracy 97.22 %``."""
+    return ", ".join(
+        f"{name} {quantity(OBJECTIVES[name].metric, value)}" for name, value in objectives.items()
+    )

@@ -1,4 +1,4 @@
-"""Several processes on this machine that work on one study."""
+"""Starts several worker processes of one study on this machine, and waits for them."""
 
 import json
 import os
@@ -30,12 +30,12 @@ _ERRORS: dict[int, type[LineageError]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process must know; it comes by standard input, since URLs may hold passwords.
+    """Task of a worker process, which reads it from standard input, since URLs may hold passwords.
 
     Attributes:
-        recipe: Resolved, as JSON.
+        recipe: Resolved recipe as JSON.
         storage: URL of the study's database.
-        worker: Number of the worker, from 1.
+        worker: Number of the worker, counted from 1.
     """
 
     recipe: str
@@ -43,25 +43,25 @@ class Job:
     worker: int
 
     def to_json(self) -> str:
-        """The job as JSON."""
+        """Return the job as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The job that ``to_json`` wrote."""
+        """Read a job that ``to_json`` wrote."""
         return cls(**json.loads(text))
 
 
-def run_workers(jobs: Sequence[Job], grace: int, tell: Callable[[str], None]) -> list[int]:
+def run_workers(jobs: Sequence[Job], grace: int, notify: Callable[[str], None]) -> list[int]:
     """Run a process for each job until all have ended; one that dies is not replaced.
 
     Args:
-        jobs: One a worker.
-        grace: Seconds after which others take over what a dead worker had.
-        tell: Is told of a worker that died.
+        jobs: Jobs, one for each worker.
+        grace: Seconds of silence after which other workers take a dead worker's trial over.
+        notify: Callback for a one-line message about each worker that was killed by a signal.
 
     Returns:
-        Their exit codes; negative for a signal.
+        Exit codes of the processes; a negative one is the number of a signal.
 
     Raises:
         KeyboardInterrupt: If this process is interrupted; the workers have marked their trials by then.
@@ -74,7 +74,7 @@ def run_workers(jobs: Sequence[Job], grace: int, tell: Callable[[str], None]) ->
             for place, process in enumerate(processes):
                 if codes[place] is None:
                     codes[place] = process.poll()
-                    _tell_death(jobs[place], codes[place], grace, tell)
+                    _notify_of_death(jobs[place], codes[place], grace, notify)
     except BaseException:
         _end(processes)
         raise
@@ -82,7 +82,12 @@ def run_workers(jobs: Sequence[Job], grace: int, tell: Callable[[str], None]) ->
 
 
 def error_of(codes: Sequence[int], study: str) -> LineageError:
-    """The error of workers that left a study before its trials had ended."""
+    """Return the error for workers that left a study before its trials had ended.
+
+    Args:
+        codes: Exit codes of the workers.
+        study: Name of the study.
+    """
     kinds = [_ERRORS[code] for code in codes if code in _ERRORS]
     kind = kinds[0] if kinds else TrainingError
     return kind(
@@ -106,9 +111,9 @@ def _start(job: Job, workers: int) -> "subprocess.Popen[str]":
     return process
 
 
-def _tell_death(job: Job, code: int | None, grace: int, tell: Callable[[str], None]) -> None:
+def _notify_of_death(job: Job, code: int | None, grace: int, notify: Callable[[str], None]) -> None:
     if code is not None and code < 0:
-        tell(
+        notify(
             f"worker {job.worker} died of {signal.Signals(-code).name}; its trial is tried again after"
             f" {grace} s of silence"
         )

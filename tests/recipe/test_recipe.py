@@ -204,6 +204,8 @@ def test_override_repairs_a_value_of_the_file(tmp_path: Path) -> None:
 
 REFUSED = {
     "patriarch.strictnes=0.5": "Unknown recipe key 'patriarch.strictnes'. Did you mean 'strictness'?",
+    "student.signals=stored": "Unknown recipe key 'student.signals'. Did you mean 'student.soft_targets'?",
+    "signal_classes=3": "Unknown recipe key 'signal_classes'. Did you mean 'student.soft_target_classes'?",
     "patriach.top_k=3": "Unknown recipe key 'patriach'. Did you mean 'patriarch'?",
     "data.temperature=2": "Unknown recipe key 'data.temperature'. Did you mean 'student.temperature'?",
     "epochs=3": "Unknown recipe key 'epochs'. Did you mean 'training.epochs'?",
@@ -406,6 +408,16 @@ def test_digest_changes_with(minimal: str, setting: str) -> None:
 def test_json_that_is_no_recipe_is_refused(text: str, told: str) -> None:
     with pytest.raises(RecipeError, match=told):
         Recipe.from_json(text)
+
+
+def test_stored_recipe_is_read_by_the_first_names_of_its_keys(minimal: str) -> None:
+    settings = ["student.soft_targets=stored", "study.space.student.soft_target_classes=[2, 3]"]
+    recipe = load_recipe(minimal, settings)
+    first = recipe.to_json()
+    for present, name in {"soft_targets": "signals", "soft_target_classes": "signal_classes"}.items():
+        first = first.replace(present, name)
+    assert Recipe.from_json(first) == recipe
+    assert Recipe.from_json(first).digest == recipe.digest
 
 
 def test_schema_describes_every_section_and_key() -> None:

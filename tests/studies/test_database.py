@@ -1,3 +1,7 @@
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +20,13 @@ from lineage.studies.database import (
 def test_mlflows_database_is_refused(home: Path) -> None:
     before = (home / "mlflow.db").read_bytes()
     with pytest.raises(IntegrityError, match="is another program's, such as MLflow's, which would"):
-        open_storage("sqlite:///mlflow.db", 60, 120)
+        open_storage("sqlite:///mlflow.db")
     assert (home / "mlflow.db").read_bytes() == before
 
 
 def test_database_of_studies_is_opened_again(url: str) -> None:
-    open_storage(url, 60, 120)
-    assert open_storage(url, 60, 120).get_all_studies() is not None
+    open_storage(url)
+    assert open_storage(url).get_all_studies() is not None
 
 
 def test_passwords_are_not_told() -> None:
@@ -60,3 +64,29 @@ def test_lock_of_a_study_is_free_again_and_no_other_studys() -> None:
         pass
     with only_process(url, "s"):
         pass
+
+
+FORKING = """
+import os, time
+from lineage.studies.database import only_process
+with only_process("sqlite:///studies.db", "s"):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    else:
+        print(child, flush=True)
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.usefixtures("home")
+def test_lock_of_a_killed_process_is_not_kept_by_its_children() -> None:
+    with subprocess.Popen([sys.executable, "-c", FORKING], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            assert process.wait() == -signal.SIGKILL
+            with only_process("sqlite:///studies.db", "s"):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a trial is compared with: others at the same generation and epoch."""
+"""Trials are compared with others at the same generation and epoch."""
 
 import optuna
 import pytest
@@ -28,28 +28,28 @@ def _study(storage: RDBStorage, pruner: optuna.pruners.BasePruner, rows: list[li
     return study
 
 
-def _attempt(study: optuna.Study, storage: RDBStorage, values: list[float]) -> RunningTrial:
-    attempt = RunningTrial(study.ask(), storage)
+def _trial(study: optuna.Study, storage: RDBStorage, values: list[float]) -> RunningTrial:
+    trial = RunningTrial(study.ask(), storage)
     for place, value in enumerate(values):
-        assert attempt.report(value, EPOCHS + 1 + place)
-    return attempt
+        assert trial.report(value, EPOCHS + 1 + place)
+    return trial
 
 
 def test_early_epoch_of_a_student_is_not_excused_by_its_teacher(storage: RDBStorage) -> None:
     median = optuna.pruners.MedianPruner(n_startup_trials=1)
     study = _study(storage, median, [[0.5, 0.9, 0.6, 0.9]] * 3)
-    weak = _attempt(study, storage, [0.5, 0.95, 0.3])
+    weak = _trial(study, storage, [0.5, 0.95, 0.3])
     assert not weak.trial.should_prune()  # Optuna's own question: its best was good
     assert weak.is_hopeless(2 * EPOCHS + 1)
-    good = _attempt(study, storage, [0.5, 0.95, 0.7])
+    good = _trial(study, storage, [0.5, 0.95, 0.7])
     assert not good.is_hopeless(2 * EPOCHS + 1)
 
 
 def test_early_epoch_is_not_held_against_later_ones_of_others(storage: RDBStorage) -> None:
     median = optuna.pruners.MedianPruner(n_startup_trials=1)
     study = _study(storage, median, [[0.5, 0.9, 0.6, 0.9]] * 3)
-    assert not _attempt(study, storage, [0.55]).is_hopeless(EPOCHS + 1)
-    assert _attempt(study, storage, [0.45]).is_hopeless(EPOCHS + 1)
+    assert not _trial(study, storage, [0.55]).is_hopeless(EPOCHS + 1)
+    assert _trial(study, storage, [0.45]).is_hopeless(EPOCHS + 1)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_pruners_see_steps_as_they_are(name: str, options: str, storage: RDBStor
     settings = [f"study.pruner={name}", f"study.pruner_options={options}"]
     study.pruner = make_pruner(load_recipe("digits", settings).study)
     for _ in range(4):
-        good = _attempt(study, storage, [0.8])
+        good = _trial(study, storage, [0.8])
         good.is_hopeless(EPOCHS + 1)
         study.tell(good.trial, 0.8)
-    weak = _attempt(study, storage, [0.5])
+    weak = _trial(study, storage, [0.5])
     hopeless = weak.is_hopeless(EPOCHS + 1)
     if name == "patient":
         assert weak.report(0.4, EPOCHS + 2)
@@ -79,6 +79,6 @@ def test_pruners_see_steps_as_they_are(name: str, options: str, storage: RDBStor
 
 def test_nothing_is_pruned_without_a_pruner_or_a_step(storage: RDBStorage) -> None:
     study = _study(storage, optuna.pruners.NopPruner(), [[0.9, 0.9]] * 3)
-    assert not _attempt(study, storage, [0.1]).is_hopeless(EPOCHS + 1)
+    assert not _trial(study, storage, [0.1]).is_hopeless(EPOCHS + 1)
     study.pruner = optuna.pruners.ThresholdPruner(lower=1.1)
-    assert not _attempt(study, storage, []).is_hopeless(EPOCHS + 1)
+    assert not _trial(study, storage, []).is_hopeless(EPOCHS + 1)

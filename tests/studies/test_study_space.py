@@ -32,6 +32,10 @@ CANNOT_HOLD = [
         ["patriarch.strictnes=0.4:1"],
         "Unknown recipe key 'patriarch.strictnes' in a study's space. Did you mean 'patriarch.strictness'?",
     ),
+    (
+        ["signal_classes=2..4"],
+        "Unknown recipe key 'signal_classes' in a study's space. Did you mean 'student.soft_target_classes'?",
+    ),
     (["data.seed=0..3"], "data.seed must not vary within a study, since trials share their images; leave"),
     (
         ["model.name=a,b"],
@@ -143,6 +147,61 @@ def test_space_is_read_from_a_file_and_replaces_the_recipes(
     assert space == {"training.lr": (0.05, 0.1), "patriarch.top_k": Range(low=2, high=4)}
 
 
+def test_further_study_keys_of_a_space_file_replace_the_recipes(recipe: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text('[study]\nsampler = "random"\ntrials = 3\n[study.space]\ntop_k = [2, 4]\n')
+    study = with_space(recipe, [str(file), "strictness=0.5,1.0"], ["study.seed=3"]).study
+    assert (study.sampler, study.trials) == ("random", 3)
+    assert study.space == {"patriarch.top_k": (2, 4), "patriarch.strictness": (0.5, 1.0)}
+
+
+def test_tables_of_several_space_files_come_together(recipe: Recipe, tmp_path: Path) -> None:
+    files = [tmp_path / "a.toml", tmp_path / "b.toml"]
+    files[0].write_text("patriarch.strictness = [0.5, 1.0]\n")
+    files[1].write_text("patriarch.top_k = [2, 4]\n")
+    space = with_space(recipe, [str(file) for file in files]).study.space
+    assert space == {"patriarch.strictness": (0.5, 1.0), "patriarch.top_k": (2, 4)}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "sentence"),
+    [
+        (
+            '[study]\nsampler = "grid"\n[study.space]\ntop_k = [2, 4]',
+            ["study.sampler=random"],
+            "study.sampler must be given once, but comes from --space and from another option; leave one",
+        ),
+        (
+            "top_k = [2, 4]",
+            ["study.space.strictness=[0.5, 1.0]"],
+            "study.space must be given once, but comes from --space and from another option; leave one",
+        ),
+        (
+            "[model]\nname = 'm'\n[study.space]\ntop_k = [2, 4]",
+            [],
+            "A file of --space must hold a table of recipe keys, [space] or [study] alone, but",
+        ),
+        ("[space]\ntop_k = [2, 4]\n[study]\ntrials = 3", [], "has 'space' beside 'study'; leave it out"),
+        ("[study]\ntrials = 3", [], "A file of --space must have a table [study.space], but"),
+        ("study = 3", [], "A file of --space must have a table [study.space], but"),
+        ("space = 3", [], "must be a table of recipe keys, but is 3."),
+        (
+            "[study]\nsamplr = 'grid'\n[study.space]\ntop_k = [2, 4]",
+            [],
+            "Unknown recipe key 'study.samplr'. Did you mean 'sampler'?",
+        ),
+        ("[data]\nflip = [true, false]\nx = [1]", [], "Unknown recipe key 'data.x' in a study's space."),
+    ],
+)
+def test_space_file_with_keys_that_would_have_no_effect_is_refused(
+    text: str, overrides: list[str], sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(sentence)):
+        with_space(load_recipe("digits", overrides), [str(file)], overrides)
+
+
 def test_space_of_a_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(
         NotFoundError, match=r"--space must be key=RANGE or a TOML file, but there is no file 'x'"
@@ -161,6 +220,50 @@ def test_every_end_of_a_space_must_hold(words: list[str], sentence: str) -> None
     recipe = with_space(load_recipe("digits"), words)
     with pytest.raises(RecipeError, match=re.escape(sentence)):
         list(check_space(recipe))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["soft_targets=stored", "soft_target_classes=3"], ["temperature=1:4"]),
+        (["soft_targets=stored"], ["temperature=1,4", "soft_target_classes=2..3"]),
+        (["soft_target_classes=3"], ["temperature=1:4", "soft_targets=live,stored"]),
+        ([], ["temperature=1:4", "soft_targets=stored", "soft_target_classes=3,5"]),
+    ],
+)
+def test_temperature_must_not_vary_where_top_classes_are_stored(
+    settings: list[str], words: list[str]
+) -> None:
+    digits = load_recipe("digits", [f"student.{setting}" for setting in settings])
+    with pytest.raises(RecipeError, match=r"student\.temperature must not vary in a study whose stored soft"):
+        list(check_space(with_space(digits, words)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["temperature=2", "soft_targets=stored", "soft_target_classes=3,5"],
+        ["temperature=1:4", "soft_targets=live", "soft_target_classes=3"],
+        ["temperature=1:4", "soft_targets=live,stored"],
+    ],
+)
+def test_temperature_may_vary_where_all_classes_are_stored_or_none(words: list[str]) -> None:
+    assert list(check_space(with_space(load_recipe("digits"), words)))
+
+
+def test_ends_of_a_space_are_checked_with_every_choice_of_other_keys() -> None:
+    words = ["soft_target_classes=2..20", "soft_targets=live,stored", "optimizer=adamw"]
+    found = [flatten(variant) for variant in check_space(with_space(load_recipe("digits"), words))]
+    keys = ("student.soft_target_classes", "student.soft_targets", "training.optimizer")
+    combinations = {tuple(settings[key] for key in keys) for settings in found}
+    assert {(20, "stored", "sgd"), (2, "stored", "sgd"), (20, "live", "adamw")} <= combinations
+
+
+def test_values_that_contradict_each_other_are_refused_only_if_no_trial_could_hold() -> None:
+    digits = load_recipe("digits", ["training.nesterov=false"])
+    assert list(check_space(with_space(digits, ["momentum=0.0,0.9", "nesterov=true,false"])))
+    with pytest.raises(RecipeError, match=r"training\.nesterov needs a training\.momentum greater than 0"):
+        list(check_space(with_space(digits, ["momentum=0.0:0.9", "nesterov=true"])))
 
 
 @pytest.mark.parametrize(

@@ -32,22 +32,22 @@ SPACE = ["--space", "strictness=0.4:1.0:0.2", "temperature=1:8:log"]
 
 
 class Command:
-    """A ``lineage study`` in a process of its own, with what it tells as it goes."""
+    """A ``lineage study`` in a process of its own, with what it prints as it goes."""
 
     def __init__(self, arguments: list[str], home: Path) -> None:
-        self.log = home / "told.txt"
-        with self.log.open("w") as told:
+        self.log = home / "stderr.txt"
+        with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lineage", *arguments],
                 cwd=home,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
-                stderr=told,
+                stderr=log,
                 text=True,
             )
 
     def await_line(self, pattern: str) -> None:
-        """Wait until a line that holds ``pattern`` was told."""
+        """Wait until a line that holds ``pattern`` is printed."""
         deadline = time.monotonic() + 60
         while not re.search(pattern, self.log.read_text()):
             assert time.monotonic() < deadline, self.log.read_text()
@@ -55,12 +55,12 @@ class Command:
             time.sleep(0.05)
 
     def workers(self) -> list[int]:
-        """Numbers of the worker processes."""
+        """Return the ids of the worker processes."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(child) for child in children.split()]
 
     def finish(self) -> Any:
-        """What it prints as JSON, when it has ended well."""
+        """Wait for its successful end, and return the JSON that it printed."""
         printed, _ = self.process.communicate(timeout=180)
         assert self.process.returncode == 0, self.log.read_text()
         return json.loads(printed)
@@ -68,15 +68,15 @@ class Command:
 
 @pytest.fixture
 def begin(home: Path) -> Iterator[Callable[..., Command]]:
-    """Begins commands; none outlives its test."""
-    begun: list[Command] = []
+    """Function that starts a command; none outlives its test."""
+    started: list[Command] = []
 
     def start(*arguments: str) -> Command:
-        begun.append(Command(list(arguments), home))
-        return begun[-1]
+        started.append(Command(list(arguments), home))
+        return started[-1]
 
     yield start
-    for command in begun:
+    for command in started:
         command.process.kill()
         command.process.communicate()
 
