@@ -98,6 +98,16 @@ def first_line(error: BaseException | str) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".")
 
 
+def read_problem(error: Exception) -> str:
+    """Return in one line why stored text could not be read, with the field if pydantic names one."""
+    from pydantic import ValidationError  # not at the top: most of what this module serves needs no pydantic
+
+    if not isinstance(error, ValidationError):
+        return first_line(error)
+    first = error.errors()[0]
+    return f"'{'.'.join(map(str, first['loc']))}': {first['msg']}" if first["loc"] else first["msg"]
+
+
 def text_digest(text: str) -> str:
     """SHA-256 of a text in UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ignite.engine import Engine
 
-from lineage.errors import LineageError, NotFoundError, UsageError
+from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError
 from lineage.formats import json_digest
 from lineage.growing.leases import Leases, lease_or_find
 from lineage.growing.plan import GenerationPlan
@@ -18,9 +18,10 @@ from lineage.registry.family.family import Version
 from lineage.registry.store.runs import GenerationRun, resume_run
 from lineage.registry.store.soft_targets import (
     SoftTargetsEntry,
-    fetch_soft_targets,
+    download_soft_targets,
     find_soft_targets,
     keep_soft_targets,
+    local_soft_targets,
     start_soft_targets_run,
 )
 from lineage.training.checkpoints import Checkpoint, state_home
@@ -86,11 +87,18 @@ class SoftTargetProvider:
         return in_turns(lambda: self._read(entry, verify))
 
     def _read(self, entry: SoftTargetsEntry, verify: bool) -> StoredSoftTargets:
-        folder = fetch_soft_targets(entry, self._folder)
-        again = "delete the folder to have it fetched again"
-        if folder != self._folder:  # it is the store's own
-            again = f"delete run {entry.run_id} in MLflow to have its soft targets computed again"
-        return StoredSoftTargets(folder, verify, again)
+        remedy = f"delete run {entry.run_id} in MLflow to have its soft targets computed again"
+        folder = local_soft_targets(entry)
+        if folder is None:
+            with suppress(NotFoundError, IntegrityError):  # half computed, or altered: downloaded again
+                return StoredSoftTargets(self._folder, verify)
+            self.checkpoint.acquire()  # another process may be computing in the folder
+            try:
+                folder = download_soft_targets(entry, self._folder)
+            finally:
+                self.checkpoint.discard()
+                self.checkpoint.release()
+        return StoredSoftTargets(folder, verify, remedy)
 
     @property
     def _folder(self) -> Path:
@@ -165,7 +173,7 @@ class SoftTargetProvider:
         entry = SoftTargetsEntry(run.run_id, self.plan.num_views, self.form.temperature)
         try:
             keep_soft_targets(self.teacher, self.digest, entry, self._folder, {"seconds": seconds})
-            if fetch_soft_targets(entry, self._folder) != self._folder:  # the store's own files can be mapped
+            if local_soft_targets(entry) is not None:  # the store's own files can be mapped
                 shutil.rmtree(self._folder)
         except LineageError as error:
             self._not_kept(error)

@@ -23,7 +23,7 @@ from lineage.training.handlers import (
     attach_weight_average,
 )
 from lineage.training.measurement import Measurement, Subset, measure
-from lineage.training.soft_targets import PartName
+from lineage.training.soft_targets import SubsetName
 from lineage.training.teachers import Teacher
 
 
@@ -200,7 +200,7 @@ class GenerationTraining:
             self.evaluated.load_state_dict(weights)
         share_weights(self.evaluated)
 
-    def _predictions_of_teacher(self, name: PartName, part: Subset) -> Tensor | None:
+    def _predictions_of_teacher(self, name: SubsetName, part: Subset) -> Tensor | None:
         """The teacher's classes by row: it sees evaluation images once a generation, not once an epoch."""
         if self.teacher is None or len(part) == 0:
             return None

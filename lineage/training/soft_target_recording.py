@@ -1,6 +1,5 @@
-"""A teacher's soft targets are computed: an Ignite engine whose epochs are views of all training images."""
+"""Recording of a teacher's soft targets: an Ignite engine whose epochs are views of all training images."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import cast
@@ -11,46 +10,46 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lineage.data.batches import Augmentation, Batch
-from lineage.errors import UsageError
 from lineage.training.devices import on_main_process
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.measurement import Subset
-from lineage.training.soft_targets import PartName, SoftTargetFolder, SoftTargetFormat
+from lineage.training.soft_targets import SoftTargetFolder, SoftTargetFormat, SubsetName
 from lineage.training.teachers import LiveTeacher
 
 
 def record_soft_targets(
     teacher: LiveTeacher,
     train: Subset,
-    others: Mapping[PartName, Subset],
+    others: Mapping[SubsetName, Subset],
     augmentation: Augmentation,
     data_seed: int,
     folder: SoftTargetFolder,
     attach: Callable[[Engine], None] = lambda _: None,
 ) -> None:
-    """Write what ``teacher`` says of every view of ``train``, from where a killed process left off.
+    """Write the teacher's logits for every view of ``train``, from where a killed process stopped.
 
-    It looks as it would in training, under autocast. What it says of one view stays on the device until the
-    view is complete; rank 0 alone writes. All ranks must call it.
+    The teacher runs under autocast, as it would in training. The logits of one view stay on the device until
+    the view is complete; rank 0 alone writes. All ranks must call it.
 
     Args:
-        teacher: Frozen.
-        train: The images that train.
-        others: Parts whose predicted classes are kept, too.
-        augmentation: Of the views.
-        data_seed: Fixes the views.
-        folder: Where to; only rank 0's counts.
-        attach: Adds handlers to the engine.
+        teacher: Frozen network that computes the logits.
+        train: Training images.
+        others: Subsets for which the predicted classes alone are kept.
+        augmentation: Augmentation that makes the views.
+        data_seed: Seed of the views.
+        folder: Folder to write to; only rank 0's counts.
+        attach: Callback that adds handlers to the engine.
 
     Raises:
-        UsageError: If the disk has no room for it.
+        UsageError: If the disk has no room for them.
     """
     if on_main_process(lambda: folder.is_complete):
         return
     accelerator = teacher.accelerator
-    done = on_main_process(lambda: _prepare(folder))
+    on_main_process(folder.reserve)
+    done = on_main_process(lambda: folder.views_done)
     recorder = make_evaluator(accelerator, teacher.network, {}, len(train), autocast=True)
-    buffers = _collected(recorder, folder.form, len(train.images), accelerator.device)
+    buffers = _attach_buffers(recorder, folder.format, len(train.images), accelerator.device)
 
     def batches(view: int) -> DataLoader[Batch]:
         return train.batches(accelerator, augmentation, data_seed, view)
@@ -74,42 +73,27 @@ def record_soft_targets(
         length = len(batches(1))
         recorder.load_state_dict({"epoch": done, "epoch_length": length, "max_epochs": folder.num_views})
         recorder.run(batches(done + 1), max_epochs=folder.num_views)
-    predictions = {name: teacher.predictions(name, part)[part.indices] for name, part in others.items()}
+    predictions = {name: teacher.predictions(name, subset)[subset.indices] for name, subset in others.items()}
     on_main_process(lambda: folder.finish(predictions))
 
 
-def _collected(
-    recorder: Engine, form: SoftTargetFormat, rows: int, device: torch.device
+def _attach_buffers(
+    recorder: Engine, format: SoftTargetFormat, num_rows: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """By the names of the form's arrays, tensors (rows, width) that each batch writes its images' rows of."""
+    """Attach buffers that each batch writes its encoded rows into: (rows, width) by names of arrays."""
 
     @recorder.on(Events.ITERATION_COMPLETED)
     def _encode(engine: Engine) -> None:
         output = cast(dict[str, Tensor], engine.state.output)
-        output |= form.encode(output["logits"])
+        output |= format.encode(output["logits"])
 
     buffers = {}
-    for name, (dtype, width) in form.arrays.items():
-        buffers[name] = torch.zeros(rows, width, device=device, dtype=_reducible(dtype))
+    for name, (dtype, width) in format.arrays.items():
+        buffers[name] = torch.zeros(num_rows, width, device=device, dtype=_reducible(dtype))
         collect_rows(recorder, itemgetter(name), buffers[name])
     return buffers
 
 
 def _reducible(dtype: torch.dtype) -> torch.dtype:
-    """A type that process groups can sum: NCCL and Gloo have no int16."""
+    """Return a type that process groups can sum: NCCL and Gloo have no int16."""
     return torch.int32 if dtype == torch.int16 else dtype
-
-
-def _prepare(folder: SoftTargetFolder) -> int:
-    """The views that are done; whether there is room for the rest is seen first."""
-    done = folder.views_done
-    folder.folder.mkdir(parents=True, exist_ok=True)
-    needed, free = folder.bytes_needed, shutil.disk_usage(folder.folder).free
-    if not done and needed > free:
-        raise UsageError(
-            f"The disk must have room for the teacher's soft targets, {needed / 1e9:,.1f} GB in"
-            f" {folder.folder}, but has {free / 1e9:,.1f} GB; lower student.views, set"
-            " student.soft_target_classes to keep the"
-            " largest classes alone, or set LINEAGE_HOME to another disk."
-        )
-    return done

@@ -12,7 +12,7 @@ from torch.fx.experimental.optimization import fuse
 from lineage.training.engines import freeze
 from lineage.training.losses import at_least_float32
 from lineage.training.measurement import Subset, measure
-from lineage.training.soft_targets import PartName, StoredSoftTargets
+from lineage.training.soft_targets import StoredSoftTargets, SubsetName
 
 _PROBE_SIZE = 2
 _LARGEST_DIFFERENCE = 1e-4  # of a folded network's logits, to the largest; 1e-6 is usual in float32
@@ -29,7 +29,7 @@ class Teacher(Protocol):
             stored: What the batch holds beside images, labels and indices.
         """
 
-    def predictions(self, name: PartName, part: Subset) -> Tensor:
+    def predictions(self, name: SubsetName, part: Subset) -> Tensor:
         """The classes it predicts for a part, int64, by row of the part's images; other rows are zero."""
 
 
@@ -54,7 +54,7 @@ class LiveTeacher:
             logits: Tensor = self.network(images)
         return at_least_float32(logits).clone()  # a clone may be saved for backward, an inference tensor not
 
-    def predictions(self, name: PartName, part: Subset) -> Tensor:
+    def predictions(self, name: SubsetName, part: Subset) -> Tensor:
         """See ``Teacher``; one pass, in float32."""
         seen = measure(self.accelerator, self.network, part, keep_logits=True)
         return seen.logits.argmax(1)
@@ -72,9 +72,9 @@ class StoredTeacher:
 
     def logits(self, images: Tensor, stored: Sequence[Tensor]) -> Tensor:
         """See ``Teacher``."""
-        return self.soft_targets.form.decode(stored)
+        return self.soft_targets.format.decode(stored)
 
-    def predictions(self, name: PartName, part: Subset) -> Tensor:
+    def predictions(self, name: SubsetName, part: Subset) -> Tensor:
         """See ``Teacher``."""
         rows = torch.zeros(len(part.images), dtype=torch.int64)
         rows[part.indices] = self.soft_targets.predictions(name)

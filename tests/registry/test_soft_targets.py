@@ -11,9 +11,10 @@ from lineage.registry.care.doctor import examine
 from lineage.registry.family.family import Version
 from lineage.registry.store.soft_targets import (
     SoftTargetsEntry,
-    fetch_soft_targets,
+    download_soft_targets,
     find_soft_targets,
     keep_soft_targets,
+    local_soft_targets,
     start_soft_targets_run,
 )
 
@@ -47,7 +48,7 @@ def test_kept_soft_targets_are_found_and_fetched(
     version, entry = keep(name)
     assert find_soft_targets(version, DIGEST) == entry
     assert find_soft_targets(version, "f" * 64) is None
-    folder = fetch_soft_targets(entry, tmp_path / "fetched")
+    folder = local_soft_targets(entry) or download_soft_targets(entry, tmp_path / "fetched")
     assert (folder / "view-1").read_text() == "logits"
     assert MlflowClient().get_run(entry.run_id).info.status == "FINISHED"
 
@@ -57,7 +58,8 @@ def test_folder_of_any_name_is_read_in_place(
     home: Path, keep: Callable[..., Any], name: str, sign: str, tmp_path: Path
 ) -> None:
     _, entry = keep(f"{name}{sign}1")
-    folder = fetch_soft_targets(entry, tmp_path / "fetched")
+    folder = local_soft_targets(entry)
+    assert folder is not None
     assert (folder / "view-1").read_text() == "logits"
     assert folder.is_relative_to(home / "mlruns")
 
@@ -67,7 +69,18 @@ def test_soft_targets_without_files_are_not_found(
 ) -> None:
     run = start_soft_targets_run(add_version(), {"views": 2}, tiles)
     with pytest.raises(NotFoundError, match=f"Run {run.run_id} must hold the teacher's soft targets"):
-        fetch_soft_targets(SoftTargetsEntry(run.run_id, 2), tmp_path / "fetched")
+        local_soft_targets(SoftTargetsEntry(run.run_id, 2))
+
+
+def test_download_replaces_a_folder_that_is_there(
+    http_registry: Any, keep: Callable[..., Any], name: str, tmp_path: Path
+) -> None:
+    _, entry = keep(name)
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    (folder / "views-done").write_text("1")
+    assert download_soft_targets(entry, folder) == folder
+    assert [file.name for file in folder.iterdir()] == ["view-1"]
 
 
 ALTERED = [

@@ -45,8 +45,9 @@ def record(digits: DataSet, teacher: LiveTeacher, tmp_path: Path) -> Record:
         name: str = "signals",
         form: SoftTargetFormat | None = None,
         attach: Callable[[Engine], None] = lambda _: None,
+        views: int = VIEWS,
     ) -> SoftTargetFolder:
-        folder = SoftTargetFolder(tmp_path / name, form or SoftTargetFormat(10), VIEWS, len(ROWS))
+        folder = SoftTargetFolder(tmp_path / name, form or SoftTargetFormat(10), views, len(ROWS))
         others = {
             "validation": Subset(digits.train, torch.tensor([0, 3, 200]), digits.spec, 32),
             "test": Subset(digits.test, torch.arange(len(digits.test)), digits.spec, 32),
@@ -77,7 +78,7 @@ def test_stored_soft_targets_are_what_the_live_teacher_says_of_every_view(
     for epoch in (1, 2, 3, 4):
         batches.select_epoch(epoch)
         for images, _, _, *stored in batches.loader:
-            live, kept = teacher.logits(images), soft_targets.form.decode(stored)
+            live, kept = teacher.logits(images), soft_targets.format.decode(stored)
             seen.append(live)
             # 2⁻¹¹ of a logit's distance from the largest is lost to float16; batches of another size differ
             # in the last bits of float32
@@ -152,3 +153,41 @@ def test_disk_without_room_is_told_before(
     ):
         record()
     assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_disk_that_has_filled_up_is_told_before_a_recording_goes_on(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def cut(engine: Engine) -> None:
+        @engine.on(Events.EPOCH_COMPLETED)
+        def _fail(engine: Engine) -> None:
+            raise KeyboardInterrupt
+
+    def watch(engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda engine: started.append(engine.state.epoch))
+
+    views = 12  # of half a block each
+    monkeypatch.delattr("os.posix_fallocate")  # as on macOS: the arrays are sparse
+    with pytest.raises(KeyboardInterrupt):
+        record(attach=cut, views=views)
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
+        with pytest.raises(UsageError, match="must have room for the teacher's soft targets"):
+            record(attach=watch, views=views)
+    assert started == []
+    record(attach=watch, views=views)
+    assert started == list(range(2, views + 1))
+
+
+def test_room_on_the_disk_is_allocated_before_the_first_view(record: Record, tmp_path: Path) -> None:
+    def stop(engine: Engine) -> None:
+        @engine.on(Events.STARTED)
+        def _stop(_: Engine) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record(attach=stop, views=12)
+    file = (tmp_path / "signals" / "logits.npy").stat()
+    assert file.st_blocks * 512 >= file.st_size

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import pickle
@@ -77,6 +78,7 @@ def written(tmp_path: Path) -> SoftTargetFolder:
     """Two views of three images, complete."""
     form = SoftTargetFormat(4)
     folder = SoftTargetFolder(tmp_path / "signals", form, 2, 3)
+    folder.reserve()
     for view in (1, 2):
         folder.write_view(view, form.encode(torch.eye(4)[:3] * view))
     folder.finish({"validation": torch.tensor([1]), "test": torch.tensor([3, 0])})
@@ -87,7 +89,7 @@ def test_what_is_written_is_read_by_view_and_position(written: SoftTargetFolder)
     soft_targets = StoredSoftTargets(written.folder)
     (values,) = soft_targets.read(torch.tensor([2, 1, 2]), torch.tensor([0, 2, 2]))
     expected = torch.stack([torch.eye(4)[0] * 2, torch.eye(4)[2], torch.eye(4)[2] * 2])
-    decoded = soft_targets.form.decode([values])
+    decoded = soft_targets.format.decode([values])
     torch.testing.assert_close(decoded - decoded.amin(1, keepdim=True), expected)
     assert soft_targets.num_views == 2
     assert soft_targets.predictions("validation").tolist() == [1]
@@ -106,8 +108,11 @@ def test_soft_targets_are_mapped_again_in_a_worker(written: SoftTargetFolder) ->
 def test_writing_goes_on_after_the_last_complete_view(tmp_path: Path) -> None:
     form = SoftTargetFormat(4, 1, 2.0)
     values = form.encode(torch.eye(4)[:2])
-    SoftTargetFolder(tmp_path / "s", form, 2, 2).write_view(1, values)
+    begun = SoftTargetFolder(tmp_path / "s", form, 2, 2)
+    begun.reserve()
+    begun.write_view(1, values)
     again = SoftTargetFolder(tmp_path / "s", form, 2, 2)
+    again.reserve()
     assert again.views_done == 1
     assert not again.is_complete
     again.write_view(2, values)
@@ -126,7 +131,7 @@ def test_writing_goes_on_after_the_last_complete_view(tmp_path: Path) -> None:
 
 def test_room_that_is_needed_is_known_before(written: SoftTargetFolder) -> None:
     header = 128
-    assert (written.folder / "logits.npy").stat().st_size == written.bytes_needed + header
+    assert (written.folder / "logits.npy").stat().st_size == written.num_bytes + header
 
 
 @pytest.mark.parametrize("name", ["logits.npy", "test.npy"])
@@ -143,10 +148,67 @@ def test_missing_file_is_told(written: SoftTargetFolder) -> None:
         StoredSoftTargets(written.folder)
 
 
-@pytest.mark.parametrize(
-    ("text", "told"), [("[]", "must be what lineage wrote"), (json.dumps({"schema": 9}), "update lineage")]
-)
-def test_structure_of_another_hand_is_refused(written: SoftTargetFolder, text: str, told: str) -> None:
-    (written.folder / "signals.json").write_text(text)
-    with pytest.raises(IntegrityError, match=told):
+def test_full_disk_is_told(written: SoftTargetFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sentence = r"must have room for the teacher's soft targets, .* set LINEAGE_HOME"
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(UsageError, match=sentence):
+        written.write_view(1, written.format.encode(torch.eye(4)[:3]))
+    monkeypatch.setattr("os.posix_fallocate", refuse, raising=False)
+    with pytest.raises(UsageError, match=sentence):
+        written.reserve()
+
+
+STRUCTURES: list[tuple[str, object, str]] = [
+    ("schema", None, "'schema': Field required"),
+    ("schema", "one", "'schema': Input should be a valid integer"),
+    ("views", None, "'views': Field required"),
+    ("views", 0, "'views': Input should be greater than 0"),
+    ("views", [2], "'views': Input should be a valid integer"),
+    ("form", None, "'form': Field required"),
+    ("form", [4], "'form': Input should be an object"),
+    ("form", {}, r"'form\.num_classes': Field required"),
+    ("form", {"num_classes": 4, "top": 9, "temperature": 1.0}, "below the number of classes"),
+    ("form", {"num_classes": 4, "top": 2}, "'form': .*temperature must be given with top"),
+    ("sha256", None, "'sha256': Field required"),
+    ("sha256", ["logits.npy"], "'sha256': Input should be an object"),
+    ("sha256", {}, r"sha256 lacks logits\.npy"),
+    ("sha256", {"logits.npy": 5}, r"'sha256\.logits\.npy': Input should be a valid string"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "told"), STRUCTURES)
+def test_altered_structure_is_refused_by_its_field(
+    written: SoftTargetFolder, field: str, value: object, told: str
+) -> None:
+    file = written.folder / "signals.json"
+    structure = json.loads(file.read_text())
+    structure[field] = value
+    if value is None:
+        del structure[field]
+    file.write_text(json.dumps(structure))
+    with pytest.raises(IntegrityError, match=rf"signals\.json must be what lineage wrote, .*{told}"):
+        StoredSoftTargets(written.folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "null", "3", "[" * 5000, "\udcff"])
+def test_structure_that_is_no_table_is_refused(written: SoftTargetFolder, text: str) -> None:
+    (written.folder / "signals.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(IntegrityError, match=r"signals\.json must be what lineage wrote, but was altered"):
+        StoredSoftTargets(written.folder)
+
+
+def test_structure_of_a_later_version_is_refused(written: SoftTargetFolder) -> None:
+    (written.folder / "signals.json").write_text(json.dumps({"schema": 9}))
+    with pytest.raises(IntegrityError, match="must be at most 1, but is 9; update lineage"):
+        StoredSoftTargets(written.folder)
+
+
+def test_arrays_of_another_shape_are_refused(written: SoftTargetFolder) -> None:
+    file = written.folder / "signals.json"
+    structure = json.loads(file.read_text())
+    file.write_text(json.dumps(structure | {"views": 3}))
+    with pytest.raises(IntegrityError, match=r"logits\.npy must hold 3 views of 4 values in float16, but"):
         StoredSoftTargets(written.folder)

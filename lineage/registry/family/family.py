@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from lineage.errors import IntegrityError
+from lineage.formats import read_problem
 
 TAG = "lineage."
 MEMBER_TAG = TAG + "member."
@@ -146,14 +147,6 @@ def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> V
             f"The tags of {uri} must be those that lineage gave it, but one is missing or altered:"
             f" {read_problem(error)}; correct it in MLflow, or delete the version."
         ) from error
-
-
-def read_problem(error: Exception) -> str:
-    """Return in one line why stored text could not be read, with the place where pydantic knows it."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    return f"'{'.'.join(map(str, first['loc']))}': {first['msg']}" if first["loc"] else first["msg"]
 
 
 def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:

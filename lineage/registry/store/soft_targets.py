@@ -19,7 +19,8 @@ from mlflow.entities import LifecycleStage
 from pydantic import StringConstraints, TypeAdapter
 
 from lineage.errors import IntegrityError, NotFoundError
-from lineage.registry.family.family import TAG, Version, read_problem
+from lineage.formats import read_problem
+from lineage.registry.family.family import TAG, Version
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
 from lineage.registry.store.runs import GenerationRun, NamedData, metrics_now, start_run
 
@@ -120,42 +121,43 @@ def keep_soft_targets(
 
 
 @translated_errors()
-def fetch_soft_targets(entry: SoftTargetsEntry, folder: Path) -> Path:
-    """Return a folder with the files: the store's own if it is on this machine, else ``folder``.
-
-    The files are downloaded to ``folder`` once.
+def local_soft_targets(entry: SoftTargetsEntry) -> Path | None:
+    """Return the folder of the files in the store itself; None if its artifacts are not on this machine.
 
     Raises:
         NotFoundError: If the store no longer holds them.
         RegistryError: If it does not answer.
     """
     artifacts = str(MlflowClient().get_run(entry.run_id).info.artifact_uri)
-    if urlsplit(artifacts).scheme in ("", "file"):
-        return _local_folder(entry.run_id, artifacts)
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
-        try:
-            mlflow.artifacts.download_artifacts(
-                run_id=entry.run_id, artifact_path=FOLDER, dst_path=str(place)
-            )
-            with suppress(OSError):  # another process was faster
-                (place / FOLDER).rename(folder)
-        finally:
-            shutil.rmtree(place)
-    return folder
-
-
-def _local_folder(run_id: str, artifacts: str) -> Path:
-    """Return the folder of the soft targets in a store whose artifacts lie on this machine."""
+    if urlsplit(artifacts).scheme not in ("", "file"):
+        return None
     try:
         with translated_errors():  # MLflow copies nothing where it is given no destination
             return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{FOLDER}"))
     except NotFoundError as error:
         raise NotFoundError(
-            f"Run {run_id} must hold the teacher's soft targets in {artifacts}/{FOLDER}, but does not; delete"
-            " the run in MLflow to have them computed again."
+            f"Run {entry.run_id} must hold the teacher's soft targets in {artifacts}/{FOLDER}, but does not;"
+            " delete the run in MLflow to have them computed again."
         ) from error
+
+
+@translated_errors()
+def download_soft_targets(entry: SoftTargetsEntry, folder: Path) -> Path:
+    """Download the files to ``folder``, in place of what it holds, and return it.
+
+    Raises:
+        NotFoundError: If the store no longer holds them.
+        RegistryError: If it does not answer.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
+    try:
+        mlflow.artifacts.download_artifacts(run_id=entry.run_id, artifact_path=FOLDER, dst_path=str(place))
+        shutil.rmtree(folder, ignore_errors=True)
+        (place / FOLDER).rename(folder)
+    finally:
+        shutil.rmtree(place)
+    return folder
 
 
 def _tag(digest: str) -> str:
