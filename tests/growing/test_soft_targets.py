@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from ignite.engine import Events
 from mlflow import MlflowClient
 
 import lineage
@@ -288,6 +289,45 @@ def test_another_machine_fetches_them_once(
     assert diary.views == [2]
     fetched = list(Path(".lineage").rglob("logits.npy"))
     assert len(fetched) == (0 if registry.uri.startswith("sqlite") else 1)
+
+
+def test_half_computed_folder_is_replaced_by_what_another_machine_finished(
+    http_registry: Any,
+    home: Path,
+    tiny_settings: tuple[str, ...],
+    diary: Diary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Cut(SilentReporter):
+        def watch_views(self, recorder: Any, views: int) -> None:
+            @recorder.on(Events.EPOCH_COMPLETED)
+            def _stop(_: Any) -> None:
+                raise KeyboardInterrupt
+
+    name = f"half-{home.name}"
+    settings = {"name": name, "generations": 1, "overrides": [*tiny_settings, STORED]}
+    with pytest.raises(KeyboardInterrupt):
+        lineage.grow("digits", **settings, reporter=Cut())
+    (begun,) = Path(".lineage").rglob("views-done")
+    elsewhere = home / "elsewhere"
+    elsewhere.mkdir()
+    with monkeypatch.context() as machine:
+        machine.chdir(elsewhere)
+        lineage.grow("digits", **settings, reporter=diary)
+    lineage.grow(teacher=f"models:/{name}/1", seeds=[5], reporter=diary)
+    assert diary.views == [2]
+    assert {file.name for file in begun.parent.iterdir()} == {
+        "signals.json",
+        "logits.npy",
+        "validation.npy",
+        "test.npy",
+    }
+    file = begun.with_name("logits.npy")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"\1")
+    lineage.grow(teacher=f"models:/{name}/1", seeds=[6], reporter=diary)
+    assert file.read_bytes() == whole
+    assert diary.views == [2]
 
 
 def test_two_processes_store_what_one_does(grow: Grow, run_on_two: Callable[..., Any], diary: Diary) -> None:
