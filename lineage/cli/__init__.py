@@ -20,6 +20,7 @@ from lineage.cli.care import ancestors, descendants, doctor, log, promote, rm
 from lineage.cli.ensemble import ensemble
 from lineage.cli.family import compare, diff, show, tree
 from lineage.cli.grow import evaluate, grow
+from lineage.cli.memory import keep_freed_memory
 from lineage.cli.recipes import app as recipes
 from lineage.cli.study import study, study_report, study_worker
 from lineage.cli.transfer import transfer
@@ -63,6 +64,7 @@ app.command(hidden=True)(study_worker)
 def main() -> None:
     """Run the command line; a ``LineageError`` becomes one line and its exit code."""
     _quieten_libraries()
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()

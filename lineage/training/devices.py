@@ -5,10 +5,8 @@ module only follows the group that Accelerate opened. All code that differs betw
 """
 
 import atexit
-import ctypes
 import hashlib
 import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -29,8 +27,6 @@ T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _ACCELERATE_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def make_accelerator(
@@ -73,10 +69,8 @@ def make_accelerator(
             f"Ignite and Accelerate must see the same processes, but see {idist.get_world_size()} and"
             f" {accelerator.num_processes}; start with 'accelerate launch' or torchrun."
         )
-    if accelerator.device.type == "cpu":
-        _keep_freed_memory()
-        if accelerator.num_processes > 1:
-            _leave_at_exit()
+    if accelerator.device.type == "cpu" and accelerator.num_processes > 1:
+        _leave_at_exit()
     return accelerator
 
 
@@ -87,21 +81,6 @@ def init_processes() -> None:
         TrainingError: If Ignite and Accelerate do not see the same processes.
     """
     make_accelerator()
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one, as torch does on GPUs.
-
-    Else every step returns its activations to the system and waits for pages anew, a sixth of its time. Left
-    alone where the user has set glibc's thresholds, and where there is no glibc.
-    """
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _MALLOC_VARIABLES):
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    if not mallopt(_M_MMAP_THRESHOLD, 1 << 30):
-        mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the highest that an older glibc takes
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @cache

@@ -77,13 +77,13 @@ def ours(folder: str, precision: str, taught: bool, *settings: str) -> None:
 
 def bare(folder: str, precision: str) -> Steps:
     """A loop by hand with the same tricks: views on tensors, channels_last, a folded teacher, memory kept."""
+    from lineage.cli.memory import keep_freed_memory
     from lineage.data.augmentation import Augmentation, Normalisation, crop_and_flip, random_bits
     from lineage.data.datasets import load_dataset
     from lineage.models.networks import build_network
-    from lineage.training.devices import make_accelerator
     from lineage.training.teachers import fold
 
-    make_accelerator()  # has what a step frees kept for the next
+    keep_freed_memory()
     data = load_dataset("cifar100", folder)
     shape, train = data.spec.input_shape, data.train
     student, teacher = (
@@ -224,11 +224,11 @@ def distill(folder: str, precision: str) -> Steps:
 
 def forwards(precision: str, who: str) -> Steps:
     """The forward pass alone, of a folded teacher or of a student that learns."""
+    from lineage.cli.memory import keep_freed_memory
     from lineage.models.networks import build_network
-    from lineage.training.devices import make_accelerator
     from lineage.training.teachers import fold
 
-    make_accelerator()
+    keep_freed_memory()
     network: nn.Module = build_network("resnet20", 100, (3, 32, 32)).to(memory_format=torch.channels_last)
     if who == "teacher":
         network = fold(network, (3, 32, 32)).to(memory_format=torch.channels_last).requires_grad_(False)

@@ -1,5 +1,4 @@
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -74,23 +73,6 @@ assert torch.equal(everyone[0], everyone[1])
 print("done")
 """
 
-PAGES = """
-import resource, sys, torch
-from lineage.training.devices import make_accelerator
-
-def new_pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(8):
-        torch.ones(1 << 24)  # 64 MB, more than glibc ever keeps by itself
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-new_pages()
-without = new_pages()
-make_accelerator()
-new_pages()
-print(without, new_pages())
-"""
-
 
 def test_seed_is_a_hash_of_its_parts() -> None:
     seeds = {derive_seed("a", i, j) for i in range(30) for j in range(30)}
@@ -147,22 +129,6 @@ def test_two_processes_share_results_errors_and_weights(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 2
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="speaks of glibc")
-@pytest.mark.parametrize(("setting", "keeps"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
-def test_memory_that_a_step_frees_is_kept_for_the_next(setting: dict[str, str], keeps: bool) -> None:
-    cpu = {"ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", PAGES],
-        env=os.environ | cpu | setting,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    without, kept = map(int, done.stdout.split())
-    assert without > 8 * 64 / 2  # one each page, which may be a huge one of 2 MB
-    assert (kept < without / 10) == keeps
 
 
 def _raise() -> None:
