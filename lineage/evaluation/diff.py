@@ -16,7 +16,7 @@ from lineage.recipe import Recipe, flatten
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import LoadedModel, load_version
-from lineage.training.devices import make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import Subset, measure
 
 
@@ -46,6 +46,7 @@ class Difference:
         return asdict(self)
 
 
+@accelerate_session()
 def diff(first: str, second: str, overrides: Sequence[str] = ()) -> Difference:
     """Compare two versions: recipes, recorded metrics, predictions and features on the first one's test set.
 

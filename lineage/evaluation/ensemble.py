@@ -18,7 +18,7 @@ from lineage.registry.flavor import LoadedModel, load_version, log_model, weight
 from lineage.registry.store.artifacts import ENSEMBLE
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import start_run
-from lineage.training.devices import make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import measure
 
 
@@ -52,6 +52,7 @@ class Ensemble:
         }
 
 
+@accelerate_session()
 def ensemble(
     uris: Sequence[str],
     *,

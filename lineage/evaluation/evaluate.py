@@ -12,7 +12,7 @@ from lineage.recipe import Recipe, change_recipe
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import LoadedModel, load_version
-from lineage.training.devices import in_turns, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, in_turns, make_accelerator, on_main_process
 from lineage.training.measurement import Subset, measure
 
 _MOST_CLASSES_RANKED = 5
@@ -48,6 +48,7 @@ class Evaluation:
         return {"uri": self.version.uri, "metrics": self.metrics, "recorded": self.recorded}
 
 
+@accelerate_session()
 def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
     """Measure a version again on the test set that it was measured on, or adopted for.
 

@@ -20,13 +20,13 @@ from lineage.registry.family.lookup import find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.store.transfers import Transfer, log_transfer
 from lineage.report.progress import epoch_line
-from lineage.training.devices import init_processes, lost_processes_told, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
 from lineage.training.measurement import Subset
 
 Tell = Callable[[str], None]
 
 
-@lost_processes_told()
+@accelerate_session()
 def transfer(
     uri: str,
     to: str,

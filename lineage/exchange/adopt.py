@@ -18,7 +18,7 @@ from lineage.registry.family.adopted import adoption_key, fetch_program, find_ad
 from lineage.registry.family.family import Version
 from lineage.registry.flavor import LoadedModel
 from lineage.registry.store.connection import connect
-from lineage.training.devices import in_turns, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, in_turns, make_accelerator, on_main_process
 from lineage.training.measurement import Subset, measure
 
 _BATCH_SIZE = 128
@@ -70,6 +70,7 @@ class Adoption:
     is_new: bool
 
 
+@accelerate_session()
 def adopt(
     name: str,
     candidate: Candidate,

@@ -17,12 +17,13 @@ from lineage.registry.store.connection import check_store
 from lineage.registry.store.runs import keep_page
 from lineage.report.page_data import family_html
 from lineage.report.progress import Reporter, SilentReporter
-from lineage.training.devices import init_processes, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
 
 _DRAWN = 1000
 """Versions of a family whose whole tree is kept with every run that adds to it."""
 
 
+@accelerate_session()
 def grow(
     recipe: str | None = None,
     *,

@@ -25,8 +25,8 @@ from lineage.registry.store.runs import GenerationRun, tagging_runs
 from lineage.report.progress import Reporter
 from lineage.training.devices import (
     describe_hardware,
-    lost_processes_told,
     on_main_process,
+    translated_process_errors,
 )
 from lineage.training.generation import TrainResult
 from lineage.training.handlers import AbandonedError
@@ -113,7 +113,7 @@ class Succession:
             self.engine.add_event_handler(GenerationEvents.GENERATION_PULLED, self._report_pulled)
             self.engine.add_event_handler(GenerationEvents.GENERATION_COMPLETED, self._report_completed)
 
-    @lost_processes_told()
+    @translated_process_errors()
     def run(self) -> Lineage:
         """Grow all generations of the recipe.
 

@@ -16,7 +16,7 @@ import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
@@ -224,13 +224,36 @@ def describe_hardware() -> dict[str, str]:
 
 
 @contextmanager
-def lost_processes_told() -> Iterator[None]:
-    """Raise what the process group raises, where one of its processes is gone, as one of our errors.
+def accelerate_session() -> Iterator[None]:
+    """Give a public function Accelerate states of its own, and the caller's program its states back.
+
+    Accelerate keeps precision, accumulation and device once a process. A program that made an ``Accelerator``
+    before it calls ``lineage`` finds it as it was; a process group that was opened stays open.
+
+    Raises:
+        LostProcessError: If one of several processes died or does not answer.
+    """
+    saved = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState, GradientState)]
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    try:
+        with translated_process_errors():
+            yield
+    finally:
+        for state, values in saved:
+            if values or not (state is PartialState and dist.is_initialized()):
+                state._shared_state.clear()  # in place: the caller's objects share this very dict
+                state._shared_state.update(values)
+
+
+@contextmanager
+def translated_process_errors() -> Iterator[None]:
+    """Raise an error of the process group as ``LostProcessError`` if it means that a process is gone.
 
     NCCL's errors have a class of their own; gloo's are known by the name of its source files.
 
     Raises:
-        LostProcessError: If a process died or does not answer.
+        LostProcessError: If one of several processes died or does not answer.
     """
     try:
         yield

@@ -35,12 +35,14 @@ def ours(folder: str, precision: str, taught: bool, *settings: str) -> None:
         settings: Further ones.
     """
     import lineage
+    from lineage.cli.memory import keep_freed_memory
     from lineage.growing.plan import read_split_data
     from lineage.growing.succession import Succession
     from lineage.recipe import load_recipe
     from lineage.registry.family.lookup import find_version
     from lineage.report.progress import SilentReporter
 
+    keep_freed_memory()
     asked: queue.Queue[int] = queue.Queue()
     finished: queue.Queue[None] = queue.Queue()
     left = 0

@@ -54,7 +54,9 @@ print(json.dumps({"ratio": passed[100] / passed[50], "seconds": passed[100] / 10
 REGISTRY = """
 import json, sys, time
 import lineage, lineage.growing.grow, lineage.growing.succession
+from lineage.cli.memory import keep_freed_memory
 from lineage.registry.store.runs import GenerationRun
+keep_freed_memory()
 spent, depth = 0.0, 0
 def timed(function):
     def call(*arguments, **keywords):

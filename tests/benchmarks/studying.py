@@ -20,12 +20,14 @@ print(json.dumps({}))
 # What the trials of a study do, one after another; a study itself has one network for teacher and students
 STUDENTS = """
 import itertools, json, sys, time
+from lineage.cli.memory import keep_freed_memory
 from lineage.growing.plan import read_split_data
 from lineage.recipe import change_recipe, load_recipe
 from lineage.registry.family.lookup import find_version
 from lineage.report.progress import SilentReporter
 from lineage.growing.succession import Succession
 name, first, number, *overrides = sys.argv[1:]
+keep_freed_memory()
 base = load_recipe("cifar100-resnet20", [*overrides, f"model.name={name}", "succession.generations=1"])
 split_data, teacher = read_split_data(base), find_version(f"models:/{name}/1")
 grid = list(itertools.product((1.0, 2.0, 4.0, 8.0), (0.1, 0.3, 0.5, 0.9)))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import lineage
 from lineage.registry.family.lookup import read_family
-from lineage.training.devices import lost_processes_told
+from lineage.training.devices import translated_process_errors
 
 Ranks = list["subprocess.Popen[str]"]
 Start = Callable[..., Ranks]
@@ -99,7 +99,7 @@ def test_death_of_a_process_is_told_in_a_sentence_and_the_run_continues(start: S
 
 
 def test_error_of_another_sort_is_left_as_it_is() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), lost_processes_told():
+    with pytest.raises(RuntimeError, match="shapes"), translated_process_errors():
         raise RuntimeError("shapes do not fit")
 
 
