@@ -1,12 +1,14 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from lineage.errors import IntegrityError
-from lineage.registry.family.family import Member, Version
-from lineage.registry.family.lookup import find_version, read_family, require_no_circle
+from lineage.registry.care.checks import check_circles
+from lineage.registry.family.family import Family, Member, Version
+from lineage.registry.family.lookup import find_version, read_ancestors, read_family, require_no_circle
 
 AddVersion = Callable[..., Version]
 
@@ -37,6 +39,35 @@ def test_version_below_a_circle_is_unsound(name: str, family: list[Version], end
     sentence = rf"models:/{name}/\d must not descend from itself, but does, through {name}/\d.*doctor {name}"
     with pytest.raises(IntegrityError, match=sentence):
         require_no_circle(find_version(family[2].uri))
+
+
+def test_chain_of_teachers_ends_where_a_circle_closes(family: list[Version]) -> None:
+    lead(family[0], family[2].id)
+    pins = {"teacher_model_id": family[2].model_id, "teacher_sha256": family[2].weights_sha256}
+    for tag, value in pins.items():
+        MlflowClient().set_model_version_tag(family[0].name, "1", f"lineage.{tag}", value)
+    chain = read_ancestors(find_version(family[2].uri))
+    assert [version.version for version in chain] == [2, 1]
+
+
+def test_circle_does_not_hold_versions_between_two_of_them() -> None:
+    edges = {1: 1, 2: 1, 3: 2, 4: 5, 5: 4, 6: 7}
+    versions = [Version("digits", number, teacher=f"digits/{teacher}") for number, teacher in edges.items()]
+    member = Member("digits/3", "m-1", "w", 1.0)
+    versions[3] = replace(versions[3], members=(member,))
+    found = [
+        (finding.subject, finding.problem) for finding in check_circles(Family("digits", tuple(versions)))
+    ]
+    assert [subject for subject, _ in sorted(found)] == [f"models:/digits/{number}" for number in (1, 4, 5)]
+    assert sorted(found)[0][1] == "models:/digits/1 must not descend from itself, but does, through digits/1"
+
+
+def test_chain_of_thousands_is_walked() -> None:
+    chain = [Version("digits", 1)]
+    chain += [Version("digits", number, teacher=f"digits/{number - 1}") for number in range(2, 5001)]
+    family = Family("digits", tuple(chain))
+    assert len(family.ancestors(chain[-1])) == len(family.descendants(chain[0])) == 4999
+    assert list(check_circles(family)) == []
 
 
 def test_student_below_a_circle_is_not_registered(

@@ -30,7 +30,7 @@ FOLDER = "signals"
 
 _DIGITS_IN_TAG = 16
 
-RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,255}$")]
+RunId = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=256)]
 
 
 @dataclass(frozen=True)
