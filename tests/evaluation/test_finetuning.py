@@ -6,6 +6,7 @@ import torch
 
 from lineage.data.batches import Augmentation
 from lineage.data.images import DataSet, MemoryImages, memory_dataset
+from lineage.evaluation.data import SplitData
 from lineage.evaluation.finetuning import Finetuning, FreshlyHeaded, make_finetuning
 from lineage.models.networks import build_network
 from lineage.training.checkpoints import Checkpoint
@@ -40,10 +41,8 @@ def finetuned(folder: Path, epochs: int = 3, train: int = 80) -> TrainResult:
     how = Finetuning(
         course, "sgd", settings | {"decay_norm_and_bias": True}, 16, Augmentation(flip=True), data_seed=0
     )
-    split = (torch.arange(train), torch.arange(train, 100))
-    training = make_finetuning(
-        make_accelerator(), network(width=4), dataset(), split, how, Checkpoint(folder)
-    )
+    split_data = SplitData(dataset(), torch.arange(train), torch.arange(train, 100))
+    training = make_finetuning(make_accelerator(), network(width=4), split_data, how, Checkpoint(folder))
     return training.run()
 
 
