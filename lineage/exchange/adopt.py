@@ -40,7 +40,7 @@ class AdoptionSettings(Sections):
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is to be adopted: a network with weights, or a model that MLflow holds.
+    """A network with weights, or a model in MLflow, that is to be adopted.
 
     Attributes:
         network: Network, as ``network.name`` of a recipe; None for a model.

@@ -93,7 +93,7 @@ def parse_settings(sections: type[S], defaults: Mapping[str, Any], overrides: Se
         overrides: Texts ``section.key=value``, as for ``load_recipe``.
 
     Raises:
-        RecipeError: If an override cannot be read, or a setting cannot hold.
+        RecipeError: If an override cannot be parsed, or a setting is invalid.
     """
     settings: dict[str, Any] = copy.deepcopy(dict(defaults))
     for override in overrides:

@@ -18,7 +18,7 @@ from lineage.models.networks import build_network
 
 @pytest.fixture
 def adopted(home: Path) -> lineage.Version:
-    """A network for digits that wants its pixels between -1 and 1, measured when it was adopted."""
+    """An adopted network for digits that takes pixels between -1 and 1, with the metrics of its adoption."""
     return adopt(
         "adopted",
         Candidate(network="resnet8", weights=str(_weights(home, 10, (1, 8, 8)))),

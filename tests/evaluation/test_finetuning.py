@@ -23,7 +23,7 @@ def network(name: str = "resnet8", shape: tuple[int, int, int] = SHAPE, **option
 
 
 def dataset() -> DataSet:
-    """Three classes that a network can tell apart."""
+    """Return a data set of three classes that a network can tell apart."""
     generator = torch.Generator().manual_seed(1)
     patterns = torch.randint(0, 200, (3, 16, 16, 3), generator=generator)
 

@@ -10,7 +10,7 @@ NUM_CLASSES = 4
 
 
 def labelled(size: int, seed: int, noise: float = 1.0, features: int = 8) -> LabelledFeatures:
-    """Classes around centres of their own, on features of very different scales."""
+    """Return samples around one centre a class, on features of very different scales."""
     centres = np.random.default_rng(0).normal(size=(NUM_CLASSES, features))
     generator = np.random.default_rng(seed)
     labels = np.arange(size) % NUM_CLASSES
@@ -82,7 +82,7 @@ def test_test_part_is_no_part_of_the_choice() -> None:
     assert other.test_accuracy < 0.5
 
 
-def test_unfinished_fit_is_told_and_warns_nobody() -> None:
+def test_unfinished_fit_is_reported_without_a_warning() -> None:
     hasty = Probe("C", (1e6,), lambda _seed: LogisticRegression(max_iter=1))
     assert not fitted(hasty, TRAIN, VALIDATION, TEST).converged
 

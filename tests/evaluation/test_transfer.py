@@ -90,7 +90,7 @@ CANNOT_HOLD = [
     ),
     ({"uri": "models:/digits/9"}, LineageError, "The store "),
 ]
-"""Arguments of ``transfer``, its error and how that begins."""
+"""Arguments of ``transfer``, the class of its error, and the error's first words."""
 
 ADAMW = ["training.lr=0.5", "training.optimizer=adamw", "data.flip=true"]
 RECORDED_KEYS = [
@@ -111,7 +111,7 @@ RECORDED_KEYS = [
 
 @pytest.fixture(scope="module")
 def grown(module_home: Path, tiny_settings: tuple[str, ...]) -> Lineage:
-    """A tiny family of three, which the module's tests look at."""
+    """A tiny family of three, which the module's tests only read."""
     (lineage,) = grow("digits", overrides=tiny_settings)
     return lineage
 
@@ -132,7 +132,7 @@ def folder_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def numbers(results: Any) -> list[dict[str, float]]:
-    """Metrics without what the clock says."""
+    """Return metrics without times."""
     return [{k: v for k, v in result.metrics.items() if k != "transfer_seconds"} for result in results]
 
 
@@ -196,20 +196,20 @@ def test_results_are_found_by_a_later_reader(grown: Lineage) -> None:
 
 
 def test_other_sizes_and_grey_are_fitted_and_told(grown: Lineage, folder_of_images: Path) -> None:
-    told: list[str] = []
-    arguments = {"overrides": [f"data.root={folder_of_images}"], "probe": "knn", "tell": told.append}
+    messages: list[str] = []
+    arguments = {"overrides": [f"data.root={folder_of_images}"], "probe": "knn", "tell": messages.append}
     with pytest.raises(UsageError, match="models:/digits/1 must be given images of 1 channel, but those of"):
         transfer("models:/digits/1", "imagefolder", **arguments)  # type: ignore[arg-type]
     settings = ["data.name=imagefolder", f"data.root={folder_of_images}", "data.image_size=16"]
     settings += ["network.width=4", "training.epochs=0", "patriarch.top_k=2", "data.validation=0.25"]
     settings += ["training.batch_size=4", "data.crop_padding=0"]
     grow("digits", name="photos", generations=0, overrides=settings)
-    (result,) = transfer("models:/photos/1", "digits", overrides=FEW, tell=told.append)
+    (result,) = transfer("models:/photos/1", "digits", overrides=FEW, tell=messages.append)
     assert result.notes == (
         "Images are resized from 8×8 to 16×16 pixels.",
         "Grey is repeated to 3 channels.",
     )
-    assert f"models:/photos/1: {result.notes[0]}" in told
+    assert f"models:/photos/1: {result.notes[0]}" in messages
     arguments["overrides"] = [f"data.root={folder_of_images}", "data.validation=0.25"]
     (streamed,) = transfer("models:/photos/1", "imagefolder", **arguments)  # type: ignore[arg-type]
     assert streamed.metrics["transfer_accuracy"] >= 0.5
@@ -271,11 +271,11 @@ def test_ensemble_among_the_teachers_is_left_out_and_told(
     registered = ensemble(["models:/digits/2"], name="digits-teachers").version
     assert registered is not None
     (student,) = grow(teacher=registered.uri, name="digits-taught", overrides=tiny_settings)
-    told: list[str] = []
+    messages: list[str] = []
     uri = student.versions[0].uri
-    (result,) = transfer(uri, "digits", ancestors=None, overrides=FEW, tell=told.append)
+    (result,) = transfer(uri, "digits", ancestors=None, overrides=FEW, tell=messages.append)
     assert result.version == student.versions[0]
-    assert told[0] == f"{registered.uri} is an ensemble, which has no features; left out"
+    assert messages[0] == f"{registered.uri} is an ensemble, which has no features; left out"
 
 
 def test_altered_weights_are_refused(grown: Lineage) -> None:

@@ -35,7 +35,7 @@ def name() -> str:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A ResNet-8 for digits that somebody has trained elsewhere."""
+    """Weights of a ResNet-8 for digits, as if trained elsewhere."""
     torch.manual_seed(0)
     file = tmp_path / "digits.safetensors"
     save_file(build_network("resnet8", 10, (1, 8, 8), {"width": 4}).state_dict(), file)
@@ -49,7 +49,7 @@ def candidate(weights: Path) -> Candidate:
 
 @pytest.fixture
 def theirs() -> nn.Module:
-    """A network for digits whose code is nowhere in lineage."""
+    """A network for digits whose code is not part of lineage."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
 
@@ -243,8 +243,8 @@ def test_model_that_cannot_be_adopted_is_told(home: Path, name: str, candidate: 
     ours = adopt(name, candidate, data="digits", overrides=WIDTH).version
     with pytest.raises(UsageError, match="is lineage's own already"):
         adopt(name, Candidate(model=ours.uri), data="digits")
-    with pytest.raises(NotFoundError, match="nobodys"):
-        adopt(name, Candidate(model="models:/nobodys/1"), data="digits")
+    with pytest.raises(NotFoundError, match="missing"):
+        adopt(name, Candidate(model="models:/missing/1"), data="digits")
 
 
 @pytest.mark.parametrize(

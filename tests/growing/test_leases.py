@@ -1,4 +1,4 @@
-"""What a succession asks of others who grow the same family, and how an onlooker gives one up."""
+"""Leases that a succession takes on keys, and handlers that abandon a generation."""
 
 import threading
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from lineage.training.handlers import AbandonedError
 
 
 class Ledger:
-    """Leases that are written down, of keys that others may hold."""
+    """Leases that record their calls; keys in ``of_others`` are taken."""
 
     def __init__(self) -> None:
         self.held: set[str] = set()
@@ -45,7 +45,7 @@ Make = Callable[..., Succession]
 
 @pytest.fixture
 def make(home: Path, tiny_settings: tuple[str, ...]) -> Make:
-    """Makes a succession of the tiny ``digits`` with one student."""
+    """Function that returns a succession of the tiny ``digits`` with one student."""
 
     def succession(**options: object) -> Succession:
         recipe = load_recipe("digits", [*tiny_settings, "succession.generations=1"])
