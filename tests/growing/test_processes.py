@@ -132,7 +132,7 @@ def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: exact\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[lineage.networks]\nplain = exact:Plain\n")
     monkeypatch.syspath_prepend(information.parent)
-    monkeypatch.setenv("PYTHONPATH", str(information.parent))
+    monkeypatch.setenv("PYTHONPATH", str(information.parent), prepend=os.pathsep)
 
 
 def numbers_of(version: lineage.Version) -> dict[str, list[float]]:
