@@ -4,7 +4,7 @@ from .evaluation.diff import Difference, diff
 from .evaluation.ensemble import Ensemble, ensemble
 from .evaluation.evaluate import Evaluation, evaluate, load
 from .evaluation.transfer import transfer
-from .exchange.adopt import adopt
+from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
 from .growing.grow import grow
 from .growing.succession import Lineage
 from .registry.family.family import Family, Version
@@ -15,6 +15,8 @@ from .studies.study import study
 
 __version__: str
 __all__ = [
+    "Adoption",
+    "Candidate",
     "Difference",
     "Ensemble",
     "Evaluation",
@@ -22,6 +24,7 @@ __all__ = [
     "Lineage",
     "LineageError",
     "LoadedModel",
+    "Normalisation",
     "StudyResult",
     "Version",
     "adopt",

@@ -1,4 +1,4 @@
-"""Parts that many tests use: stores of every sort, and a family small enough to grow in a second."""
+"""Fixtures that many tests use: stores of every kind, and a family small enough to grow in a second."""
 
 import importlib.util
 import os
@@ -24,24 +24,23 @@ from sqlalchemy import create_engine, text
 if TYPE_CHECKING:
     from lineage.registry.family.family import Version
 
-os.environ["TERM"] = "xterm-256color"  # what is drawn must not depend on where the tests run
-os.environ.pop("COLUMNS", None)  # likewise; pytest-xdist sets it
+os.environ["TERM"] = "xterm-256color"  # output must not depend on the terminal that tests run in
+os.environ.pop("COLUMNS", None)  # for the same reason; pytest-xdist sets it
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # on a busy machine, threads of tiny networks wait for each other
+# On a busy machine, threads of tiny networks wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)
 class Registry:
-    """A store that the test's process speaks to.
+    """An MLflow store that the test's process uses.
 
     Attributes:
-        uri: As in ``MLFLOW_TRACKING_URI``.
-        artifacts: Folder that the artifacts lie under.
-        log: Of a server's requests, or None where there is no server.
+        uri: Tracking URI, as in ``MLFLOW_TRACKING_URI``.
+        artifacts: Folder that holds the artifacts.
+        log: Log of the server's requests; None if there is no server.
     """
 
     uri: str
@@ -49,11 +48,11 @@ class Registry:
     log: Path | None = None
 
     def weights_file(self, version: "Version") -> Path:
-        """Where the weights of ``version`` lie."""
+        """Return the file of the weights of ``version``."""
         return next(self.artifacts.rglob(f"{version.model_id}/**/weights.safetensors"))
 
     def requests_during(self, call: Callable[[], object]) -> list[str]:
-        """What the server was asked while ``call`` ran, such as ``GET /api/2.0/mlflow/runs/get?…``."""
+        """Return the server's requests while ``call`` ran, such as ``GET /api/2.0/mlflow/runs/get?…``."""
         assert self.log is not None
         before = len(self.log.read_text().splitlines())
         call()
@@ -63,7 +62,7 @@ class Registry:
 
 @pytest.fixture(autouse=True)
 def forget_the_experiment() -> Iterator[None]:
-    """MLflow remembers the experiment that was set, for this process and its children, in any store."""
+    """Reset the experiment that MLflow keeps for this process and its children, whatever the store."""
     yield
     fluent = sys.modules.get("mlflow.tracking.fluent")
     if fluent is not None:
@@ -82,14 +81,14 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory of its own with an empty store, which is MLflow's default there."""
+    """A temporary working directory with an empty store, which is MLflow's default there."""
     _move_to(tmp_path, empty_database, monkeypatch)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def module_home(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A ``home`` that a module's tests share, for a family that they only look at."""
+    """A ``home`` that a module's tests share, for a family that they only read."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         _move_to(folder, empty_database, patch)
@@ -98,7 +97,7 @@ def module_home(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def run_lineage(home: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Runs ``lineage`` as a user would, in a process of its own in ``home``."""
+    """Function that runs ``lineage`` as a user would, in a process of its own in ``home``."""
 
     def run(*arguments: str, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "lineage", *arguments]
@@ -109,7 +108,7 @@ def run_lineage(home: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run_on_two(home: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Runs Python with some arguments on two processes of this CPU, in ``home``."""
+    """Function that runs Python with some arguments on two processes of this CPU, in ``home``."""
 
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -128,7 +127,7 @@ def run_on_two(home: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
 @pytest.fixture(scope="session")
 def tiny_settings() -> tuple[str, ...]:
-    """Overrides that make the shipped recipe ``digits`` a matter of half a second a generation."""
+    """Overrides of the shipped recipe ``digits`` with which a generation takes half a second."""
     return (
         "network.width=4",
         "training.epochs=2",
@@ -139,7 +138,7 @@ def tiny_settings() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def tiny(tiny_settings: tuple[str, ...]) -> Callable[..., list[str]]:
-    """Gives ``--set`` options of ``tiny_settings`` and of further settings."""
+    """Function that returns ``tiny_settings`` and further settings as ``--set`` options."""
 
     def options(*more: str) -> list[str]:
         return [word for setting in (*tiny_settings, *more) for word in ("--set", setting)]
@@ -151,7 +150,7 @@ def tiny(tiny_settings: tuple[str, ...]) -> Callable[..., list[str]]:
 def _serving(
     command: list[str], folder: Path, health: str, variables: Mapping[str, str] | None = None
 ) -> Iterator[Path]:
-    """A process of its own while the block runs; the file it logs to, once ``health`` answers."""
+    """Run a server during the block; yield its log file once ``health`` answers."""
     log = folder / "server.log"
     environment = os.environ | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -189,7 +188,7 @@ def _await(health: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """Gives a port that nobody listens on."""
+    """Function that returns a free port."""
 
     def find() -> int:
         with socket.socket() as probe:
@@ -201,13 +200,13 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def serving() -> Callable[..., AbstractContextManager[Path]]:
-    """Runs a server's command, in a folder, until an address answers and as long as a block lasts."""
+    """Context manager that runs a server's command in a folder, once its address answers."""
     return _serving
 
 
 @contextmanager
 def _mlflow_server(backend: str, folder: Path, port: int) -> Iterator[Registry]:
-    """An ``mlflow server`` over ``backend`` that proxies artifacts, which lie in ``folder``."""
+    """Run an ``mlflow server`` over ``backend`` that proxies artifacts, which are in ``folder``."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", backend]
     command += ["--artifacts-destination", str(folder / "artifacts")]
@@ -220,7 +219,7 @@ def _mlflow_server(backend: str, folder: Path, port: int) -> Iterator[Registry]:
 def server(
     empty_database: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
 ) -> Iterator[Registry]:
-    """A server over sqlite."""
+    """An MLflow server over sqlite."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / "mlflow.db")
     with _mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", folder, free_port()) as registry:
@@ -229,10 +228,10 @@ def server(
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URI of an empty database in a PostgreSQL cluster of its own, which is gone afterwards.
+    """The URI of an empty database in a temporary PostgreSQL cluster.
 
-    Debian's server, as a user without privileges where the tests run as root, which it refuses. It listens
-    on a socket that nobody else can open.
+    Debian's server refuses to run as root, so an unprivileged user runs it then. It listens on a socket in a
+    folder that only that user can open.
     """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[4]))
     if not found:
@@ -273,7 +272,7 @@ def study_database(postgres: str) -> str:
 
 
 def _unprivileged_user() -> str | None:
-    """Who runs PostgreSQL: ``postgres`` or ``nobody`` in place of root; None for the user of the tests."""
+    """Return the user that runs PostgreSQL in place of root; None for the user of the tests."""
     if os.geteuid() != 0:
         return None
     with suppress(KeyError):
@@ -285,20 +284,20 @@ def _unprivileged_user() -> str | None:
 def postgres_server(
     postgres: str, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
 ) -> Iterator[Registry]:
-    """A server over PostgreSQL, as a team has it."""
+    """An MLflow server over PostgreSQL, as a team has it."""
     with _mlflow_server(postgres, tmp_path_factory.mktemp("postgres"), free_port()) as registry:
         yield registry
 
 
 @pytest.fixture(scope="session")
 def multiply() -> Callable[[str, str, int], None]:
-    """Makes a family in an sqlite store large: copies of its second version, in chains of ten."""
+    """Function that enlarges a family in an sqlite store by copies of its second version."""
     return multiply_family
 
 
 @pytest.fixture
 def http_registry(server: Registry, home: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The server, in use; others' models stand in it."""
+    """The server as the current store; it also holds other tests' models."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     return server
 
@@ -313,21 +312,21 @@ def sqlite_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def sqlite_registry(sqlite_store: Registry, home: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The sqlite store, in use; others' models stand in it."""
+    """The sqlite store as the current one; it also holds other tests' models."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store.uri)
     return sqlite_store
 
 
 @pytest.fixture
 def postgres_registry(postgres_server: Registry, home: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The server over PostgreSQL, in use; others' models stand in it."""
+    """The server over PostgreSQL as the current store; it also holds other tests' models."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres_server.uri)
     return postgres_server
 
 
 @pytest.fixture(params=["sqlite", "http", "postgres"])
 def registry(request: pytest.FixtureRequest) -> Registry:
-    """Each of the three, in turn."""
+    """Each of the three stores, in turn."""
     found: Registry = request.getfixturevalue(f"{request.param}_registry")
     return found
 
@@ -336,7 +335,7 @@ def registry(request: pytest.FixtureRequest) -> Registry:
 def module_registry(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Registry]:
-    """Each of the three, in turn, for families that a module's tests share."""
+    """Each of the three stores, in turn, for families that a module's tests share."""
     stores = {"sqlite": "sqlite_store", "http": "server", "postgres": "postgres_server"}
     found: Registry = request.getfixturevalue(stores[request.param])
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Families that are larger than anybody would wait for."""
+"""Families that are too large to be grown in a test."""
 
 import sqlite3
 from contextlib import closing
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def multiply_family(uri: str, name: str, num_versions: int) -> None:
-    """Make a family in an sqlite store large: copies of its second version, in chains of ten."""
+    """Enlarge a family in an sqlite store by copies of its second version, in chains of ten."""
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
         for table in ("model_versions", "model_version_tags"):
             cursor = database.execute(f"SELECT * FROM {table} WHERE name = ? AND version = 2", [name])

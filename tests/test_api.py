@@ -16,26 +16,26 @@ Settings = Sequence[str]
 
 @pytest.fixture(scope="module")
 def grown(module_home: object, tiny_settings: Settings) -> lineage.Lineage:
-    """A patriarch and a student, tiny."""
+    """A tiny patriarch and its student."""
     (lines,) = lineage.grow("digits", generations=1, overrides=tiny_settings)
     return lines
 
 
-class Diary:
-    """A reporter that writes down what it is told."""
+class RecordingReporter:
+    """A reporter that records its calls."""
 
     def __init__(self) -> None:
-        self.entries: list[str] = []
+        self.calls: list[str] = []
 
     def pulled(self, version: Version) -> None:
-        self.entries.append(f"pulled {version.id}")
+        self.calls.append(f"pulled {version.id}")
 
     def completed(self, version: Version) -> None:
-        self.entries.append(f"completed {version.id}")
+        self.calls.append(f"completed {version.id}")
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
-        self.entries.append(f"generation {generation} of {epochs} epochs")
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: self.entries.append("epoch"))
+        self.calls.append(f"generation {generation} of {epochs} epochs")
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: self.calls.append("epoch"))
 
 
 def test_all_public_names_resolve() -> None:
@@ -71,12 +71,12 @@ def test_grow_again_pulls_what_is_there(grown: lineage.Lineage, tiny_settings: S
 
 
 @pytest.mark.usefixtures("home")
-def test_grow_tells_its_reporter(tiny_settings: Settings) -> None:
-    first, second = Diary(), Diary()
+def test_grow_calls_its_reporter(tiny_settings: Settings) -> None:
+    first, second = RecordingReporter(), RecordingReporter()
     lineage.grow("digits", generations=0, overrides=tiny_settings, reporter=first)
     lineage.grow("digits", generations=0, overrides=tiny_settings, reporter=second)
-    assert first.entries == ["generation 0 of 2 epochs", "epoch", "epoch", "completed digits/1"]
-    assert second.entries == ["pulled digits/1"]
+    assert first.calls == ["generation 0 of 2 epochs", "epoch", "epoch", "completed digits/1"]
+    assert second.calls == ["pulled digits/1"]
 
 
 @pytest.mark.usefixtures("home")

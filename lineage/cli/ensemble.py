@@ -29,8 +29,6 @@ def ensemble(
     as_json: AsJson = False,
 ) -> None:
     """Measure a version with its ancestors: each alone, and the ensembles of the first 1, 2 and so on."""
-    if copy and register is None:
-        raise UsageError("--copy must be given with --register NAME, but there is none.")
     from lineage.evaluation.ensemble import ensemble as measure_ensemble
     from lineage.report.tables import ensemble_table
 

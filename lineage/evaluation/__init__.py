@@ -1,1 +1,1 @@
-"""What is done with registered versions: evaluate, ensemble, transfer, compare and diff."""
+"""Commands on registered versions: evaluate, ensemble, transfer, compare and diff."""

@@ -1,10 +1,13 @@
-"""Families side by side: means over seeds, and differences paired by seed.
+"""Comparison of families: means over seeds, and differences paired by seed.
 
-Lines of one seed share splits and the order of the data, so that differences within pairs hold less noise
+Lines of one seed share splits and the order of the data, so that differences within pairs have less variance
 than the difference of two means.
 """
 
 import math
+import operator
+import statistics
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,11 +20,11 @@ BySeed = dict[int, float]
 
 
 def group_lines(families: Sequence[Family]) -> dict[str, list[Version]]:
-    """Versions by line: one line for each recipe of each registered model, over all its seeds.
+    """Return versions by line: one line for each recipe of each registered model, over all its seeds.
 
-    A line is named after its registered model where that holds one recipe. Where it holds several, their
-    lines are ``name (objective, digest)``, with the root's objective and the first 8 letters of the recipe's
-    digest. Ensembles stand in no line.
+    A line is named after its registered model if that holds one recipe. If it holds several, their lines are
+    named ``name (objective, digest)``, with the root's objective and the first 8 digits of the recipe's
+    digest. Ensembles belong to no line.
 
     Raises:
         UsageError: If there is no family, one is given twice, or one holds no generation.
@@ -38,14 +41,14 @@ def group_lines(families: Sequence[Family]) -> dict[str, list[Version]]:
 
 
 def compare(lines: Mapping[str, Sequence[Version]], metric: str = "test_accuracy") -> Comparison:
-    """Set ``lines`` side by side by generation, and the others against the first by seed.
+    """Compare ``lines`` generation by generation, the first one being the reference.
 
-    Differences have a 95 % confidence interval by Student's t, which takes them as normally distributed; with
-    fewer than two pairs there is none. Where branches share a line, a generation and a seed, the newest
-    counts. The notes say what is left out.
+    Differences are paired by seed and have the 95 % confidence interval of the paired t-test, which assumes
+    that they are normally distributed; with fewer than two pairs there is no interval. If several branches
+    have the same line, generation and seed, the newest counts. The notes say what is left out.
 
     Args:
-        lines: All versions of each line by its label, in the order to show.
+        lines: Versions of each line by its label, in the order to show.
         metric: Key of ``Version.metrics``.
 
     Raises:
@@ -71,7 +74,7 @@ def compare(lines: Mapping[str, Sequence[Version]], metric: str = "test_accuracy
 
 
 def _lines_of(family: Family) -> dict[str, list[Version]]:
-    """The lines of one registered model, in the order of their first versions."""
+    """Return the lines of one registered model, in the order of their first versions."""
     by_digest: dict[str, list[Version]] = {}
     for version in family:
         if version.kind != "ensemble":
@@ -95,28 +98,29 @@ def _lines_of(family: Family) -> dict[str, list[Version]]:
 def _by_generation(
     label: str, versions: Iterable[Version], metric: str, notes: list[str]
 ) -> dict[int, BySeed]:
-    """The values of one line that count, by generation and seed; ``notes`` are told what does not."""
+    """Return the values of one line by generation and seed; append to ``notes`` what is left out."""
     kept: dict[int, BySeed] = {}
-    unmeasured = older = 0
+    num_unmeasured = num_older = 0
     for version in sorted(versions, key=lambda version: (version.created, version.version)):
         value = version.metrics.get(metric, math.nan)
         if not math.isfinite(value):
-            unmeasured += 1
+            num_unmeasured += 1
             continue
         seeds = kept.setdefault(version.generation, {})
-        older += version.seed in seeds
+        num_older += version.seed in seeds
         seeds[version.seed] = value
-    if unmeasured:
-        notes.append(f"{label}: left out {counted(unmeasured, 'version')} without a finite {metric}.")
-    if older:
+    if num_unmeasured:
+        notes.append(f"{label}: left out {counted(num_unmeasured, 'version')} without a finite {metric}.")
+    if num_older:
         notes.append(
-            f"{label}: left out {counted(older, 'version')} for a newer one of the same seed and generation."
+            f"{label}: left out {counted(num_older, 'version')} for a newer one of the same seed and"
+            " generation."
         )
     return kept
 
 
 def _entry(label: str, generation: int, measured: Mapping[str, Mapping[int, BySeed]]) -> Entry:
-    """One line in one generation, against the first line."""
+    """Return one line in one generation, compared with the first line."""
     reference = next(iter(measured))
     values = measured[label][generation]
     difference = None if label == reference else _difference(values, measured[reference].get(generation, {}))
@@ -124,22 +128,25 @@ def _entry(label: str, generation: int, measured: Mapping[str, Mapping[int, BySe
 
 
 def _difference(line: BySeed, reference: BySeed) -> Difference:
-    """Paired by seed, with Student's t interval of the mean over n pairs: mean ± t(n - 1) s / √n."""
+    """Return the difference of two lines, paired by seed, with the interval of the paired t-test."""
     shared = sorted(line.keys() & reference.keys())
-    unpaired = len(line.keys() ^ reference.keys())
+    num_unpaired = len(line.keys() ^ reference.keys())
     if not shared:
-        return Difference(0, unpaired, None, None)
-    spread = Spread.of([line[seed] - reference[seed] for seed in shared])
-    if spread.deviation is None:
-        return Difference(1, unpaired, spread.mean, None)
-    from scipy.stats import t
+        return Difference(0, num_unpaired, None, None)
+    values, references = ([values[seed] for seed in shared] for values in (line, reference))
+    mean = statistics.fmean(map(operator.sub, values, references))
+    if len(shared) == 1:
+        return Difference(1, num_unpaired, mean, None)
+    from scipy.stats import ttest_rel
 
-    half = float(t.ppf((1 + CONFIDENCE) / 2, spread.n - 1)) * spread.deviation / math.sqrt(spread.n)
-    return Difference(spread.n, unpaired, spread.mean, (spread.mean - half, spread.mean + half))
+    with warnings.catch_warnings():  # equal differences have a t of infinity, and an interval all the same
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = ttest_rel(values, references).confidence_interval(CONFIDENCE)
+    return Difference(len(shared), num_unpaired, mean, (float(interval.low), float(interval.high)))
 
 
 def _interval_notes(entries: Iterable[Entry]) -> list[str]:
-    """Why some difference has no interval."""
+    """Return why some difference has no interval."""
     if any(entry.difference is not None and entry.difference.interval is None for entry in entries):
         return ["An interval needs two seeds that both lines have; where there are fewer, none is given."]
     return []

@@ -1,32 +1,55 @@
-"""A generation pulled from the registry, with all that the registry knows of how it came about."""
+"""Registered versions on their test sets: loaded, and measured again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
+from ignite.engine import Engine
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
 
-from lineage.data.datasets import DataSpec, load_dataset
+from lineage.data.datasets import DataSpec
 from lineage.errors import IntegrityError, RecipeError, UsageError
-from lineage.recipe import Recipe, change_recipe
+from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
+from lineage.models.ensemble import fit_to_data
+from lineage.recipe import DataSettings, Recipe, Section, Sections, parse_settings, require_effect
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import LoadedModel, load_version
-from lineage.training.devices import accelerate_session, in_turns, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import Subset, measure
+from lineage.training.metrics import classification_metrics
 
-_MOST_CLASSES_RANKED = 5
+BATCH_SETTINGS = (
+    "data.name",
+    "data.root",
+    "data.download",
+    "data.image_size",
+    "data.workers",
+    "training.batch_size",
+)
+METRIC_SETTINGS = (*BATCH_SETTINGS, "patriarch.top_k")
 
 
-def load(uri: str) -> LoadedModel:
-    """The network behind ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, ready for use.
+class BatchSettings(Section):
+    """Settings of ``[training]`` that a measurement uses."""
 
-    Raises:
-        UsageError: If ``uri`` has another form.
-        NotFoundError: If the store does not hold it.
-        IntegrityError: If its weights are not those that were registered.
-    """
-    return load_version(find_version(uri))
+    batch_size: PositiveInt = 128
+
+
+class MetricSettings(Section):
+    """Settings of ``[patriarch]`` that a measurement uses."""
+
+    top_k: Annotated[int, Field(ge=2)]
+
+
+class MeasurementSettings(Sections):
+    """The sections of a recipe that say how a version is measured."""
+
+    data: DataSettings
+    training: BatchSettings = BatchSettings()
+    patriarch: MetricSettings
 
 
 @dataclass(frozen=True)
@@ -34,9 +57,9 @@ class Evaluation:
     """A version measured again on its test set.
 
     Attributes:
-        version: What was measured.
-        metrics: As measured now, by name.
-        recorded: As they were when it was registered; the same names.
+        version: Version that was measured.
+        metrics: Metrics measured now, by name.
+        recorded: Metrics recorded when the version was registered, of the same names.
     """
 
     version: Version
@@ -44,76 +67,123 @@ class Evaluation:
     recorded: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values, for ``--json``."""
         return {"uri": self.version.uri, "metrics": self.metrics, "recorded": self.recorded}
+
+
+def load(uri: str) -> LoadedModel:
+    """Load a registered version, ready for inference.
+
+    Args:
+        uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+
+    Returns:
+        The network in evaluation mode, with its classes, normalisation and recipe.
+
+    Raises:
+        UsageError: If ``uri`` has another form.
+        NotFoundError: If the store does not hold the version.
+        IntegrityError: If its weights are not those that were registered.
+
+    Examples:
+        >>> model = lineage.load("models:/digits@best")
+        >>> model.logits(pixels).argmax(1)  # pixels (B, C, H, W) in [0, 1]
+    """
+    return load_version(find_version(uri))
 
 
 @accelerate_session()
 def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
-    """Measure a version again on the test set that it was measured on, or adopted for.
+    """Measure a version again on the test set that it was grown on or adopted for.
 
     Args:
         uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        overrides: ``section.key=value``, as after ``--set``: where the images lie on this machine, say.
+        overrides: Texts ``section.key=value`` that change where and how the images are read, such as
+            ``data.root=FOLDER``; other settings have no effect on a measurement and are refused.
+
+    Returns:
+        The metrics measured now, beside those recorded at registration.
 
     Raises:
-        UsageError: If the version was adopted and does not name its images, nor do the overrides.
-        IntegrityError: If the images are not those that the version was measured on.
+        UsageError: If an override has no effect, or the version was adopted for no data set and the overrides
+            name none.
         NotFoundError: If the version or the images are not there.
+        IntegrityError: If the images or the weights are not those that were registered.
+
+    Examples:
+        >>> evaluation = lineage.evaluate("models:/cifar100@best", ["data.root=/data/cifar100"])
+        >>> evaluation.metrics["test_accuracy"] == evaluation.recorded["test_accuracy"]
+        True
     """
     accelerator = make_accelerator()
     version = on_main_process(lambda: find_version(uri))
     model = on_main_process(lambda: load_version(version))
-    recipe = recipe_of(uri, model, overrides)
-    part = read_test_part(recipe)
-    require_same_data(uri, model.spec, part.spec)
-    wanted = replace(part.spec, mean=model.spec.mean, std=model.spec.std)
+    settings = read_measurement_settings(uri, model, overrides)
+    subset = read_test_subset(settings, model.spec)
+    require_same_data(uri, model.spec, subset.spec)
     network = model.network.to(accelerator.device)
-    measured = measure(accelerator, network, replace(part, spec=wanted), recipe.patriarch.top_k)
+    measured = measure(accelerator, network, subset, settings.patriarch.top_k)
     metrics = {f"test_{name}": value for name, value in measured.metrics.items()}
     return Evaluation(
         version, metrics, {name: version.metrics[name] for name in metrics if name in version.metrics}
     )
 
 
-def recipe_of(uri: str, model: LoadedModel, overrides: Sequence[str]) -> Recipe:
-    """The recipe that a version was grown from, changed; of an adopted one, a recipe that names its images.
+def read_measurement_settings(
+    uri: str, model: LoadedModel, overrides: Sequence[str], used: Sequence[str] = METRIC_SETTINGS
+) -> MeasurementSettings:
+    """Return how a version is measured: as its recipe says, or as an adopted one's description does.
 
     Args:
-        uri: Of the version, for errors.
-        model: The version's own.
-        overrides: ``section.key=value``, as after ``--set``.
+        uri: URI of the version, for errors.
+        model: Loaded version.
+        overrides: Texts ``section.key=value``, as after ``--set``.
+        used: Keys that the caller uses; overrides of others are refused.
 
     Raises:
-        UsageError: If the version was adopted for no data set, and the overrides name none.
+        UsageError: If an override has no effect or cannot hold, or the version was adopted for no data set
+            and the overrides name none.
     """
+    require_effect(overrides, used, "a measurement")
     if model.recipe:
-        return change_recipe(Recipe.from_json(model.recipe), overrides)
-    name = model.spec.name
-    chosen = any(override.partition("=")[0].strip() == "data.name" for override in overrides)
-    base = {
-        "model": {"name": "adopted"},
-        "data": {"name": "digits" if chosen else name, "image_size": model.spec.input_shape[-1]},
-        "network": {"name": "resnet8"},
-        "patriarch": {
-            "objective": "strict",
-            "top_k": min(_MOST_CLASSES_RANKED, model.spec.num_classes),
-        },
-        "student": {"label_weight": 1.0},
-        "training": {"epochs": 0},
+        recipe = Recipe.from_json(model.recipe)
+        return parse_settings(
+            MeasurementSettings,
+            {
+                "data": recipe.data.model_dump(exclude_none=True),
+                "training": {"batch_size": recipe.training.batch_size},
+                "patriarch": {"top_k": recipe.patriarch.top_k},
+            },
+            overrides,
+        )
+    described = {
+        "data": {"name": model.spec.name, "image_size": model.spec.input_shape[-1]},
+        "patriarch": {"top_k": default_top_k(model.spec.num_classes)},
     }
-    try:
-        minimal = Recipe.from_dict(base)
-    except RecipeError as error:
-        raise UsageError(
-            f"{uri} must be given its images, since it was adopted with '{name}', which names none; add"
-            " --set data.name=NAME."
-        ) from error
-    return change_recipe(minimal, overrides)
+    if not any(override.partition("=")[0].strip() == "data.name" for override in overrides):
+        try:
+            parse_settings(MeasurementSettings, described)
+        except RecipeError as error:
+            raise UsageError(
+                f"{uri} must be given its images, since it was adopted with '{model.spec.name}', which names"
+                " none; add --set data.name=NAME."
+            ) from error
+    return parse_settings(MeasurementSettings, described, overrides)
+
+
+def read_test_subset(settings: MeasurementSettings, normalised_as: DataSpec | None = None) -> Subset:
+    """Load the test part that ``settings`` name; all ranks must call it.
+
+    Args:
+        settings: Data set and batch size.
+        normalised_as: Description whose mean and deviation replace the data set's own.
+    """
+    dataset = read_dataset(settings.data)
+    return full_test_subset(dataset, settings.training.batch_size, settings.data.workers, normalised_as)
 
 
 def require_same_data(uri: str, own: DataSpec, found: DataSpec) -> None:
-    """Refuse images that are not those a version was grown on.
+    """Refuse images other than those a version was grown on.
 
     Raises:
         IntegrityError: If the digests of the contents differ.
@@ -125,9 +195,34 @@ def require_same_data(uri: str, own: DataSpec, found: DataSpec) -> None:
         )
 
 
-def read_test_part(recipe: Recipe) -> Subset:
-    """The whole test part of the recipe's data, in the batches that it was measured in."""
-    data = recipe.data
-    dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
-    rows = torch.arange(len(dataset.test))
-    return Subset(dataset.test, rows, dataset.spec, recipe.training.batch_size, data.workers)
+def pull_network(version: Version, data: DataSpec) -> nn.Module:
+    """Load a version's network on all ranks, converted to the normalisation of ``data``.
+
+    Raises:
+        NotFoundError: If the store does not hold the version.
+        IntegrityError: If its weights were altered, or its classes or input shape are not those of ``data``.
+    """
+    model = on_main_process(lambda: load_version(version))
+    return fit_to_data(model.network, model.spec, data, version.uri)
+
+
+def score_logits(
+    logits: Tensor, labels: Tensor, top_k: int, superclasses: Tensor | None = None
+) -> dict[str, float]:
+    """Return the metrics of logits that are computed already.
+
+    Args:
+        logits: Logits, shape (N, C).
+        labels: Classes, shape (N,).
+        top_k: K of top score difference and secondary mass.
+        superclasses: Superclass of each class, shape (C,).
+
+    Returns:
+        The metrics of ``classification_metrics``, by name.
+    """
+    metrics = classification_metrics(logits.shape[1], top_k, torch.device("cpu"), superclasses)
+    evaluator = Engine(lambda _engine, batch: batch)
+    for name, metric in metrics.items():
+        metric.attach(evaluator, name)
+    evaluator.run([{"logits": logits, "labels": labels}])
+    return {name: float(evaluator.state.metrics[name]) for name in metrics}

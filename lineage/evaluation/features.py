@@ -1,4 +1,4 @@
-"""What a frozen network sees of another data set, and the features it makes of it."""
+"""Features of a frozen network on another data set, whose images are fitted to the network first."""
 
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -14,17 +14,17 @@ from lineage.formats import counted
 from lineage.training.engines import collect_rows, freeze, make_evaluator
 from lineage.training.measurement import Subset
 
-_IMAGES_A_CHUNK = 4096
+_IMAGES_A_CHUNK = 4096  # resized at once, in float32
 
 
 @dataclass(frozen=True, eq=False)
 class FittedDataSet:
-    """A data set as a network of other data can be given it.
+    """A data set whose images a network of another data set can take.
 
     Attributes:
-        dataset: Its images, with the network's normalisation and input shape in the description; classes and
-            digest are its own.
-        notes: Sentences on what was done to the images.
+        dataset: Converted images; the description has the network's normalisation and input shape, and the
+            data set's own classes and digest.
+        notes: Sentences that say how the images were converted.
     """
 
     dataset: DataSet
@@ -32,18 +32,18 @@ class FittedDataSet:
 
 
 def fit_images(dataset: DataSet, source: DataSpec, who: str) -> FittedDataSet:
-    """Bring images to the shape that a network takes, to be normalised as those it was trained on.
+    """Convert images to the shape that a network takes, normalised as those it was trained on.
 
-    Grey is repeated; sizes are changed by antialiased bilinear interpolation, which keeps no proportions, but
-    for streamed images, which are resized and cut when they are read anyway.
+    Grey is repeated over the channels. Images in memory are resized by antialiased bilinear interpolation,
+    without keeping their proportions; streamed images are resized and cropped when they are read.
 
     Args:
-        dataset: The target.
-        source: Of the data that the network was trained on.
-        who: What errors call the network.
+        dataset: Images to convert.
+        source: Description of the data that the network was trained on.
+        who: Name of the network in errors.
 
     Raises:
-        UsageError: If the images have other channels than the network takes, and are not grey.
+        UsageError: If the images are not grey and have other channels than the network takes.
     """
     own = dataset.spec
     channels, height, width = source.input_shape
@@ -71,14 +71,14 @@ def extract_features(accelerator: Accelerator, network: nn.Module, part: Subset,
     """Pass every image of ``part`` through the frozen network once, in float32, on all processes.
 
     Args:
-        accelerator: The processes to use.
-        network: Has ``features``; its weights must be equal on all ranks. It is frozen here: running
-            statistics in BatchNorm, no gradients.
-        part: What to look at.
-        who: What errors call the network.
+        accelerator: Accelerator of the processes.
+        network: Network with a method ``features``, whose weights must be equal on all ranks. It is frozen
+            here: BatchNorm uses its running statistics, and there are no gradients.
+        part: Images to pass through.
+        who: Name of the network in errors.
 
     Returns:
-        float32, shape (N, D), on the CPU: a row for each of the part's indices, in their order.
+        Features, float32, shape (N, D), on the CPU: one row for each of the part's indices, in their order.
 
     Raises:
         IntegrityError: If a feature is not finite.
@@ -89,18 +89,18 @@ def extract_features(accelerator: Accelerator, network: nn.Module, part: Subset,
     evaluator = make_evaluator(accelerator, body, {}, len(part))
     collect_rows(evaluator, itemgetter("logits"), rows)
     evaluator.run(part.batches(accelerator))
-    found: Tensor = accelerator.reduce(rows, reduction="sum").cpu()[part.indices]
-    if not found.isfinite().all():
-        broken = int((~found.isfinite()).any(1).sum())
+    features: Tensor = accelerator.reduce(rows, reduction="sum").cpu()[part.indices]
+    if not features.isfinite().all():
+        num_broken = int((~features.isfinite()).any(1).sum())
         raise IntegrityError(
-            f"The features of {who} must be finite, but of {len(found)} images of '{part.spec.name}'"
-            f" {broken} have others; take another version."
+            f"The features of {who} must be finite, but those of {num_broken} of {len(features)} images of"
+            f" '{part.spec.name}' are not; take another version."
         )
-    return found
+    return features
 
 
 def num_features(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """D, by one black image; the network stays in the mode it was in."""
+    """Return the number D of features, found by passing one black image; the network keeps its mode."""
     was_training = network.training
     device = next(network.parameters()).device
     with torch.inference_mode():
@@ -122,7 +122,7 @@ class _Body(nn.Module):
 
 
 class _RepeatedGrey:
-    """Streamed grey images, each as so many equal channels."""
+    """Streamed images whose grey ones have their channel repeated ``channels`` times."""
 
     def __init__(self, images: StreamedImages, channels: int) -> None:
         self.images = images
@@ -141,9 +141,9 @@ class _RepeatedGrey:
 
 
 def _fit_part(images: Images, input_shape: tuple[int, int, int]) -> Images:
-    """One part at the shape that a network takes; streamed images are resized when they are read."""
+    """Convert one part to the shape (channels, H, W) that a network takes."""
     channels, height, width = input_shape
-    if not isinstance(images, MemoryImages):
+    if not isinstance(images, MemoryImages):  # streamed images are resized when they are read
         return _RepeatedGrey(images, channels)
     pixels = images.pixels
     if pixels.shape[1:3] != (height, width):

@@ -1,4 +1,4 @@
-"""Finetuning: a trained network goes on learning, as a whole, on another data set."""
+"""Finetuning: training a registered network, as a whole, on another data set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lineage.data.batches import Augmentation, training_batches
-from lineage.data.datasets import DataSet
+from lineage.evaluation.data import SplitData
 from lineage.evaluation.features import num_features
 from lineage.models.exported import ExportedNetwork
 from lineage.training.checkpoints import Checkpoint
@@ -17,20 +17,19 @@ from lineage.training.devices import derive_seed
 from lineage.training.generation import GenerationTraining, Samples, TrainConfig
 from lineage.training.handlers import build_optimizer
 from lineage.training.losses import strict_loss
-from lineage.training.measurement import Subset
 
 
 class FreshlyHeaded(nn.Module):
     """A trained network under a fresh linear classifier, to be finetuned as a whole.
 
-    What its features do not pass through, such as the former classifier, is left out of the training: on
-    several processes, a parameter without a gradient would be an error.
+    Parameters that its features do not depend on, such as those of the former classifier, are frozen: on
+    several processes, a trainable parameter without a gradient would be an error.
 
     Args:
-        network: Has ``features``.
-        num_classes: C, of the new classifier.
-        input_shape: Of one image.
-        seed: Of the classifier's weights.
+        network: Trained network with a method ``features``.
+        num_classes: Number C of classes of the new classifier.
+        input_shape: Shape of one image, (channels, H, W).
+        seed: Seed of the classifier's first weights.
     """
 
     def __init__(
@@ -49,27 +48,27 @@ class FreshlyHeaded(nn.Module):
             parameter.requires_grad_(gradient is not None)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the classifier sees, shape (B, D)."""
+        """Return the classifier's input, shape (B, D), for normalised images (B, channels, H, W)."""
         features: Tensor = self.network.features(images)  # type: ignore[operator]
         return features.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, shape (B, C), of normalised images (B, channels, H, W)."""
+        """Return logits, shape (B, C), of normalised images (B, channels, H, W)."""
         logits: Tensor = self.classifier(self.features(images))
         return logits
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How a network is finetuned.
+    """Settings of a finetuning.
 
     Attributes:
         course: Epochs, learning rate and the like; its seed also gives the classifier's first weights.
-        optimizer: Name.
-        optimizer_settings: As ``build_optimizer`` takes them.
-        batch_size: Over all processes.
-        augmentation: Of the training images.
-        data_seed: Of the augmentation.
+        optimizer: Name of the optimizer.
+        optimizer_settings: Arguments of ``build_optimizer``.
+        batch_size: Images a step, over all processes.
+        augmentation: Augmentation of the training images.
+        data_seed: Seed of the augmentation.
         workers: Loader processes.
     """
 
@@ -85,54 +84,50 @@ class Finetuning:
 def make_finetuning(
     accelerator: Accelerator,
     network: nn.Module,
-    dataset: DataSet,
-    split: tuple[Tensor, Tensor],
-    how: Finetuning,
+    split_data: SplitData,
+    settings: Finetuning,
     checkpoint: Checkpoint,
 ) -> GenerationTraining:
-    """A training of ``network`` on labels alone, under a fresh classifier: a generation without a teacher.
+    """Return a training of ``network`` on labels alone, under a fresh classifier.
 
     Args:
-        accelerator: Fresh.
-        network: A trained network with ``features``. Its weights are moved; an exported program is copied.
-        dataset: Fitted to the network.
-        split: Rows of the training part that train, and rows that validate; the latter may be none.
-        how: Its settings.
-        checkpoint: Where the state after every epoch goes.
+        accelerator: Fresh Accelerator.
+        network: Trained network with ``features``. Its weights change; an exported program is copied first.
+        split_data: Images fitted to the network, and their split; there may be none to validate on.
+        settings: Settings of the finetuning.
+        checkpoint: Local state, written after every epoch.
 
     Raises:
         UsageError: If batch size, accumulation or padding do not fit each other or the data, or an exported
             program has no features.
     """
-    spec = dataset.spec
-    train, validation = split
-    seed = how.course.seed
+    dataset = split_data.dataset
+    spec, seed = dataset.spec, settings.course.seed
     if isinstance(network, ExportedNetwork):
         network = network.learner()
     headed = FreshlyHeaded(network, spec.num_classes, spec.input_shape, seed)
     batches = training_batches(
         dataset.train,
         spec,
-        train,
-        how.batch_size,
-        how.augmentation,
-        data_seed=how.data_seed,
+        split_data.train,
+        settings.batch_size,
+        settings.augmentation,
+        data_seed=settings.data_seed,
         order_seed=seed,
-        workers=how.workers,
-        accumulation=how.course.accumulation,
+        workers=settings.workers,
+        accumulation=settings.course.accumulation,
     )
-    rows_of_test = torch.arange(len(dataset.test))
     return GenerationTraining(
         accelerator=accelerator,
         network=headed,
-        optimizer=build_optimizer(how.optimizer, headed, **how.optimizer_settings),
+        optimizer=build_optimizer(settings.optimizer, headed, **settings.optimizer_settings),
         loss=lambda logits, labels, _teacher_logits: strict_loss(logits, labels),
         teacher=None,
         samples=Samples(
             batches=batches,
-            validation=Subset(dataset.train, validation, spec, how.batch_size, how.workers),
-            test=Subset(dataset.test, rows_of_test, spec, how.batch_size, how.workers),
+            validation=split_data.validation_subset(settings.batch_size, settings.workers),
+            test=split_data.test_subset(settings.batch_size, settings.workers),
         ),
-        course=how.course,
+        course=settings.course,
         checkpoint=checkpoint,
     )

@@ -1,4 +1,4 @@
-"""Simple classifiers on frozen features: how much of another data set a network knows already.
+"""Simple classifiers on frozen features, which measure how well a network knows another data set already.
 
 The one setting of a probe, its regularisation or its number of neighbours, is chosen on a validation part of
 the target's training images. The probe is then fitted again on training and validation images together, as in
@@ -15,8 +15,9 @@ import numpy.typing as npt
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
@@ -31,41 +32,35 @@ class Probe:
     """A kind of classifier with the one setting that validation chooses.
 
     Attributes:
-        setting: Its name in scikit-learn.
-        values: To choose from, the simplest classifier first: it is taken where several are equally good.
-        build: From a value and a seed to an unfitted classifier of features with mean 0 and deviation 1.
+        setting: Name of the setting in scikit-learn.
+        values: Values to choose from, the simplest classifier first: of equally good ones the first is taken.
+        build: Function from a seed to an unfitted classifier of features with mean 0 and deviation 1.
     """
 
     setting: str
     values: tuple[float, ...]
-    build: Callable[[float, int], ClassifierMixin]
+    build: Callable[[int], ClassifierMixin]
 
 
 PROBES: Mapping[str, Probe] = {
-    "logistic": Probe(
-        "C", _STRENGTHS, lambda value, _seed: LogisticRegression(C=value, max_iter=_MOST_ITERATIONS)
-    ),
+    "logistic": Probe("C", _STRENGTHS, lambda _seed: LogisticRegression(max_iter=_MOST_ITERATIONS)),
     "svm": Probe(
-        "C",
-        _STRENGTHS,
-        lambda value, seed: LinearSVC(C=value, max_iter=_MOST_ITERATIONS, random_state=seed % 2**32),
+        "C", _STRENGTHS, lambda seed: LinearSVC(max_iter=_MOST_ITERATIONS, random_state=seed % 2**32)
     ),
     "knn": Probe(
-        "n_neighbors",
-        (100, 50, 20, 10, 5, 1),
-        lambda value, _seed: KNeighborsClassifier(int(value), algorithm="brute"),
+        "n_neighbors", (100, 50, 20, 10, 5, 1), lambda _seed: KNeighborsClassifier(algorithm="brute")
     ),
 }
-"""By name: multinomial logistic regression, one linear SVM a class against the rest, nearest neighbours."""
+"""Probes by name: multinomial logistic regression, one linear SVM a class against the rest, neighbours."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledFeatures:
-    """Frozen features of one part.
+    """Frozen features of some images, with their labels.
 
     Attributes:
-        features: Shape (N, D).
-        labels: Shape (N,).
+        features: Features, shape (N, D).
+        labels: Classes, shape (N,).
     """
 
     features: npt.NDArray[np.float32]
@@ -74,23 +69,17 @@ class LabelledFeatures:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def and_also(self, other: "LabelledFeatures") -> "LabelledFeatures":
-        """Both parts, this one first."""
-        return LabelledFeatures(
-            np.concatenate([self.features, other.features]), np.concatenate([self.labels, other.labels])
-        )
-
 
 @dataclass(frozen=True)
-class Probed:
-    """What a probe found.
+class ProbeResult:
+    """A fitted probe's accuracies.
 
     Attributes:
-        setting: Name of what was chosen.
-        value: That was best in validation.
-        validation_accuracy: With that value, fitted on the training part alone.
-        test_accuracy: Fitted on training and validation part.
-        converged: Whether that last fit came to its end.
+        setting: Name of the setting that was chosen.
+        value: Value of the setting that was best in validation.
+        validation_accuracy: Accuracy in validation at that value, fitted on the training part alone.
+        test_accuracy: Accuracy in the test part, fitted on training and validation part.
+        converged: Whether that last fit converged.
     """
 
     setting: str
@@ -101,7 +90,7 @@ class Probed:
 
 
 def find_probe(name: str) -> Probe:
-    """The probe called ``name``.
+    """Return the probe called ``name``.
 
     Raises:
         UsageError: If there is none.
@@ -115,41 +104,37 @@ def find_probe(name: str) -> Probe:
 
 
 def fit_probe(
-    probe: Probe,
-    train: LabelledFeatures,
-    validation: LabelledFeatures,
-    test: LabelledFeatures,
-    seed: int = 0,
-) -> Probed:
-    """Choose the probe's setting on ``validation``, fit on both, and read ``test`` once.
+    probe: Probe, samples: LabelledFeatures, num_train: int, test: LabelledFeatures, seed: int = 0
+) -> ProbeResult:
+    """Choose the probe's setting in validation, fit on training and validation part, and read the test once.
 
     Args:
-        probe: Of ``PROBES``.
-        train: To fit on.
-        validation: To choose on; not empty.
-        test: To measure on.
-        seed: Of what a classifier draws, if anything.
+        probe: A value of ``PROBES``.
+        samples: Training part, followed by at least one sample of the validation part.
+        num_train: Number of samples in the training part.
+        test: Samples to measure on.
+        seed: Seed of a classifier that draws.
     """
-    values = [value for value in probe.values if probe.setting != "n_neighbors" or value <= len(train)]
-    accuracies = {value: _fit(probe, value, train, seed).accuracy(validation) for value in values}
-    best = max(accuracies, key=lambda value: accuracies[value])  # the first of equals
-    final = _fit(probe, best, train.and_also(validation), seed)
-    return Probed(probe.setting, best, accuracies[best], final.accuracy(test), final.converged)
-
-
-@dataclass(frozen=True, eq=False)
-class _Fitted:
-    classifier: ClassifierMixin
-    converged: bool
-
-    def accuracy(self, part: LabelledFeatures) -> float:
-        return float((self.classifier.predict(part.features) == part.labels).mean())
-
-
-def _fit(probe: Probe, value: float, part: LabelledFeatures, seed: int) -> _Fitted:
-    classifier = make_pipeline(StandardScaler(), probe.build(value, seed))
-    with warnings.catch_warnings(record=True) as heard:
+    values = [value for value in probe.values if probe.setting != "n_neighbors" or value <= num_train]
+    fold = np.where(np.arange(len(samples)) < num_train, -1, 0)  # -1: never held out
+    pipeline = Pipeline([("scale", StandardScaler()), ("classify", probe.build(seed))])
+    search = GridSearchCV(
+        pipeline,
+        {f"classify__{probe.setting}": values},
+        cv=PredefinedSplit(fold),
+        refit=False,
+        error_score="raise",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search.fit(samples.features, samples.labels)
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(part.features, part.labels)
-    unfinished = [each for each in heard if issubclass(each.category, ConvergenceWarning)]
-    return _Fitted(classifier, not unfinished)
+        pipeline.set_params(**search.best_params_).fit(samples.features, samples.labels)
+    return ProbeResult(
+        setting=probe.setting,
+        value=values[search.best_index_],
+        validation_accuracy=float(search.best_score_),
+        test_accuracy=float(pipeline.score(test.features, test.labels)),
+        converged=not any(issubclass(each.category, ConvergenceWarning) for each in caught),
+    )

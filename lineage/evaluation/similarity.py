@@ -1,26 +1,26 @@
-"""How alike two networks are on the same images: in what they predict and in what they see."""
+"""Similarity of two networks on the same images: of their predictions and of their features."""
 
 import torch
 from torch import Tensor
 
 
 def agreement(logits: Tensor, other: Tensor) -> float:
-    """Share of the N samples that both networks put into the same class, from logits (N, C)."""
+    """Return the share of N samples that two networks, by logits (N, C), put into the same class."""
     return (logits.argmax(1) == other.argmax(1)).double().mean().item()
 
 
 def linear_cka(features: Tensor, other: Tensor) -> float:
-    """Linear centred kernel alignment of two networks' features of the same images.
+    """Return the linear centred kernel alignment of two networks' features of the same images, in float64.
 
-    1 where one is the other up to rotation and scale, near 0 where they have nothing in common (Kornblith et
-    al., ICML 2019, arXiv 1905.00414); in float64.
+    It is 1 if one is the other up to rotation and scale, and near 0 if they have nothing in common (Kornblith
+    et al., ICML 2019, arXiv 1905.00414).
 
     Args:
-        features: Shape (N, D).
-        other: Shape (N, E).
+        features: Features of one network, shape (N, D).
+        other: Features of the other, shape (N, E).
 
     Returns:
-        A number in [0, 1]; 0 where the features of either are constant.
+        A number in [0, 1]; 0 if the features of either network are constant.
     """
     x, y = (rows.to(torch.float64) - rows.to(torch.float64).mean(0) for rows in (features, other))
     shared = torch.linalg.matrix_norm(y.T @ x).square()

@@ -1,7 +1,8 @@
-"""Transfer: what the networks of a family are worth on another data set, generation by generation."""
+"""Transfer of registered versions to another data set: probes on frozen features, or finetuning."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,17 +11,24 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from lineage.errors import UsageError
+from lineage.evaluation.data import full_test_subset
 from lineage.evaluation.features import FittedDataSet, extract_features, fit_images
 from lineage.evaluation.finetuning import make_finetuning
 from lineage.evaluation.probes import LabelledFeatures, find_probe, fit_probe
-from lineage.evaluation.transfer_target import BATCH_SIZE, FINETUNE, Target, read_settings, read_target
+from lineage.evaluation.transfer_target import (
+    BATCH_SIZE,
+    FINETUNE,
+    Target,
+    read_target,
+    read_target_settings,
+)
 from lineage.processes import is_main_process
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.store.transfers import Transfer, log_transfer
 from lineage.report.progress import epoch_line
-from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import Subset
 
 Tell = Callable[[str], None]
@@ -37,48 +45,58 @@ def transfer(
     seed: int = 0,
     tell: Tell = lambda _line: None,
 ) -> list[Transfer]:
-    """Measure a version, and its ancestors, on another data set, and write each result to the registry.
+    """Measure a version, and its ancestors, on another data set, and log each result to the registry.
 
-    The images are normalised as those the network was trained on. A probe sees frozen features, computed once
-    an image; its setting is chosen on a validation part of the target's training images and it is then fitted
-    on both. With ``finetune``, the whole network under a fresh classifier is trained for a few epochs. The
-    target's test part is read once a version.
+    The images are normalised as those the network was trained on. A probe fits a classifier on frozen
+    features, which are computed once an image; its one setting is chosen on a validation part of the target's
+    training images, and it is then fitted on both parts. With ``finetune``, the whole network is trained
+    under a fresh classifier for a few epochs. The target's test part is read once a version.
 
     Args:
         uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        to: The target, as ``data.name`` of a recipe names it.
-        ancestors: How many of its teachers to measure as well, nearest first; None for all. Ensembles have no
+        to: Target data set, as ``data.name`` of a recipe.
+        ancestors: Number of teachers to measure as well, nearest first; None for all. Ensembles have no
             features and are left out.
-        overrides: ``data.key=value`` of the target, and with ``finetune`` ``training.key=value``.
-        probe: A key of ``PROBES``, or ``finetune``.
-        seed: Of what a probe draws, and of finetuning.
-        tell: Is given a line whenever there is something to tell, on rank 0.
+        overrides: Texts ``data.key=value`` for the target and, with ``finetune``, ``training.key=value``;
+            settings without effect are refused.
+        probe: A key of ``PROBES`` (``logistic``, ``svm``, ``knn``), or ``finetune``.
+        seed: Seed of probes that draw, and of finetuning.
+        tell: Callback for one-line progress messages, called on rank 0.
 
     Returns:
         One result a version, the oldest ancestor first.
 
     Raises:
-        UsageError: If an argument cannot hold, or the images do not fit the network; nothing is written then.
+        UsageError: If an argument cannot hold, an override has no effect, or the images do not fit the
+            network; nothing is logged then.
         NotFoundError: If a version or the images are not there.
         IntegrityError: If a version's weights are not those that were registered.
-        TrainingError: If finetuning fails, or a process is lost; run again, it continues from the last epoch.
+        TrainingError: If finetuning fails or a process is lost; run again, it continues from the last epoch.
+
+    Examples:
+        >>> results = lineage.transfer("models:/cifar100@best", "digits", ancestors=None)
+        >>> [result.metrics["transfer_accuracy"] for result in results]
+        [0.9139, 0.9222, 0.9278]
     """
-    settings = read_settings(to, probe, seed, overrides)
-    init_processes()
-    speak: Tell = tell if is_main_process() else lambda _line: None
-    versions = on_main_process(lambda: _line(uri, ancestors, speak))
-    target = read_target(settings, probe)
+    if seed < 0:
+        raise UsageError(f"--seed must be at least 0, but got {seed}.")
+    settings = read_target_settings(to, probe, overrides)
+    training = settings.training
+    make_accelerator(training.precision, sync_batchnorm=training.sync_batchnorm)
+    report: Tell = tell if is_main_process() else lambda _line: None
+    versions = on_main_process(lambda: _find_versions(uri, ancestors, report))
+    target = read_target(settings, probe, seed)
     results = []
     for version in versions:
-        result = _transfer_one(version, target, speak)
+        result = _transfer_one(version, target, report)
         results.append(on_main_process(partial(log_transfer, result)))
         on_main_process(target.checkpoint(version).discard)
-        speak(f"{version.uri}: {to} test accuracy {result.metrics['transfer_accuracy']:.2%}")
+        report(f"{version.uri}: {to} test accuracy {result.metrics['transfer_accuracy']:.2%}")
     return results
 
 
-def _line(uri: str, ancestors: int | None, tell: Tell) -> list[Version]:
-    """The version and its ancestors, oldest first, without ensembles.
+def _find_versions(uri: str, ancestors: int | None, tell: Tell) -> list[Version]:
+    """Return the version and its ancestors, oldest first, without ensembles.
 
     Raises:
         UsageError: If the version is an ensemble, or has fewer ancestors.
@@ -100,10 +118,11 @@ def _line(uri: str, ancestors: int | None, tell: Tell) -> list[Version]:
 
 
 def _transfer_one(version: Version, target: Target, tell: Tell) -> Transfer:
-    """Pull one version and measure it on the target."""
+    """Load one version and measure it on the target."""
     started = time.perf_counter()
     model = on_main_process(lambda: load_version(version))
-    fitted = fit_images(target.dataset, model.spec, version.uri)
+    dataset = target.split_data.dataset
+    fitted = fit_images(dataset, model.spec, version.uri)
     for note in fitted.notes:
         tell(f"{version.uri}: {note}")
     measure = _finetune if target.probe == FINETUNE else _probe
@@ -111,11 +130,11 @@ def _transfer_one(version: Version, target: Target, tell: Tell) -> Transfer:
     seconds = time.perf_counter() - started
     return Transfer(
         version=version,
-        target=target.dataset.spec.name,
-        target_digest=target.dataset.spec.digest,
+        target=dataset.spec.name,
+        target_digest=dataset.spec.digest,
         probe=target.probe,
         seed=target.seed,
-        settings=target.chosen_settings,
+        settings=target.result_settings,
         chosen=chosen,
         metrics={f"transfer_{name}": value for name, value in metrics.items()}
         | {"transfer_seconds": seconds},
@@ -124,29 +143,29 @@ def _transfer_one(version: Version, target: Target, tell: Tell) -> Transfer:
     )
 
 
-_Found = tuple[dict[str, float], dict[str, float], tuple[str, ...]]
+_Result = tuple[dict[str, float], dict[str, float], tuple[str, ...]]
+"""The probe's chosen setting, metrics by name, and notes."""
 
 
-def _probe(version: Version, model: LoadedModel, target: Target, fitted: FittedDataSet, tell: Tell) -> _Found:
-    """Frozen features, and a classifier of scikit-learn on them: what was chosen, metrics and notes."""
+def _probe(
+    version: Version, model: LoadedModel, target: Target, fitted: FittedDataSet, tell: Tell
+) -> _Result:
+    """Fit a classifier of scikit-learn on the frozen network's features."""
     accelerator = make_accelerator()
     dataset, workers = fitted.dataset, target.settings.data.workers
-    rows = torch.cat([target.train, target.validation])
-    learning = Subset(dataset.train, rows, dataset.spec, BATCH_SIZE, workers)
-    test = Subset(dataset.test, torch.arange(len(dataset.test)), dataset.spec, BATCH_SIZE, workers)
-    tell(f"{version.uri}: features of {len(learning) + len(test):,} images")
+    train, validation = target.split_data.train, target.split_data.validation
+    training_part = Subset(dataset.train, torch.cat([train, validation]), dataset.spec, BATCH_SIZE, workers)
+    test_part = full_test_subset(dataset, BATCH_SIZE, workers)
+    tell(f"{version.uri}: features of {len(training_part) + len(test_part):,} images")
     network = model.network.to(accelerator.device)
-    both = _labelled(accelerator, network, learning, version.uri)
-    of_test = _labelled(accelerator, network, test, version.uri)
-    middle = len(target.train)
-    of_train = LabelledFeatures(both.features[:middle], both.labels[:middle])
-    of_validation = LabelledFeatures(both.features[middle:], both.labels[middle:])
+    both = _labelled(accelerator, network, training_part, version.uri)
+    test = _labelled(accelerator, network, test_part, version.uri)
     tell(f"{version.uri}: {target.probe} on {both.features.shape[1]} features")
     probe = find_probe(target.probe)
-    found = on_main_process(lambda: fit_probe(probe, of_train, of_validation, of_test, target.seed))
-    metrics = {"accuracy": found.test_accuracy, "validation_accuracy": found.validation_accuracy}
+    fit = on_main_process(lambda: fit_probe(probe, both, len(train), test, target.seed))
+    metrics = {"accuracy": fit.test_accuracy, "validation_accuracy": fit.validation_accuracy}
     unfinished = f"{version.uri}: the {target.probe} probe stopped before it converged."
-    return {found.setting: found.value}, metrics, () if found.converged else (unfinished,)
+    return {fit.setting: fit.value}, metrics, () if fit.converged else (unfinished,)
 
 
 def _labelled(accelerator: Accelerator, network: nn.Module, part: Subset, who: str) -> LabelledFeatures:
@@ -156,27 +175,26 @@ def _labelled(accelerator: Accelerator, network: nn.Module, part: Subset, who: s
 
 def _finetune(
     version: Version, model: LoadedModel, target: Target, fitted: FittedDataSet, tell: Tell
-) -> _Found:
-    """The whole network under a fresh classifier, trained for a few epochs."""
-    how = target.finetuning()
+) -> _Result:
+    """Train the whole network under a fresh classifier for a few epochs."""
+    finetuning = target.finetuning()
+    course = finetuning.course
     precision = target.settings.training.precision
     training = make_finetuning(
-        make_accelerator(precision, how.course.accumulation),
+        make_accelerator(precision, course.accumulation, course.sync_batchnorm),
         model.network,
-        fitted.dataset,
-        (target.train, target.validation),
-        how,
+        replace(target.split_data, dataset=fitted.dataset),
+        finetuning,
         target.checkpoint(version),
     )
-    epochs = how.course.epochs
 
     def attach(trainer: Engine) -> None:
         @trainer.on(Events.EPOCH_COMPLETED)
         def _tell(engine: Engine) -> None:
             numbers = epoch_line(engine.state.metrics)
-            tell(f"{version.uri}: epoch {engine.state.epoch}/{epochs}, {numbers}")
+            tell(f"{version.uri}: epoch {engine.state.epoch}/{course.epochs}, {numbers}")
 
     trained = training.run(attach)
     last = trained.history[-1]
-    validated = {name: value for name, value in last.items() if name.startswith("validation_")}
-    return {}, trained.test.metrics | validated, ()
+    validation = {name: value for name, value in last.items() if name.startswith("validation_")}
+    return {}, trained.test.metrics | validation, ()

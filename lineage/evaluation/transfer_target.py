@@ -1,6 +1,6 @@
-"""What versions are transferred to: the images, their split, and how they are learned from.
+"""The target of a transfer: its images, their split, and how a network learns from them.
 
-Here the settings end: what is below takes plain arguments.
+The settings are read here for the last time: everything below takes plain arguments.
 """
 
 from collections.abc import Sequence
@@ -8,97 +8,100 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
-from lineage.data.batches import Augmentation, split_indices
-from lineage.data.datasets import DataSet, load_dataset
+from lineage.data.batches import Augmentation
 from lineage.errors import UsageError
+from lineage.evaluation.data import SplitData, default_top_k, read_split
 from lineage.evaluation.finetuning import Finetuning
 from lineage.evaluation.probes import find_probe
 from lineage.formats import json_digest
-from lineage.recipe import Recipe, change_recipe
+from lineage.recipe import DataSettings, Sections, TrainingSettings, parse_settings, require_effect
 from lineage.registry.family.family import Version
 from lineage.training.checkpoints import Checkpoint, state_home
-from lineage.training.devices import derive_seed, in_turns
+from lineage.training.devices import derive_seed
 from lineage.training.generation import TrainConfig
-from lineage.training.handlers import build_schedule
+from lineage.training.handlers import build_schedule, optimizer_settings, schedule_settings
 
 FINETUNE = "finetune"
 BATCH_SIZE = 128
 
-_FINETUNING = {"epochs": 5, "batch_size": BATCH_SIZE, "lr": 0.01, "nesterov": True, "schedule": "cosine"}
+_FINETUNING_DEFAULTS = {
+    "epochs": 5,
+    "batch_size": BATCH_SIZE,
+    "lr": 0.01,
+    "nesterov": True,
+    "schedule": "cosine",
+}
 _OPTIMIZER_SETTINGS = {"lr", "momentum", "nesterov", "weight_decay", "decay_norm_and_bias"}
-_MOST_CLASSES_RANKED = 5
+_SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
+_AUGMENTATION_SETTINGS = ("crop_padding", "padding_mode", "flip")
+_REMEDIES = {"data.name": "name the data set with --to"}
+_PROBE_REMEDIES = _REMEDIES | {"training": "leave it out, or train the whole network with --probe finetune"}
+
+
+class TargetSettings(Sections):
+    """The sections of a recipe that say what a transfer learns from, and how finetuning trains."""
+
+    data: DataSettings
+    training: TrainingSettings
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What versions are transferred to, and how.
+    """A data set that versions are transferred to, with the way they learn from it.
 
     Attributes:
-        settings: A recipe of which the sections data, training and succession count.
-        probe: Name.
-        dataset: As it is, not yet fitted to a network.
-        train: Rows of the training part to learn from, shape (N,).
-        validation: Rows of the training part to choose on.
+        settings: Data settings, and training settings that count for finetuning alone.
+        probe: Name of the probe, or ``finetune``.
+        seed: Seed of everything that is drawn.
+        split_data: Images before they are fitted to a network, with rows to learn from and to choose on.
     """
 
-    settings: Recipe
+    settings: TargetSettings
     probe: str
-    dataset: DataSet
-    train: Tensor
-    validation: Tensor
-
-    @property
-    def seed(self) -> int:
-        """Of what is drawn."""
-        return self.settings.succession.seed
+    seed: int
+    split_data: SplitData
 
     @cached_property
-    def chosen_settings(self) -> dict[str, Any]:
-        """Those that the numbers depend on, under the names that ``--set`` knows."""
-        data = self.settings.data
-        found: dict[str, Any] = {
-            "data.validation": data.validation,
-            "data.seed": data.seed,
-            "data.train_samples": data.train_samples,
-        }
+    def result_settings(self) -> dict[str, Any]:
+        """Settings that the results depend on, by the names that ``--set`` takes."""
+        names = ["validation", "seed", "train_samples"]
         if self.probe == FINETUNE:
-            found |= {
-                f"data.{name}": getattr(data, name) for name in ("crop_padding", "padding_mode", "flip")
-            }
+            names += _AUGMENTATION_SETTINGS
+        settings = {f"data.{name}": getattr(self.settings.data, name) for name in names}
+        if self.probe == FINETUNE:
             training = self.settings.training.model_dump(mode="json")
-            found |= {f"training.{name}": value for name, value in training.items()}
-        return found
+            settings |= {f"training.{name}": value for name, value in training.items()}
+        return settings
 
     def key(self, version: Version) -> str:
-        """Digest of everything that the numbers of ``version`` depend on."""
+        """Return the digest of everything that the results of ``version`` depend on."""
         depends_on = {
             "weights": version.weights_sha256,
-            "data": self.dataset.spec.digest,
+            "data": self.split_data.dataset.spec.digest,
             "probe": [self.probe, self.seed],
-            "settings": self.chosen_settings,
+            "settings": self.result_settings,
         }
         return json_digest(depends_on)
 
     def checkpoint(self, version: Version) -> Checkpoint:
-        """Where the unfinished finetuning of ``version`` keeps its state."""
+        """Return the local state of the unfinished finetuning of ``version``."""
         return Checkpoint(state_home() / self.key(version))
 
     def finetuning(self) -> Finetuning:
-        """The settings of a finetuning as plain values."""
+        """Return the settings of a finetuning as plain values."""
         training, data = self.settings.training, self.settings.data
-        num_classes = self.dataset.spec.num_classes
-        shape = training.model_dump(include={"epochs", "milestones", "gamma"})
         course = TrainConfig(
             epochs=training.epochs,
             lr=training.lr,
-            schedule=build_schedule(training.schedule, training.warmup_epochs, shape),
+            schedule=build_schedule(
+                training.schedule, training.warmup_epochs, training.model_dump(include=_SCHEDULE_SETTINGS)
+            ),
             seed=derive_seed("transfer", self.seed),
-            top_k=min(_MOST_CLASSES_RANKED, num_classes),
+            top_k=default_top_k(self.split_data.dataset.spec.num_classes),
             clip_norm=training.clip_norm,
             average_decay=training.ema,
             accumulation=training.accumulation,
+            sync_batchnorm=training.sync_batchnorm,
         )
         return Finetuning(
             course=course,
@@ -111,47 +114,59 @@ class Target:
         )
 
 
-def read_settings(to: str, probe: str, seed: int, overrides: Sequence[str]) -> Recipe:
-    """The target's settings in the form of a recipe, so that they are read and refused as one's are.
+def read_target_settings(to: str, probe: str, overrides: Sequence[str] = ()) -> TargetSettings:
+    """Return the settings of a transfer to the data set ``to``, with ``overrides`` applied.
+
+    Args:
+        to: Data set, as ``data.name`` of a recipe.
+        probe: Name of a probe, or ``finetune``.
+        overrides: Texts ``section.key=value``.
 
     Raises:
-        UsageError: If the probe is unknown, or a setting is none of the target's or cannot hold.
+        UsageError: If the probe is unknown, or an override has no effect with it or cannot hold.
     """
-    sections = {"data", "training"} if probe == FINETUNE else {"data"}
     if probe != FINETUNE:
         find_probe(probe)
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if key.partition(".")[0] not in sections or key == "data.name":
-            raise UsageError(
-                "--set must give data.KEY=VALUE of the target, whose name --to gives, or, with --probe"
-                f" finetune, training.KEY=VALUE, but got '{override}' with --probe {probe}."
-            )
-    base = {
-        "model": {"name": "transfer"},
-        "data": {"name": to},
-        "network": {"name": "resnet8"},
-        "patriarch": {"objective": "strict"},
-        "student": {"label_weight": 1.0},
-        "training": _FINETUNING,
-        "succession": {"generations": 0, "seed": seed},
+    defaults = {"data": {"name": to}, "training": _FINETUNING_DEFAULTS}
+    of_target = [override for override in overrides if override.partition(".")[0].strip() in defaults]
+    settings = parse_settings(TargetSettings, defaults, of_target)
+    used = _used_keys(settings, probe)
+    if probe == FINETUNE:
+        require_effect(overrides, used, "finetuning", _REMEDIES)
+    else:
+        require_effect(overrides, used, f"the {probe} probe", _PROBE_REMEDIES)
+    return settings
+
+
+def _used_keys(settings: TargetSettings, probe: str) -> list[str]:
+    """Return the keys that have an effect; of optimizer and schedule, those that the chosen ones read."""
+    unused = {"name"} if probe == FINETUNE else {"name", *_AUGMENTATION_SETTINGS}
+    if settings.data.crop_padding == 0:
+        unused.add("padding_mode")
+    keys = [f"data.{name}" for name in DataSettings.model_fields if name not in unused]
+    if probe != FINETUNE:
+        return keys
+    given = settings.training.model_dump()
+    chosen = {
+        *optimizer_settings(settings.training.optimizer, given),
+        *schedule_settings(settings.training.schedule, {name: given[name] for name in _SCHEDULE_SETTINGS}),
+        "epochs",
+        "decay_norm_and_bias",
     }
-    return change_recipe(Recipe.from_dict(base), overrides)
+    idle = (_OPTIMIZER_SETTINGS | _SCHEDULE_SETTINGS) - chosen
+    return keys + [f"training.{name}" for name in TrainingSettings.model_fields if name not in idle]
 
 
-def read_target(settings: Recipe, probe: str) -> Target:
-    """Read and split the target's data.
+def read_target(settings: TargetSettings, probe: str, seed: int = 0) -> Target:
+    """Read and split the target's data; all ranks must call it.
 
     Raises:
-        UsageError: If they cannot be split, or a probe has nothing to choose on.
+        UsageError: If the data cannot be split, or leave a probe nothing to choose its setting on.
+        NotFoundError: If the images are not there.
     """
-    data = settings.data
-    if data.validation == 0 and probe != FINETUNE:
+    if settings.data.validation == 0 and probe != FINETUNE:
         raise UsageError(
             f"data.validation must be greater than 0 for --probe {probe}, whose setting is chosen on it, but"
             " got 0; leave it out."
         )
-    dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
-    num_classes = dataset.spec.num_classes
-    split = split_indices(dataset.train.labels, num_classes, data.validation, data.seed, data.train_samples)
-    return Target(settings, probe, dataset, *split)
+    return Target(settings, probe, seed, read_split(settings.data))

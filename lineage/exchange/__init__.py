@@ -1,1 +1,1 @@
-"""Networks that come in from elsewhere."""
+"""Adoption of networks that were trained elsewhere."""

@@ -7,35 +7,47 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from lineage.data.datasets import DataSet, DataSpec, load_dataset
+from lineage.data.datasets import DataSet, DataSpec
 from lineage.errors import UsageError
+from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
 from lineage.models.exported import ExportedNetwork
 from lineage.models.networks import EXPORTED, build_network
 from lineage.models.pretrained import describe_torchvision, fit_state, read_state
 from lineage.models.torchvision import PREFIX, known_weights
-from lineage.recipe import Recipe, change_recipe
+from lineage.recipe import DataSettings, NetworkSettings, Sections, parse_settings, require_effect
 from lineage.registry.family.adopted import adoption_key, fetch_program, find_adopted, register_adopted
 from lineage.registry.family.family import Version
 from lineage.registry.flavor import LoadedModel
 from lineage.registry.store.connection import connect
-from lineage.training.devices import accelerate_session, in_turns, make_accelerator, on_main_process
-from lineage.training.measurement import Subset, measure
+from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
+from lineage.training.measurement import measure
 
 _BATCH_SIZE = 128
-_MOST_CLASSES_RANKED = 5
-_SECTIONS = ("data", "network")
+_REMEDIES = {
+    "data.name": "name the data set with --from-data",
+    "network.name": "name the network with --network",
+    "data": "leave it out, or name the data set with --from-data",
+    "network": "leave it out, or name the network with --network",
+}
+
+
+class AdoptionSettings(Sections):
+    """The sections of a recipe that say how a network is built and where its images are."""
+
+    data: DataSettings | None = None
+    network: NetworkSettings | None = None
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is to be adopted: a network with weights, or a model that stands in MLflow.
+    """A network with weights, or a model in MLflow, that is to be adopted.
 
     Attributes:
-        network: As in a recipe; None for a model.
-        weights: A file of safetensors, or the name of weights that torchvision lists for the network; its
+        network: Network, as ``network.name`` of a recipe; None for a model.
+        weights: Safetensors file, or name of weights that torchvision lists for the network; torchvision's
             best ones if None.
-        model: MLflow's URI of a model that was logged with ``mlflow.pytorch``; None for a network.
-        trust_pickle: Whether pickled weights and models may be read, which runs whatever code they hold.
+        model: MLflow URI of a model logged with ``mlflow.pytorch``; None for a network.
+        trust_pickle: Whether pickled weights and models may be read, which runs the code that they hold.
     """
 
     network: str | None = None
@@ -46,11 +58,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How the candidate wants its pixels, where that is not as of the data.
+    """Normalisation of a candidate's pixels, if it is not that of its data.
 
     Attributes:
-        mean: Subtracted from each channel's pixel values in [0, 1].
-        std: What they are divided by then.
+        mean: Mean of each channel, subtracted from pixel values in [0, 1].
+        std: Deviation of each channel, by which the difference is divided.
     """
 
     mean: tuple[float, ...]
@@ -59,11 +71,11 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Adoption:
-    """What was adopted.
+    """The outcome of an adoption.
 
     Attributes:
-        version: Of kind ``adopted``.
-        is_new: Whether it was registered now; the same network had been adopted before otherwise.
+        version: Version of kind ``adopted``.
+        is_new: Whether it was registered now; False if the same network had been adopted before.
     """
 
     version: Version
@@ -85,30 +97,40 @@ def adopt(
     Rank 0 alone fetches and registers it; all processes measure it.
 
     Args:
-        name: Of the registered model, created where it is missing.
-        candidate: What to adopt.
-        data: Data set that it was trained on, as ``data.name`` of a recipe, for classes and input shape.
-            Weights of torchvision's bring theirs along.
-        normalisation: Of its pixels, in place of that of the data or of torchvision's weights.
-        overrides: ``data.key=value`` and ``network.key=value``, as after ``--set``.
+        name: Registered model that gets the version; created if it is missing.
+        candidate: Network or model to adopt.
+        data: Data set it was trained on, as ``data.name`` of a recipe, for classes and input shape;
+            torchvision's weights bring their own.
+        normalisation: Normalisation of its pixels, in place of that of the data or of torchvision's weights.
+        overrides: Texts ``data.key=value`` and ``network.key=value`` for how the images are read and the
+            network is built; settings without effect are refused.
         measured: Whether to measure it on the test part of the data.
 
+    Returns:
+        The version, and whether it is new.
+
     Raises:
-        UsageError: If arguments do not go together, or the network does not fit weights or data.
-        NotFoundError: If a model, a file or the data are not there.
+        UsageError: If arguments do not go together, an override has no effect, or the network does not fit
+            its weights or the data.
+        NotFoundError: If the model, a file or the images are not there.
         IntegrityError: If weights are pickled and not trusted, or damaged.
         RegistryError: If the store cannot be reached or written.
+
+    Examples:
+        >>> candidate = lineage.Candidate(network="torchvision:resnet18", weights="IMAGENET1K_V1")
+        >>> lineage.adopt("resnet18", candidate).version.uri
+        'models:/resnet18/1'
     """
     _check(candidate, data, measured)
-    settings = _settings(name, candidate, data, overrides)
+    settings = _read_settings(candidate, data, overrides, measured)
     accelerator = make_accelerator()
-    dataset = _dataset(settings) if data is not None else None
+    dataset = None if settings.data is None else read_dataset(settings.data)
     spec = _describe(candidate, dataset, normalisation)
-    model, found = on_main_process(lambda: _fetch(name, candidate, settings, spec))
-    if found is not None:
-        return Adoption(found, is_new=False)
+    model, existing = on_main_process(lambda: _fetch(name, candidate, settings.network, spec))
+    if existing is not None:
+        return Adoption(existing, is_new=False)
     metrics = {}
-    if measured and dataset is not None:
+    if measured and dataset is not None and settings.data is not None:
         metrics = _measure(accelerator, model, dataset, settings.data.workers)
     origin = {
         "network": model.network_name,
@@ -116,8 +138,8 @@ def adopt(
         "model": candidate.model,
         "data": data,
     }
-    known = {key: value for key, value in origin.items() if value is not None}
-    version = on_main_process(lambda: register_adopted(name, model, metrics, known))
+    params = {key: value for key, value in origin.items() if value is not None}
+    version = on_main_process(lambda: register_adopted(name, model, metrics, params))
     return Adoption(version, is_new=True)
 
 
@@ -125,14 +147,14 @@ def _check(candidate: Candidate, data: str | None, measured: bool) -> None:
     """Refuse arguments that do not go together."""
     if (candidate.network is None) == (candidate.model is None):
         raise UsageError("Either --network or --model must be given, but got both or neither.")
-    of_torchvision = (candidate.network or "").startswith(PREFIX)
-    if data is None and not of_torchvision:
+    is_torchvision = (candidate.network or "").startswith(PREFIX)
+    if data is None and not is_torchvision:
         raise UsageError(
             "--from-data must name the data that it was trained on, for classes and input shape."
         )
     if candidate.model is not None and candidate.weights is not None:
         raise UsageError("--weights must come with --network, but got --model, which has its own.")
-    if candidate.network is not None and candidate.weights is None and not of_torchvision:
+    if candidate.network is not None and candidate.weights is None and not is_torchvision:
         raise UsageError(
             f"--weights must be given for network '{candidate.network}', which has none of its own."
         )
@@ -140,34 +162,36 @@ def _check(candidate: Candidate, data: str | None, measured: bool) -> None:
         raise UsageError("--measure needs images; name them with --from-data.")
 
 
-def _settings(name: str, candidate: Candidate, data: str | None, overrides: Sequence[str]) -> Recipe:
-    """What ``--set`` says, in the form of a recipe, so that it is read and refused as one's is."""
-    for override in overrides:
-        section = override.partition(".")[0].strip()
-        if section not in _SECTIONS:
-            raise UsageError(f"--set must give data.KEY=VALUE or network.KEY=VALUE, but got '{override}'.")
-    base = {
-        "model": {"name": name},
-        "data": {"name": data or "digits"},
-        "network": {"name": candidate.network or "resnet8"},
-        "patriarch": {"objective": "strict"},
-        "student": {"label_weight": 1.0},
-        "training": {"epochs": 0},
-    }
-    return change_recipe(Recipe.from_dict(base), overrides)
-
-
-def _dataset(settings: Recipe) -> DataSet:
-    data = settings.data
-    return in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
+def _read_settings(
+    candidate: Candidate, data: str | None, overrides: Sequence[str], measured: bool
+) -> AdoptionSettings:
+    """Return the settings of the sections that the candidate uses, with ``overrides`` applied."""
+    defaults = {}
+    used = []
+    if data is not None:
+        defaults["data"] = {"name": data}
+        used += ["data.root", "data.download", "data.image_size"]
+    if measured:
+        used.append("data.workers")
+    if candidate.network is not None:
+        defaults["network"] = {"name": candidate.network}
+        used += ["network.width", "network.options"]
+    require_effect(overrides, used, "adopting this candidate", _REMEDIES)
+    settings = parse_settings(AdoptionSettings, defaults, overrides)
+    if settings.network is not None and "weights" in settings.network.options:
+        raise UsageError(
+            "Weights must be named with --weights, but got --set network.options.weights="
+            f"{settings.network.options['weights']}; leave it out."
+        )
+    return settings
 
 
 def _describe(candidate: Candidate, dataset: DataSet | None, normalisation: Normalisation | None) -> DataSpec:
-    """Classes, input shape and normalisation of what is adopted.
+    """Return classes, input shape and normalisation of what is adopted.
 
-    Weights of torchvision's are normalised as torchvision says, also where the classes are those of the data.
+    Torchvision's weights keep torchvision's normalisation, even if the classes are those of the data.
     """
-    described = dataset.spec if dataset is not None else None
+    described = None if dataset is None else dataset.spec
     weights = _torchvision_weights(candidate)
     if candidate.network is not None and (weights is not None or described is None):
         own = describe_torchvision(candidate.network, weights or "DEFAULT")
@@ -192,7 +216,7 @@ def _describe(candidate: Candidate, dataset: DataSet | None, normalisation: Norm
 
 
 def _torchvision_weights(candidate: Candidate) -> str | None:
-    """The name of the weights of torchvision's that are asked for, or None for a file or a model."""
+    """Return the name of torchvision's weights that the candidate has; None for a file or a model."""
     if not (candidate.network or "").startswith(PREFIX):
         return None
     weights = candidate.weights or "DEFAULT"
@@ -201,23 +225,23 @@ def _torchvision_weights(candidate: Candidate) -> str | None:
 
 
 def _fetch(
-    name: str, candidate: Candidate, settings: Recipe, spec: DataSpec
+    name: str, candidate: Candidate, settings: NetworkSettings | None, spec: DataSpec
 ) -> tuple[LoadedModel, Version | None]:
-    """The candidate, and the version of ``name`` that it is already, if it is one."""
+    """Return the loaded candidate, and the version of ``name`` that holds it already, if there is one."""
     connect()
     model = _load(candidate, settings, spec)
     return model, find_adopted(name, adoption_key(model))
 
 
-def _load(candidate: Candidate, settings: Recipe, spec: DataSpec) -> LoadedModel:
-    """The candidate, read and fitted, in evaluation mode."""
+def _load(candidate: Candidate, settings: NetworkSettings | None, spec: DataSpec) -> LoadedModel:
+    """Return the candidate with its weights, in evaluation mode."""
     shape = spec.input_shape
     if candidate.model is not None:
         exported = ExportedNetwork(spec.num_classes, shape)
         exported.read(fetch_program(candidate.model, shape, candidate.trust_pickle))
         return LoadedModel(exported.eval(), EXPORTED, {}, spec)
-    assert candidate.network is not None
-    options = settings.network.options | ({"width": settings.network.width} if settings.network.width else {})
+    assert candidate.network is not None and settings is not None
+    options = settings.builder_options
     weights = _torchvision_weights(candidate)
     if weights is not None:
         known_weights(candidate.network, weights)
@@ -234,9 +258,8 @@ def _load(candidate: Candidate, settings: Recipe, spec: DataSpec) -> LoadedModel
 def _measure(
     accelerator: Accelerator, model: LoadedModel, dataset: DataSet, workers: int
 ) -> dict[str, float]:
-    """Numbers of the test part, normalised as the model wants it."""
-    rows = torch.arange(len(dataset.test))
-    part = Subset(dataset.test, rows, model.spec, _BATCH_SIZE, workers)
-    top_k = min(_MOST_CLASSES_RANKED, model.spec.num_classes)
-    found = measure(accelerator, model.network.to(accelerator.device), part, top_k)
-    return {f"test_{name}": value for name, value in found.metrics.items()}
+    """Return metrics of the test part, normalised as the model wants it."""
+    subset = full_test_subset(dataset, _BATCH_SIZE, workers, normalised_as=model.spec)
+    network = model.network.to(accelerator.device)
+    measured = measure(accelerator, network, subset, default_top_k(model.spec.num_classes))
+    return {f"test_{name}": value for name, value in measured.metrics.items()}

@@ -1,1 +1,1 @@
-"""Grows families: the succession of generations, what each one depends on, and its registration."""
+"""Growing of families: the succession of generations, their keys, training and registration."""

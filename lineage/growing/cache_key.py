@@ -1,20 +1,17 @@
-"""What a generation of a recipe is: the settings that it depends on, and the key that is their digest.
+"""One generation's settings, and the key that is their digest.
 
-Growing again finds a generation by its key, so everything that changes the weights enters it, and nothing
-else does.
+Growing again finds a registered generation by its key, so the key covers everything that changes the weights
+and nothing else.
 """
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
 from lineage.data.batches import Augmentation
-from lineage.data.images import DataSet
-from lineage.errors import RecipeError
+from lineage.evaluation.data import SplitData
 from lineage.formats import json_digest
-from lineage.recipe import Recipe
+from lineage.recipe import Recipe, StudentSettings
 from lineage.training.devices import derive_seed
 from lineage.training.handlers import optimizer_settings, schedule_settings
 from lineage.training.losses import objective_settings
@@ -23,7 +20,6 @@ from lineage.training.soft_targets import SoftTargetFormat
 STUDENT = "student"
 
 SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
-# Settings of the training that count whatever the optimizer and the schedule are
 ALWAYS_USED = (
     "epochs",
     "batch_size",
@@ -34,32 +30,18 @@ ALWAYS_USED = (
     "ema",
     "accumulation",
 )
+"""Training settings that change the weights whatever the optimizer and the schedule are."""
 
 
 @dataclass(frozen=True)
-class SplitData:
-    """A recipe's data: read and split once, the same for the whole family.
+class GenerationSettings:
+    """One generation of a recipe, as its weights depend on it.
 
     Attributes:
-        dataset: Both parts with their description.
-        train: Rows of the training part to train on, shape (N,).
-        validation: Rows of the training part held out; may be empty.
-    """
-
-    dataset: DataSet
-    train: Tensor
-    validation: Tensor
-
-
-@dataclass(frozen=True)
-class GenerationSpec:
-    """One generation of a recipe.
-
-    Attributes:
-        recipe: Resolved.
-        split_data: Its data.
-        generation: Index from 0.
-        teacher_key: Of the generation before; None for a patriarch.
+        recipe: Resolved recipe of the family.
+        split_data: Data set and split that the recipe names.
+        generation: Index of the generation, from 0.
+        teacher_key: Key of the teacher; None for a patriarch.
     """
 
     recipe: Recipe
@@ -73,8 +55,8 @@ class GenerationSpec:
         return STUDENT if self.teacher_key else self.recipe.patriarch.objective
 
     @cached_property
-    def own_settings(self) -> dict[str, Any]:
-        """What this generation's loss depends on: of an objective, only the settings that it uses."""
+    def loss_settings(self) -> dict[str, Any]:
+        """Settings that the generation's loss uses; those of other objectives are left out."""
         if self.teacher_key:
             student = self.recipe.student
             return {
@@ -85,19 +67,20 @@ class GenerationSpec:
 
     @cached_property
     def key(self) -> str:
-        """Digest of everything that the weights depend on, and of nothing else: growing again finds it."""
+        """SHA-256, in hexadecimal, of everything that the weights depend on and nothing else."""
         depends_on: dict[str, Any] = {
             "data": self._contents,
             "split": self._split,
             "augmentation": self._augmentation_settings,
-            "network": [self.recipe.network.name, self.network_options],
+            "network": [self.recipe.network.name, self.recipe.network.builder_options],
             "training": self._training_settings,
-            "objective": [self.objective, self.own_settings],
+            "objective": [self.objective, self.loss_settings],
             "seed": [self.recipe.succession.seed, self.generation],
             "teacher": self.teacher_key,
         }
-        if self.views_again is not None:  # what most do not have does not change their keys
-            depends_on["views"] = self.views_again
+        # Settings that came later enter only where they differ from their default: older keys stay valid.
+        if self.views_before_repeat is not None:
+            depends_on["views"] = self.views_before_repeat
         if self.soft_target_format is not None:
             depends_on["signals"] = asdict(self.soft_target_format)
         if self.recipe.training.sync_batchnorm:
@@ -105,29 +88,27 @@ class GenerationSpec:
         return json_digest(depends_on)
 
     @property
-    def views_again(self) -> int | None:
-        """After how many epochs a student's views come again; None where every epoch has its own."""
+    def views_before_repeat(self) -> int | None:
+        """Distinct views a student sees of each image before they repeat; None for one in every epoch."""
         views = self.recipe.student.views
         return views if self.teacher_key and views and views < self.recipe.training.epochs else None
 
     @property
     def num_views(self) -> int:
-        """How many views of each image the student sees."""
-        return self.views_again or self.recipe.training.epochs
+        """Number of distinct views that the student sees of each image."""
+        return self.views_before_repeat or self.recipe.training.epochs
 
     @cached_property
     def soft_target_format(self) -> SoftTargetFormat | None:
-        """How the teacher's answers are stored; None where the teacher itself is asked.
+        """Format of the teacher's stored soft targets; None where there is no teacher or it is run live.
 
         Raises:
-            UsageError: If the recipe wants more classes than there are.
+            UsageError: If the recipe stores as many classes as there are, or more.
         """
         student = self.recipe.student
         if not self.teacher_key or student.soft_targets == "live" or self.num_views == 0:
             return None
-        num_classes = self.split_data.dataset.spec.num_classes
-        top = student.soft_target_classes
-        return SoftTargetFormat(num_classes, top, None if top is None else student.temperature)
+        return soft_target_format(student, self.split_data.dataset.spec.num_classes)
 
     @cached_property
     def soft_targets_digest(self) -> str:
@@ -143,8 +124,19 @@ class GenerationSpec:
         )
 
     @property
+    def seed(self) -> int:
+        """Seed of initial weights, sample order and dropout; differs between generations and successions."""
+        return derive_seed("generation", self.recipe.succession.seed, self.generation)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Augmentation of the training images."""
+        data = self.recipe.data
+        return Augmentation(data.crop_padding, data.padding_mode, data.flip)
+
+    @property
     def _contents(self) -> dict[str, Any]:
-        """Of the data set, whatever it is called."""
+        """Description of the data set without its name: the same images give the same key."""
         return asdict(self.split_data.dataset.spec) | {"name": None}
 
     @property
@@ -154,7 +146,7 @@ class GenerationSpec:
 
     @property
     def _training_settings(self) -> dict[str, Any]:
-        """Settings of the training, of optimizer and schedule only those that they use."""
+        """Training settings that are used; of optimizer and schedule, those that the chosen ones read."""
         given = self.recipe.training.model_dump()
         shape = {name: given[name] for name in SCHEDULE_SETTINGS}
         return {name: given[name] for name in ALWAYS_USED} | {
@@ -164,32 +156,16 @@ class GenerationSpec:
 
     @property
     def _augmentation_settings(self) -> dict[str, Any]:
-        """How images are varied: the way they are padded only where they are."""
+        """Augmentation settings; the padding mode counts only where images are padded."""
         settings = asdict(self.augmentation)
         return settings if settings["crop_padding"] else settings | {"padding_mode": None}
 
-    @property
-    def seed(self) -> int:
-        """Of initial weights, order and dropout; no two generations or successions share it."""
-        return derive_seed("generation", self.recipe.succession.seed, self.generation)
 
-    @property
-    def network_options(self) -> dict[str, Any]:
-        """Arguments of the network's builder beyond classes and input shape.
+def soft_target_format(student: StudentSettings, num_classes: int) -> SoftTargetFormat:
+    """Return the format in which ``student`` wants soft targets of ``num_classes`` classes stored.
 
-        Raises:
-            RecipeError: If the width is given twice.
-        """
-        network = self.recipe.network
-        if network.width is not None and "width" in network.options:
-            raise RecipeError(
-                f"The width must be given once, but network.width is {network.width} and"
-                f" network.options.width is {network.options['width']}; remove one."
-            )
-        return network.options | ({} if network.width is None else {"width": network.width})
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """How training images are varied."""
-        data = self.recipe.data
-        return Augmentation(data.crop_padding, data.padding_mode, data.flip)
+    Raises:
+        UsageError: If it stores as many classes as there are, or more.
+    """
+    top = student.soft_target_classes
+    return SoftTargetFormat(num_classes, top, None if top is None else student.temperature)

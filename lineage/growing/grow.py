@@ -1,4 +1,4 @@
-"""``grow``: a family from a recipe, or a branch from any registered version."""
+"""Growing of a family from a recipe, or of a branch from a registered version."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,8 +19,8 @@ from lineage.report.page_data import family_html
 from lineage.report.progress import Reporter, SilentReporter
 from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
 
-_DRAWN = 1000
-"""Versions of a family whose whole tree is kept with every run that adds to it."""
+_MOST_VERSIONS_DRAWN = 1000
+"""Largest family whose whole tree is logged with every run that adds to it."""
 
 
 @accelerate_session()
@@ -35,44 +35,50 @@ def grow(
     fresh: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Lineage]:
-    """Grow a family, or continue it: what the registry holds is not trained again.
+    """Grow a family from a recipe, or students of a registered version; what is registered is not retrained.
 
     Args:
-        recipe: Name of a shipped recipe, or path of a TOML file. With a teacher, its own recipe by default.
-        teacher: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, whose students are grown; a patriarch is
-            trained first where there is none.
-        name: Of the registered model, in place of the teacher's or the recipe's.
+        recipe: Name of a shipped recipe, or path of a TOML file; with a teacher, its own recipe by default.
+        teacher: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, whose students are grown; without one, a
+            patriarch comes first.
+        name: Registered model, in place of the teacher's or the recipe's.
         generations: Number of students, in place of the recipe's; with a teacher, one by default.
-        seeds: One succession each, all in one registered model, in place of the recipe's one seed.
-        overrides: ``section.key=value``, as after ``--set``.
+        seeds: Seeds of several successions in one registered model, in place of the recipe's one seed.
+        overrides: Texts ``section.key=value`` that change settings of the recipe, as after ``--set``.
         fresh: Whether to drop unfinished local state first.
-        reporter: Is told of the progress; nobody is by default.
+        reporter: Progress callbacks; none by default.
 
     Returns:
         One lineage a seed, without the teacher.
 
     Raises:
-        UsageError: If the recipe cannot hold, or would validate students on images that trained their
-            teacher; nothing is created then.
+        UsageError: If the recipe cannot hold, the hardware lacks what it asks for, or it would validate
+            students on images that trained their teacher; nothing is created then.
         NotFoundError: If the recipe, the teacher or the images are not there.
         IntegrityError: If the teacher's classes, input or images are not those of the data, or it descends
             from itself.
         RegistryError: If the store cannot be reached or written.
         TrainingError: If training fails; run again, it continues from the last epoch.
+
+    Examples:
+        >>> (grown,) = lineage.grow("digits", generations=2, overrides=["training.epochs=3"])
+        >>> [version.uri for version in grown.versions]
+        ['models:/digits/1', 'models:/digits/2', 'models:/digits/3']
+        >>> lineage.grow(teacher="models:/digits@best", seeds=[1])  # a branch from the best generation
     """
     from_version, model = (None, None)
     sources: list[_Source] = []
-    changes: list[str] = []  # of two the later wins: what is usual, what is set, what has its own option
+    changes: list[str] = []  # the last one wins: defaults, then overrides, then options of their own
     if teacher is not None:
         init_processes()
-        from_version, model, sources = on_main_process(lambda: _find(teacher))
+        from_version, model, sources = on_main_process(lambda: _load_teacher(teacher))
         changes += [f"model.name={json.dumps(from_version.name)}", "succession.generations=1"]
     changes += overrides
     if name is not None:
         changes.append(f"model.name={json.dumps(name)}")
     if generations is not None:
         changes.append(f"succession.generations={generations}")
-    base = _recipe(recipe, model, teacher, changes)
+    base = _read_recipe(recipe, model, teacher, changes)
     recipes = (
         [base] if seeds is None else [change_recipe(base, [f"succession.seed={seed}"]) for seed in seeds]
     )
@@ -93,14 +99,14 @@ def grow(
     ]
     new = [line.versions[-1] for line in grown if line.num_trained]
     if new:
-        on_main_process(lambda: _keep_drawing(max(new, key=lambda version: version.version)))
+        on_main_process(lambda: _log_family_page(max(new, key=lambda version: version.version)))
     return grown
 
 
-def _keep_drawing(newest: Version) -> None:
-    """The family's tree as a page of the newest generation's run; of a large family, its ancestors alone."""
+def _log_family_page(newest: Version) -> None:
+    """Log the family's tree as a page of the newest generation's run; if it is large, its ancestors alone."""
     family = read_family(newest.name)
-    if len(family) > _DRAWN:
+    if len(family) > _MOST_VERSIONS_DRAWN:
         line = sorted((*family.ancestors(newest), newest), key=lambda version: version.version)
         family = Family(family.name, tuple(version for version in line if version.name == family.name))
     keep_page(newest.run_id, family_html(family))
@@ -108,12 +114,12 @@ def _keep_drawing(newest: Version) -> None:
 
 @dataclass(frozen=True)
 class _Source:
-    """What one network of a teacher was trained on.
+    """The data that one network of a teacher was trained on.
 
     Attributes:
-        uri: Of the network's version.
-        digest: Of the images.
-        recipe: That made it, as JSON; "" for one that was adopted.
+        uri: URI of the network's version.
+        digest: Digest of the images.
+        recipe: Recipe that it was grown from, as JSON; empty if it was adopted.
     """
 
     uri: str
@@ -121,24 +127,27 @@ class _Source:
     recipe: str
 
 
-def _find(uri: str) -> tuple[Version, LoadedModel, list[_Source]]:
+def _load_teacher(uri: str) -> tuple[Version, LoadedModel, list[_Source]]:
+    """Return a teacher's version and network, and what its networks were trained on."""
     version = find_version(uri)
     require_no_circle(version)
     model = load_version(version)
-    return version, model, _sources(version.uri, model)
+    return version, model, _find_sources(version.uri, model)
 
 
-def _sources(uri: str, model: LoadedModel) -> list[_Source]:
-    """Of the model itself; of an ensemble, those of its members."""
+def _find_sources(uri: str, model: LoadedModel) -> list[_Source]:
+    """Return what a model was trained on; of an ensemble, what each of its members was."""
     if not model.members:
         return [_Source(uri, model.spec.digest, model.recipe)]
     models = model.copies or [load_member(member) for member in model.members]
     pairs = zip(model.members, models, strict=True)
-    return [source for member, one in pairs for source in _sources(f"models:/{member.id}", one)]
+    return [source for member, one in pairs for source in _find_sources(f"models:/{member.id}", one)]
 
 
-def _recipe(given: str | None, model: LoadedModel | None, teacher: str | None, changes: list[str]) -> Recipe:
-    """The recipe that was given, or else the one that is stored with the teacher."""
+def _read_recipe(
+    given: str | None, model: LoadedModel | None, teacher: str | None, changes: list[str]
+) -> Recipe:
+    """Return the recipe that was given, or else the one that is stored with the teacher, changed."""
     if given is not None:
         return load_recipe(given, changes)
     if model is None:
@@ -151,18 +160,18 @@ def _recipe(given: str | None, model: LoadedModel | None, teacher: str | None, c
 def _require_same_split(source: _Source, recipe: Recipe) -> None:
     """Refuse to validate students on images that trained their teacher.
 
-    The images held out depend on ``data.seed`` and ``data.validation`` alone: a student may train on fewer,
-    or hold out none. Since every student is asked this, no ancestor has seen what it validates on.
+    The images held out depend on ``data.seed`` and ``data.validation`` alone: a student may train on fewer
+    images, or hold out none. Since every student is checked, no ancestor has seen what it validates on.
 
     Raises:
         UsageError: If the recipe holds out other images than the teacher's.
     """
     if not source.recipe or recipe.data.validation == 0:
         return
-    teachers, own = Recipe.from_json(source.recipe).data, recipe.data
-    if (teachers.seed, teachers.validation) != (own.seed, own.validation):
+    taught, own = Recipe.from_json(source.recipe).data, recipe.data
+    if (taught.seed, taught.validation) != (own.seed, own.validation):
         raise UsageError(
-            f"data.seed and data.validation must be those of {source.uri}, {teachers.seed} and"
-            f" {teachers.validation}, or students are validated on images that trained their teacher, but are"
+            f"data.seed and data.validation must be those of {source.uri}, {taught.seed} and"
+            f" {taught.validation}, or students are validated on images that trained their teacher, but are"
             f" {own.seed} and {own.validation}; set them so, or data.validation=0."
         )

@@ -1,4 +1,4 @@
-"""Who trains a key, where several processes grow one family: one trains it, the others await it."""
+"""Leases on keys: of several processes that grow one family, one trains a key and the others wait for it."""
 
 import time
 from collections.abc import Callable
@@ -12,58 +12,58 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Leases(Protocol):
-    """Leases on keys; only rank 0 asks for them."""
+    """Leases on keys, used by rank 0 alone."""
 
     def claim(self, key: str) -> bool:
-        """Whether ``key`` is ours to train now; nobody else gets it before it is released."""
+        """Take the lease on ``key`` and return whether it is ours; others get it once it is released."""
 
     def release(self, key: str) -> None:
-        """Leave ``key``, if it is ours, to others."""
+        """Give up the lease on ``key``, if it is ours."""
 
 
 class NoLeases:
-    """Leases of a process that grows by itself: every key is free."""
+    """Leases of a process that grows a family alone: every key is free."""
 
     def claim(self, _key: str) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def release(self, _key: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-def lease_or_find(
+def find_or_lease(
     leases: Leases, key: str, find: Callable[[], T | None], peek: Callable[[], T | None]
 ) -> T | None:
-    """What stands under ``key``, or None once the key is ours to train.
+    """Return what is registered under ``key``, or None once the lease on the key is ours.
 
-    All ranks must call it. They look again and again, since a rank that waits for another one's hour is held
-    for dead.
+    All ranks must call it. They look again every second instead of waiting in one collective, which would
+    time out while another process trains the key.
 
     Args:
-        leases: To ask for the key.
-        key: Of a generation.
-        find: Looks for it where nobody else is at work on it, and may put right what was left.
-        peek: Looks for it while somebody is, and changes nothing.
+        leases: Leases that the key is claimed from.
+        key: Key of a generation or of soft targets.
+        find: Looks the key up while the lease is ours, and may repair what a crash left.
+        peek: Looks the key up while another process has the lease, and changes nothing.
     """
     while True:
-        is_ours, found = on_main_process(lambda: _look(leases, key, find, peek))
-        if is_ours or found is not None:
-            return found
+        is_ours, result = on_main_process(lambda: _look(leases, key, find, peek))
+        if is_ours or result is not None:
+            return result
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _look(
     leases: Leases, key: str, find: Callable[[], T | None], peek: Callable[[], T | None]
 ) -> tuple[bool, T | None]:
-    """Whether the key is ours and stays so, and what was found under it."""
+    """Return whether the lease is ours to keep, and what is registered under the key."""
     if not leases.claim(key):
         return False, peek()
     is_ours = False
     try:
-        found = find()
-        is_ours = found is None
-        return is_ours, found
+        result = find()
+        is_ours = result is None
+        return is_ours, result
     finally:
         if not is_ours:
             leases.release(key)

@@ -1,24 +1,23 @@
-"""What a recipe says of one generation: the parts of its training.
+"""One generation's training, built from its settings.
 
-Here the recipe ends: what is below takes plain arguments.
+The recipe is read here for the last time: everything below takes plain arguments.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lineage.data.batches import TrainingBatches, split_indices, training_batches
-from lineage.data.datasets import load_dataset
-from lineage.data.images import Images
+from lineage.data.batches import TrainingBatches, training_batches
 from lineage.errors import RecipeError
-from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSpec, SplitData
+from lineage.evaluation.data import SplitData, read_split
+from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
 from lineage.models.networks import build_network
 from lineage.recipe import Recipe
 from lineage.training.checkpoints import Checkpoint, state_home
-from lineage.training.devices import derive_seed, in_turns, make_accelerator
+from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
 from lineage.training.generation import GenerationTraining, Samples, TrainConfig
 from lineage.training.handlers import Schedule, build_optimizer, build_schedule
@@ -29,26 +28,22 @@ from lineage.training.teachers import LiveTeacher, StoredTeacher
 
 
 def read_split_data(recipe: Recipe) -> SplitData:
-    """Read and split the data that ``recipe`` names, and check what can only be checked against them.
+    """Read and split the data that ``recipe`` names, and check the recipe against them.
 
     Raises:
-        UsageError: If the recipe does not fit the data.
-        NotFoundError: If the data are not there.
+        UsageError: If the recipe fits neither the data nor the hardware.
+        NotFoundError: If the images are not there.
     """
-    data = recipe.data
-    dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
-    num_classes = dataset.spec.num_classes
-    split = split_indices(dataset.train.labels, num_classes, data.validation, data.seed, data.train_samples)
-    split_data = SplitData(dataset, *split)
+    split_data = read_split(recipe.data)
     check_against_data(recipe, split_data)
     return split_data
 
 
 def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
-    """Check what of ``recipe`` can only be checked against its data.
+    """Check everything in ``recipe`` that depends on its data or on the hardware.
 
     Raises:
-        UsageError: If the recipe does not fit the data.
+        UsageError: If the recipe fits neither the data nor the hardware.
     """
     num_classes = split_data.dataset.spec.num_classes
     if recipe.patriarch.top_k > num_classes:
@@ -56,68 +51,69 @@ def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
             f"patriarch.top_k must be between 2 and the number of classes, {num_classes},"
             f" but got {recipe.patriarch.top_k}."
         )
+    if recipe.student.soft_targets == "stored":
+        soft_target_format(recipe.student, num_classes)
     GenerationPlan(recipe, split_data, 0, None).check()
 
 
 @dataclass(frozen=True)
-class GenerationPlan(GenerationSpec):
-    """One generation of a recipe, and how it is made."""
+class GenerationPlan(GenerationSettings):
+    """One generation of a recipe, with the parts that train and measure it."""
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """Where this generation's unfinished state lies."""
+        """Local state of the unfinished generation, in a folder named after its key."""
         return Checkpoint(state_home() / self.key)
 
     @property
     def train(self) -> Subset:
-        """The images that train."""
-        return self._part(self.split_data.dataset.train, self.split_data.train)
+        """Images to train on."""
+        return self.split_data.train_subset(self.recipe.training.batch_size, self.recipe.data.workers)
 
     @property
     def validation(self) -> Subset:
-        """The images held out; there may be none."""
-        return self._part(self.split_data.dataset.train, self.split_data.validation)
+        """Images held out of training; there may be none."""
+        return self.split_data.validation_subset(self.recipe.training.batch_size, self.recipe.data.workers)
 
     @property
     def test(self) -> Subset:
-        """The test part, whole."""
-        images = self.split_data.dataset.test
-        return self._part(images, torch.arange(len(images)))
+        """The whole test part."""
+        return self.split_data.test_subset(self.recipe.training.batch_size, self.recipe.data.workers)
 
     def check(self) -> None:
-        """Build what can fail, before anything is created.
+        """Build every part that can fail, before anything is created.
 
         Raises:
-            UsageError: If a name or an option of the recipe does not exist, or sizes do not fit.
+            UsageError: If a name or an option of the recipe does not exist, sizes do not fit, or the hardware
+                lacks what the recipe asks for.
         """
+        self._make_accelerator()
         self._build_network()
         self._loss()
         self._schedule()
         self._batches(None)
-        if self.recipe.student.soft_targets == "stored":
-            replace(self, generation=1, teacher_key="of a teacher").soft_target_format  # noqa: B018 - may be refused
 
     def make_teacher(self, network: nn.Module) -> LiveTeacher:
-        """The network of the generation before as a teacher, on a fresh Accelerator."""
+        """Return the previous generation's network as a teacher, on a fresh Accelerator."""
         return LiveTeacher(self._make_accelerator(), network, self.split_data.dataset.spec.input_shape)
 
     def make_training(self, teacher: nn.Module | StoredSoftTargets | None) -> GenerationTraining:
-        """All parts of this generation's training, on a fresh Accelerator.
+        """Return this generation's training, on a fresh Accelerator.
 
         Args:
-            teacher: The network of the generation before, or what is stored of it; None for a patriarch.
+            teacher: Network of the previous generation, or its stored soft targets; None for a patriarch.
+
+        Raises:
+            UsageError: If the hardware lacks what the recipe asks for.
         """
         training = self.recipe.training
         live = self.make_teacher(teacher) if isinstance(teacher, nn.Module) else None
         stored = teacher if isinstance(teacher, StoredSoftTargets) else None
-        accelerator = (
-            live.accelerator if live else make_accelerator(training.precision, training.accumulation)
-        )
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed("weights", self.seed))
             network = self._build_network()
         return GenerationTraining(
-            accelerator=accelerator,
+            accelerator=live.accelerator if live else self._make_accelerator(),
             network=network,
             optimizer=build_optimizer(
                 training.optimizer,
@@ -149,18 +145,13 @@ class GenerationPlan(GenerationSpec):
         training = self.recipe.training
         return make_accelerator(training.precision, training.accumulation, training.sync_batchnorm)
 
-    def _part(self, images: Images, indices: Tensor) -> Subset:
-        spec = self.split_data.dataset.spec
-        return Subset(images, indices, spec, self.recipe.training.batch_size, self.recipe.data.workers)
-
     def _build_network(self) -> nn.Module:
-        spec = self.split_data.dataset.spec
-        name = self.recipe.network.name
-        return build_network(name, spec.num_classes, spec.input_shape, self.network_options)
+        spec, network = self.split_data.dataset.spec, self.recipe.network
+        return build_network(network.name, spec.num_classes, spec.input_shape, network.builder_options)
 
     def _loss(self) -> Loss:
         if self.teacher_key:
-            return partial(_student_loss, **self.own_settings)
+            return partial(_student_loss, **self.loss_settings)
         objective = build_objective(self.objective, self.recipe.patriarch.model_dump())
         return lambda logits, labels, _teacher_logits: objective(logits, labels)
 
@@ -182,7 +173,7 @@ class GenerationPlan(GenerationSpec):
             order_seed=self.seed,
             workers=self.recipe.data.workers,
             accumulation=training.accumulation,
-            num_views=self.views_again,
+            num_views=self.views_before_repeat,
             soft_targets=soft_targets,
         )
 
@@ -190,6 +181,6 @@ class GenerationPlan(GenerationSpec):
 def _student_loss(
     logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, *, label_weight: float, temperature: float
 ) -> Tensor:
-    """The distillation loss in the order of arguments that a trainer uses."""
+    """The distillation loss with its arguments in the order of ``Loss``."""
     assert teacher_logits is not None
     return distillation_loss(logits, teacher_logits, labels, label_weight, temperature)

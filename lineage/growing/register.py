@@ -1,4 +1,4 @@
-"""What the registry is told of one generation: its run, its network, its version. Rank 0 alone tells it."""
+"""Registration of one generation: its run, its network and its version. Rank 0 alone calls it."""
 
 from torch import nn
 
@@ -16,12 +16,12 @@ _RUN_FILE = "run_id"
 
 
 def find_registered(plan: GenerationPlan) -> Version | None:
-    """The version that holds the plan's key."""
+    """Return the version that has the plan's key."""
     return find_key(plan.recipe.model.name, plan.key)
 
 
 def find_and_settle(plan: GenerationPlan) -> Version | None:
-    """The version that holds the plan's key; what a crash left undone after it is done now."""
+    """Return the version that has the plan's key, and finish what a crash left undone after it."""
     version = find_registered(plan)
     if version is not None:
         settle(version.name)
@@ -33,25 +33,25 @@ def find_and_settle(plan: GenerationPlan) -> Version | None:
 
 
 def find_or_lock(plan: GenerationPlan) -> Version | None:
-    """The version that holds the plan's key, or else None and the lock on its local state.
+    """Return the version that has the plan's key, or else lock its local state and return None.
 
     Raises:
-        IntegrityError: If another process has the lock.
+        IntegrityError: If another process has locked it.
     """
     version = find_and_settle(plan)
     if version is None:
         plan.checkpoint.acquire()
-        version = find_and_settle(plan)  # whoever had the lock may just have registered it
+        version = find_and_settle(plan)  # the previous holder of the lock may just have registered it
     return version
 
 
 def open_run(plan: GenerationPlan, teacher: Version | None, fresh: bool) -> GenerationRun:
-    """The generation's run: the one that a killed process left, or a new one.
+    """Return the generation's run: the one that a killed process left, or a new one.
 
     Args:
-        plan: Of the generation.
-        teacher: Its version; None for a patriarch.
-        fresh: Whether what was left is given up, with its local state.
+        plan: Plan of the generation.
+        teacher: Version of its teacher; None for a patriarch.
+        fresh: Whether to end the run that was left, drop its local state and start anew.
     """
     left = _left_run(plan)
     if fresh:
@@ -87,7 +87,15 @@ def register_network(
     metrics: dict[str, float],
     run: GenerationRun,
 ) -> Version:
-    """Make the network a version unless another machine has; close its run and forget its local state."""
+    """Register the network unless another machine has done so; close its run and drop its local state.
+
+    Args:
+        plan: Plan of the generation.
+        teacher: Version of its teacher; None for a patriarch.
+        network: Trained network.
+        metrics: Final metrics by name.
+        run: Run of the generation.
+    """
     version = find_registered(plan) or _log_and_register(plan, teacher, network, metrics, run)
     run.finish(version)
     plan.checkpoint.discard()
@@ -105,14 +113,14 @@ def _log_and_register(
     model = LoadedModel(
         network,
         recipe.network.name,
-        plan.network_options,
+        recipe.network.builder_options,
         plan.split_data.dataset.spec,
         recipe.to_json(),
     )
     name = recipe.model.name
     logged_name = f"{name}-generation-{plan.generation}"
     model_id = log_model(model, logged_name, run.run_id, metrics, recipe.training.epochs)
-    new = NewVersion(
+    new_version = NewVersion(
         generation=plan.generation,
         teacher=teacher,
         objective=plan.objective,
@@ -122,11 +130,11 @@ def _log_and_register(
         metrics=metrics,
         weights_sha256=weights_digest(network),
     )
-    return register(name, new, model_id, run.run_id)
+    return register(name, new_version, model_id, run.run_id)
 
 
 def _left_run(plan: GenerationPlan) -> GenerationRun | None:
-    """The run noted beside the checkpoint, opened again, if the store in use holds it."""
+    """Return the run noted beside the checkpoint, opened again, if the store in use holds it."""
     run_id = plan.checkpoint.noted(_RUN_FILE)
     if run_id is None:
         return None

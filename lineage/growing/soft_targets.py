@@ -1,4 +1,4 @@
-"""Stored soft targets for a student: found in the registry, or else computed once by its teacher and kept."""
+"""Stored soft targets for students: found in the registry, or computed once and kept there."""
 
 import shutil
 import time
@@ -9,10 +9,10 @@ from pathlib import Path
 from ignite.engine import Engine
 
 from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError
+from lineage.evaluation.evaluate import pull_network
 from lineage.formats import json_digest
-from lineage.growing.leases import Leases, lease_or_find
+from lineage.growing.leases import Leases, find_or_lease
 from lineage.growing.plan import GenerationPlan
-from lineage.growing.running_ensemble import pull_network
 from lineage.processes import is_first_on_machine, is_main_process
 from lineage.registry.family.family import Version
 from lineage.registry.store.runs import GenerationRun, resume_run
@@ -32,16 +32,16 @@ from lineage.training.soft_targets import SoftTargetFolder, SoftTargetFormat, St
 _RUN_FILE = "run_id"
 
 
-class SoftTargetProvider:
-    """The stored soft targets of one teacher, as the students of one recipe need them.
+class SoftTargetCache:
+    """Stored soft targets of one teacher, in the format that the students of one recipe need.
 
     Args:
-        plan: Of the student.
-        teacher: Its version.
-        form: How the recipe wants them stored.
-        leases: Ask before they are computed; what others are computing is awaited.
-        tell: Is given a line where there is something to tell.
-        watch: Adds handlers to the engine whose epochs are views; given the engine and their number.
+        plan: Plan of the student.
+        teacher: Version of the teacher.
+        form: Format to store them in.
+        leases: Leases on what is computed; what another process computes is waited for.
+        notify: Callback for one-line messages.
+        watch: Callback that adds handlers to the engine whose epochs are views; gets engine and their number.
     """
 
     def __init__(
@@ -50,30 +50,29 @@ class SoftTargetProvider:
         teacher: Version,
         form: SoftTargetFormat,
         leases: Leases,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         watch: Callable[[Engine, int], None],
     ) -> None:
         self.plan = plan
         self.teacher = teacher
         self.form = form
         self.leases = leases
-        self.tell = tell
+        self.notify = notify
         self.watch = watch
         self.digest = plan.soft_targets_digest
-        asked = [teacher.model_id, self.digest, plan.num_views, form.temperature]
-        self.key = json_digest(asked)
+        self.key = json_digest([teacher.model_id, self.digest, plan.num_views, form.temperature])
         self.checkpoint = Checkpoint(state_home() / self.key)
 
-    def soft_targets(self) -> StoredSoftTargets:
-        """What the student reads; all ranks must call it.
+    def get_or_compute(self) -> StoredSoftTargets:
+        """Return the soft targets, computing them first if the registry has none; all ranks must call it.
 
         Raises:
-            UsageError: If they are kept for another temperature, or there is no room for them.
-            IntegrityError: If they were altered, or another process computes them from the same folder.
+            UsageError: If they are stored for another temperature, or the disk has no room for them.
+            IntegrityError: If they were altered, or another process computes them in the same folder.
             RegistryError: If the store does not answer.
         """
         try:
-            entry = lease_or_find(self.leases, self.key, find=self._find_or_lock, peek=self._find)
+            entry = find_or_lease(self.leases, self.key, find=self._find_or_lock, peek=self._find)
             if entry is None:
                 self._compute()
                 entry = on_main_process(self._find)
@@ -82,7 +81,7 @@ class SoftTargetProvider:
                 self.leases.release(self.key)
             self.checkpoint.release()
         verify = is_first_on_machine()
-        if entry is None:  # they could not be kept in the registry
+        if entry is None:  # the registry refused them
             return StoredSoftTargets(self._folder, verify)
         return in_turns(lambda: self._read(entry, verify))
 
@@ -102,7 +101,7 @@ class SoftTargetProvider:
 
     @property
     def _folder(self) -> Path:
-        """Where they are computed, and downloaded to."""
+        """Local folder that they are computed in and downloaded to."""
         return state_home() / "soft-targets" / self.key
 
     def _find(self) -> SoftTargetsEntry | None:
@@ -122,16 +121,16 @@ class SoftTargetProvider:
         entry = self._find()
         if entry is None:
             self.checkpoint.acquire()
-            entry = self._find()  # whoever had the lock may just have kept them
+            entry = self._find()  # the previous holder of the lock may just have registered them
         return entry
 
     def _compute(self) -> None:
-        """Have the teacher look at every view, and name the result in a tag of its version."""
+        """Record the teacher's outputs for every view, and keep them in the registry."""
         started = time.perf_counter()
         num_images = len(self.plan.split_data.train)
         recording = SoftTargetFolder(self._folder, self.form, self.plan.num_views, num_images)
         if on_main_process(lambda: recording.is_complete and self.checkpoint.noted(_RUN_FILE) is None):
-            return  # the store refused them before
+            return  # the store refused the files before
         run = on_main_process(self._open_run)
         try:
             network = pull_network(self.teacher, self.plan.split_data.dataset.spec)
@@ -153,16 +152,16 @@ class SoftTargetProvider:
         on_main_process(lambda: self._keep(run, seconds))
 
     def _open_run(self) -> GenerationRun | None:
-        """The run that a killed process left, or a new one; None where the store refuses."""
-        left = self.checkpoint.noted(_RUN_FILE)
-        if left is not None:
-            with suppress(NotFoundError):  # somebody deleted it
-                return resume_run(left)
+        """Return the run that a killed process left, or a new one; None if the store refuses it."""
+        run_id = self.checkpoint.noted(_RUN_FILE)
+        if run_id is not None:
+            with suppress(NotFoundError):  # deleted meanwhile
+                return resume_run(run_id)
         stored = {"views": self.plan.num_views, "classes": self.form.top or "all"}
         try:
             run = start_soft_targets_run(self.teacher, stored, self.plan.split_data.dataset.spec)
         except LineageError as error:
-            self._not_kept(error)
+            self._report_unkept(error)
             return None
         self.checkpoint.note(_RUN_FILE, run.run_id)
         return run
@@ -176,8 +175,8 @@ class SoftTargetProvider:
             if local_soft_targets(entry) is not None:  # the store's own files can be mapped
                 shutil.rmtree(self._folder)
         except LineageError as error:
-            self._not_kept(error)
+            self._report_unkept(error)
         self.checkpoint.discard()
 
-    def _not_kept(self, error: LineageError) -> None:
-        self.tell(f"the soft targets of {self.teacher.uri} stay on this machine alone: {error}")
+    def _report_unkept(self, error: LineageError) -> None:
+        self.notify(f"the soft targets of {self.teacher.uri} stay on this machine alone: {error}")

@@ -12,12 +12,13 @@ from ignite.engine.events import EventEnum
 from torch import nn
 
 from lineage.errors import RegistryError
-from lineage.growing.cache_key import SplitData
-from lineage.growing.leases import Leases, NoLeases, lease_or_find
+from lineage.evaluation.data import SplitData
+from lineage.evaluation.evaluate import pull_network
+from lineage.evaluation.running_ensemble import RunningEnsemble
+from lineage.growing.leases import Leases, NoLeases, find_or_lease
 from lineage.growing.plan import GenerationPlan
 from lineage.growing.register import find_or_lock, find_registered, open_run, register_network
-from lineage.growing.running_ensemble import RunningEnsemble, pull_network
-from lineage.growing.soft_targets import SoftTargetProvider
+from lineage.growing.soft_targets import SoftTargetCache
 from lineage.processes import is_main_process
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
@@ -34,10 +35,10 @@ from lineage.training.soft_targets import StoredSoftTargets
 
 
 class GenerationEvents(EventEnum):
-    """What a succession's engine fires beside Ignite's own events, once a generation.
+    """Events that a succession's engine fires once a generation, besides Ignite's own.
 
-    A generation is either pulled, or started and then completed. The engine's output, at Ignite's
-    ``ITERATION_COMPLETED``, is the generation's model version.
+    A generation is either pulled, or started and then completed. At Ignite's ``ITERATION_COMPLETED`` the
+    engine's output is the generation's version.
     """
 
     GENERATION_PULLED = "generation_pulled"
@@ -47,14 +48,14 @@ class GenerationEvents(EventEnum):
 
 @dataclass(frozen=True)
 class Lineage:
-    """What one succession gives.
+    """The generations of one succession.
 
     Attributes:
-        name: Of the registered model.
-        seed: Of the succession.
-        versions: One a generation, patriarch first.
-        num_trained: How many of them were trained now; the others were in the registry.
-        from_version: The registered version that taught the first of them, if it was not a patriarch.
+        name: Name of the registered model.
+        seed: Seed of the succession.
+        versions: One version a generation, oldest first.
+        num_trained: Number of versions that were trained now; the registry held the others.
+        from_version: Registered version that taught the first of them; None if that is a patriarch.
     """
 
     name: str
@@ -65,20 +66,20 @@ class Lineage:
 
 
 class Succession:
-    """Grows one lineage; run again it continues, and does nothing when all is there.
+    """Grows one lineage; run again it continues, and does nothing once all generations are registered.
 
-    Each teacher is pulled from the registry, not kept in memory: what educates a student is what was
-    registered. Rank 0 alone speaks to the registry.
+    Each teacher is loaded from the registry, not kept in memory: a student learns from what was registered.
+    Rank 0 alone calls the registry.
 
     Args:
-        recipe: Resolved.
-        split_data: Its data.
-        reporter: Is told what happens, on rank 0.
+        recipe: Resolved recipe.
+        split_data: Data set and split that the recipe names.
+        reporter: Progress callbacks, called on rank 0.
         fresh: Whether to drop unfinished local state.
         from_version: Registered version that teaches the first student, in place of a patriarch grown here.
-        leases: Ask for a key before it is looked up and trained; what others are training is awaited.
-        attach: Adds handlers to the trainer of each generation, given with its index, on every rank. An
-            ``AbandonedError`` from one of them, or from a handler of ``engine``, ends the succession.
+        leases: Leases on keys that several processes may train; another process's training is waited for.
+        attach: Callback on every rank that adds handlers to a generation's trainer, given with its index.
+            An ``AbandonedError`` from one of them, or from a handler of ``engine``, ends the succession.
     """
 
     def __init__(
@@ -102,10 +103,10 @@ class Succession:
         self.versions: list[Version] = []
         self.num_trained = 0
         self.ensemble = RunningEnsemble(
-            GenerationPlan(recipe, split_data, 0, None).test,
+            split_data.test_subset(recipe.training.batch_size, recipe.data.workers),
             recipe.patriarch.top_k,
             from_version,
-            self._notice,
+            self._notify,
         )
         self.engine = Engine(self._grow_one)
         self.engine.register_events(*GenerationEvents)
@@ -115,13 +116,12 @@ class Succession:
 
     @translated_process_errors()
     def run(self) -> Lineage:
-        """Grow all generations of the recipe.
+        """Grow all generations of the recipe, or load those that are registered.
 
         Raises:
             TrainingError: If a loss is not finite, or a process is lost.
             RegistryError: If the store cannot be reached or written.
-            IntegrityError: If another process is growing one of them from the same folder, or weights were
-                altered.
+            IntegrityError: If another process grows one of them in the same folder, or weights were altered.
         """
         generations = self.recipe.succession.generations + (self.from_version is None)
         if generations:
@@ -132,20 +132,20 @@ class Succession:
         )
 
     def _grow_one(self, engine: Engine, _batch: Any) -> Version:
-        """One epoch of the engine: pull the generation if its key is registered, train it otherwise."""
+        """Run one epoch of the engine: load the generation if its key is registered, else train it."""
         teacher = self.versions[-1] if self.versions else self.from_version
         generation = 0 if teacher is None else teacher.generation + 1
         plan = GenerationPlan(self.recipe, self.split_data, generation, teacher.key if teacher else None)
         event = GenerationEvents.GENERATION_PULLED
         try:
-            version = lease_or_find(
+            version = find_or_lease(
                 self.leases,
                 plan.key,
                 find=lambda: find_or_lock(plan),
                 peek=lambda: find_registered(plan),
             )
             if version is None:
-                version, is_new = self._train_claimed(engine, plan, teacher)
+                version, is_new = self._train_leased(engine, plan, teacher)
                 if is_new:
                     self.num_trained += 1
                     event = GenerationEvents.GENERATION_COMPLETED
@@ -155,10 +155,10 @@ class Succession:
         engine.fire_event(event)
         return version
 
-    def _train_claimed(
+    def _train_leased(
         self, engine: Engine, plan: GenerationPlan, teacher: Version | None
     ) -> tuple[Version, bool]:
-        """Train what nobody else trains now, and leave it to others whatever comes of it."""
+        """Train a generation whose lease is ours, and release the lease even if training fails."""
         try:
             engine.fire_event(GenerationEvents.GENERATION_STARTED)
             return self._train(plan, teacher)
@@ -167,12 +167,16 @@ class Succession:
                 self.leases.release(plan.key)
 
     def _train(self, plan: GenerationPlan, teacher: Version | None) -> tuple[Version, bool]:
-        """Train and register; the version, and whether it is this one and not one of another machine."""
-        taught_by = None if teacher is None else self._taught_by(plan, teacher)
+        """Train and register a generation.
+
+        Returns:
+            The version, and whether it was registered from here and not meanwhile by another machine.
+        """
+        source = None if teacher is None else self._read_teacher(plan, teacher)
         self.ensemble.gather(self.versions)
         run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
         try:
-            trained = plan.make_training(taught_by).run(partial(self._attach, plan, run))
+            trained = plan.make_training(source).run(partial(self._attach, plan, run))
             metrics = self._final_metrics(trained)
             version = on_main_process(lambda: register_network(plan, teacher, trained.network, metrics, run))
             return version, version.run_id == run.run_id
@@ -183,24 +187,24 @@ class Succession:
             raise
         except BaseException as error:
             if is_main_process():
-                with contextlib.suppress(RegistryError):  # the first error is the one to tell
+                with contextlib.suppress(RegistryError):  # the first error is the one to report
                     run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
 
-    def _taught_by(self, plan: GenerationPlan, teacher: Version) -> nn.Module | StoredSoftTargets:
-        """The teacher's network, or what is stored of it, where the recipe wants that."""
+    def _read_teacher(self, plan: GenerationPlan, teacher: Version) -> nn.Module | StoredSoftTargets:
+        """Return the teacher's network, or its stored soft targets if the recipe asks for them."""
         if plan.soft_target_format is None:
             return pull_network(teacher, self.split_data.dataset.spec)
-        return SoftTargetProvider(
-            plan, teacher, plan.soft_target_format, self.leases, self._notice, self._watch_views
-        ).soft_targets()
+        return SoftTargetCache(
+            plan, teacher, plan.soft_target_format, self.leases, self._notify, self._watch_views
+        ).get_or_compute()
 
     def _watch_views(self, engine: Engine, num_views: int) -> None:
         if is_main_process():
             self.reporter.watch_views(engine, num_views)
 
     def _attach(self, plan: GenerationPlan, run: GenerationRun, trainer: Engine) -> None:
-        """Write every epoch to the registry, and show it."""
+        """Attach handlers that log every epoch to the registry and report it."""
 
         @trainer.on(Events.EPOCH_COMPLETED)
         def _log(engine: Engine) -> None:
@@ -211,7 +215,7 @@ class Succession:
             self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
 
     def _final_metrics(self, trained: TrainResult) -> dict[str, float]:
-        """The numbers that stay with the version, with the accuracy of the ensemble of all so far."""
+        """Return the metrics to register, with the accuracy of the ensemble of all generations so far."""
         speeds = [record["images_per_second"] for record in trained.history if "images_per_second" in record]
         return (
             {f"test_{name}": value for name, value in trained.test.metrics.items()}
@@ -221,7 +225,7 @@ class Succession:
             | ({"images_per_second": statistics.mean(speeds)} if speeds else {})
         )
 
-    def _notice(self, line: str) -> None:
+    def _notify(self, line: str) -> None:
         if is_main_process():
             self.reporter.notice(line)
 

@@ -1,13 +1,18 @@
 """Recipe files: finding them by name or path, reading them, and applying overrides."""
 
+import copy
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-from lineage.errors import NotFoundError, RecipeError, suggestion
+from lineage.errors import NotFoundError, RecipeError, UsageError, suggestion
 from lineage.recipe.recipe import Recipe
+from lineage.recipe.sections import Sections
+
+S = TypeVar("S", bound=Sections)
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel carries the recipes inside the package; an editable install has them beside it.
@@ -63,10 +68,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         NotFoundError: If there is no such recipe.
         RecipeError: If the file is not TOML, an override cannot be parsed, or a setting is invalid.
     """
-    settings = read_toml(find_recipe(name_or_path))
-    for override in overrides:
-        _apply(override, settings)
-    return Recipe.from_dict(settings)
+    return parse_settings(Recipe, read_toml(find_recipe(name_or_path)), overrides)
 
 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -79,10 +81,62 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     Raises:
         RecipeError: If an override cannot be parsed, or a setting is invalid.
     """
-    settings = recipe.model_dump(exclude_none=True)
+    return parse_settings(Recipe, recipe.model_dump(exclude_none=True), overrides)
+
+
+def parse_settings(sections: type[S], defaults: Mapping[str, Any], overrides: Sequence[str] = ()) -> S:
+    """Return ``defaults`` with ``overrides`` applied, every value checked as in a recipe.
+
+    Args:
+        sections: Form of the result: the whole recipe, or the sections that a command reads.
+        defaults: Values by section and key.
+        overrides: Texts ``section.key=value``, as for ``load_recipe``.
+
+    Raises:
+        RecipeError: If an override cannot be parsed, or a setting is invalid.
+    """
+    settings: dict[str, Any] = copy.deepcopy(dict(defaults))
     for override in overrides:
         _apply(override, settings)
-    return Recipe.from_dict(settings)
+    return sections.from_dict(settings)
+
+
+def require_effect(
+    overrides: Sequence[str],
+    used: Collection[str],
+    purpose: str,
+    remedies: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Refuse overrides that would be read and then ignored.
+
+    Unknown keys of a section that is used pass: ``parse_settings`` refuses them and names the nearest.
+
+    Args:
+        overrides: Texts ``section.key=value``.
+        used: Keys, ``section.key``, that have an effect.
+        purpose: Noun phrase for what uses them, for the error.
+        remedies: What to do in place of an override, by its key or section; "leave it out" by default.
+
+    Raises:
+        UsageError: If an override's key is not in ``used``.
+    """
+    sections = {key.partition(".")[0] for key in used}
+    known = {
+        name: getattr(field.annotation, "model_fields", {}) for name, field in Recipe.model_fields.items()
+    }
+    for override in overrides:
+        section, *keys = (part.strip() for part in override.partition("=")[0].split("."))
+        key = ".".join([section, *keys[:1]])
+        is_unknown = bool(keys) and keys[0] not in known.get(section, {})
+        if key in used or (section in sections and is_unknown):
+            continue
+        same_section = [name for name in used if name.partition(".")[0] == section]
+        choices = same_section or [f"{name}.KEY" for name in sorted(sections)]
+        remedy = next((remedies[name] for name in (key, section) if name in remedies), "leave it out")
+        raise UsageError(
+            f"--set must give a setting that {purpose} uses ({', '.join(choices)}), but got '{override}';"
+            f" {remedy}."
+        )
 
 
 def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

@@ -115,7 +115,9 @@ def _field(location: Sequence[int | str], recipe: type[BaseModel]) -> Any:
 
 
 def _keys_of(section: str, recipe: type[BaseModel]) -> dict[str, Any]:
-    return getattr(recipe.model_fields[section].annotation, "model_fields", {})
+    annotation = recipe.model_fields[section].annotation
+    models = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")]
+    return models[0].model_fields if models else {}
 
 
 def _near_key(path: Sequence[str], recipe: type[BaseModel]) -> str:

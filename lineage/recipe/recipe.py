@@ -1,21 +1,19 @@
 """The recipe: all sections as one model, which is validated, digested and written."""
 
 import json
-from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from lineage.errors import RecipeError
 from lineage.formats import text_digest
-from lineage.recipe.problems import describe
 from lineage.recipe.renamed import with_first_names, with_present_names
 from lineage.recipe.sections import (
     DataSettings,
     ModelSettings,
     NetworkSettings,
     PatriarchSettings,
-    Section,
+    Sections,
     StudentSettings,
     SuccessionSettings,
     TrainingSettings,
@@ -33,7 +31,7 @@ _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
 _ADDED_LATER = {"student": ("soft_targets", "views", "soft_target_classes"), "training": ("sync_batchnorm",)}
 
 
-class Recipe(Section):
+class Recipe(Sections):
     """A recipe for a family: a patriarch, and students that each learn from the generation before."""
 
     model_config = ConfigDict(title="lineage recipe")
@@ -46,21 +44,6 @@ class Recipe(Section):
     training: TrainingSettings
     succession: SuccessionSettings = SuccessionSettings()
     study: StudySettings = StudySettings()
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """Validate a recipe.
-
-        Args:
-            settings: Tables of keys by section, as in a TOML file.
-
-        Raises:
-            RecipeError: If a key is unknown or missing, or a value is invalid; the message names the first.
-        """
-        try:
-            return cls.model_validate(settings)
-        except ValidationError as error:
-            raise RecipeError(describe(error, cls)) from None
 
     @classmethod
     def from_json(cls, text: str) -> Self:

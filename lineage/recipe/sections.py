@@ -3,8 +3,9 @@
 Types are strict: an integer passes for a number, but a text does not, nor does true or false for an integer.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -14,10 +15,12 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     model_validator,
 )
 
-from lineage.recipe.problems import FORMS
+from lineage.errors import RecipeError
+from lineage.recipe.problems import FORMS, describe
 
 DataSetName = Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet"]
 NetworkName = Literal[
@@ -52,6 +55,25 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+class Sections(Section):
+    """Several sections under their names: a recipe, or the part of one that a command reads."""
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Validate sections.
+
+        Args:
+            settings: Tables of keys by section, as in a TOML file.
+
+        Raises:
+            RecipeError: If a key is unknown or missing, or a value is invalid; the message names the first.
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise RecipeError(describe(error, cls)) from None
 
 
 class ModelSettings(Section):
@@ -97,6 +119,20 @@ class NetworkSettings(Section):
     """Number of channels of the first stage; by default the network's own."""
     options: dict[str, bool | int | float | str] = {}
     """Further arguments of the network's builder, by name."""
+
+    @property
+    def builder_options(self) -> dict[str, Any]:
+        """Arguments of the network's builder beyond classes and input shape."""
+        return self.options | ({} if self.width is None else {"width": self.width})
+
+    @model_validator(mode="after")
+    def _require_one_width(self) -> Self:
+        if self.width is not None and "width" in self.options:
+            raise ValueError(
+                f"The width must be given once, but network.width is {self.width} and"
+                f" network.options.width is {self.options['width']}; remove one."
+            )
+        return self
 
 
 class PatriarchSettings(Section):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from lineage.errors import RecipeError, UsageError
-from lineage.growing.cache_key import SplitData
+from lineage.evaluation.data import SplitData
 from lineage.growing.plan import check_against_data, read_split_data
 from lineage.recipe import Recipe, check_space, load_recipe, with_space
 from lineage.registry.store.connection import check_store

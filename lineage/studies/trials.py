@@ -5,7 +5,7 @@ from typing import Any
 
 from ignite.engine import Engine
 
-from lineage.growing.cache_key import SplitData
+from lineage.evaluation.data import SplitData
 from lineage.growing.leases import Leases
 from lineage.growing.plan import check_against_data
 from lineage.growing.succession import GenerationEvents, Succession

@@ -8,8 +8,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from lineage.errors import TrainingError, UsageError
+from lineage.evaluation.data import SplitData
 from lineage.formats import quantity
-from lineage.growing.cache_key import SplitData
 from lineage.growing.leases import Leases, NoLeases
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version

@@ -22,7 +22,7 @@ from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 from torch import Tensor
 
 from lineage.errors import UsageError
-from lineage.evaluation.ensemble_metrics import score_logits
+from lineage.evaluation.evaluate import score_logits
 
 _TOP_K = 5
 _SUMS_TO_ONE = 1e-3  # probabilities in half precision are this far off

@@ -72,7 +72,7 @@ def timed(function):
     return call
 for module, names in (
     (lineage.growing.succession, ("find_or_lock", "open_run", "register_network", "pull_network")),
-    (lineage.growing.grow, ("connect", "_keep_drawing")),
+    (lineage.growing.grow, ("connect", "_log_family_page")),
 ):
     for name in names:
         setattr(module, name, timed(getattr(module, name)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lineage.data.images import DataSet, DataSpec, MemoryImages
-from lineage.growing.cache_key import SplitData
+from lineage.evaluation.data import SplitData
 from lineage.growing.plan import GenerationPlan
 from lineage.recipe import load_recipe, recipe_names
 

@@ -23,11 +23,10 @@ def digits(root, download, image_size):
 """
 SCRIPT = """
 from pathlib import Path
-from lineage.exchange.adopt import _dataset
-from lineage.evaluation.evaluate import read_test_part
+from lineage.evaluation.data import read_dataset
 from lineage.growing.plan import read_split_data
 from lineage.recipe import load_recipe
-from lineage.evaluation.transfer_target import read_settings, read_target
+from lineage.evaluation.transfer_target import read_target, read_target_settings
 from lineage.training.devices import make_accelerator
 
 make_accelerator()
@@ -40,10 +39,9 @@ def recipe(root):
 
 readers = {
     "grown": lambda root: read_split_data(recipe(root)),
-    "evaluated": lambda root: read_test_part(recipe(root)),
-    "adopted": lambda root: _dataset(recipe(root)),
+    "measured": lambda root: read_dataset(recipe(root).data),
     "target": lambda root: read_target(
-        read_settings("fetched:digits", "logistic", 0, settings(root)), "logistic"
+        read_target_settings("fetched:digits", "logistic", settings(root)), "logistic"
     ),
 }
 for name, read in readers.items():
@@ -70,5 +68,5 @@ def test_two_processes_fetch_data_once(home: Path, site: Path, run_on_two: Calla
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
     done = run_on_two(str(script), PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
-    for reader in ("grown", "evaluated", "adopted", "target"):
+    for reader in ("grown", "measured", "target"):
         assert (home / reader / "downloads").read_text() == "once\n", reader

@@ -119,3 +119,5 @@ def test_members_and_weights_must_fit(trunk: Trunk) -> None:
         lineage.ensemble([trunk[2].uri], ancestors=5)
     with pytest.raises(UsageError, match="--ancestors must be given with one version, but got 2"):
         lineage.ensemble([trunk[2].uri, trunk[1].uri], ancestors=1)
+    with pytest.raises(UsageError, match="--copy must be given with --register NAME, but there is none"):
+        lineage.ensemble([trunk[2].uri], copy=True)

@@ -1,5 +1,7 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,16 +9,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import lineage
-from lineage.errors import IntegrityError, UsageError
+from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.diff import diff
-from lineage.evaluation.evaluate import recipe_of
+from lineage.evaluation.evaluate import read_measurement_settings
 from lineage.exchange.adopt import Candidate, Normalisation, adopt
 from lineage.models.networks import build_network
 
 
 @pytest.fixture
 def adopted(home: Path) -> lineage.Version:
-    """A network for digits that wants its pixels between -1 and 1, measured when it was adopted."""
+    """An adopted network for digits that takes pixels between -1 and 1, with the metrics of its adoption."""
     return adopt(
         "adopted",
         Candidate(network="resnet8", weights=str(_weights(home, 10, (1, 8, 8)))),
@@ -69,9 +71,36 @@ def test_adopted_version_that_names_no_images_asks_for_them(adopted: lineage.Ver
         r"models:/a/1 must be given its images, since it was adopted with 'torchvision:resnet18/DEFAULT'"
     )
     with pytest.raises(UsageError, match=sentence):
-        recipe_of("models:/a/1", nameless, ["data.root=here"])
-    recipe = recipe_of("models:/a/1", nameless, ["data.name=imagenet", "data.root=here"])
-    assert (recipe.data.name, recipe.data.root) == ("imagenet", "here")
+        read_measurement_settings("models:/a/1", nameless, ["data.root=here"])
+    named = ["data.name=imagenet", "data.root=here"]
+    settings = read_measurement_settings("models:/a/1", nameless, named)
+    assert (settings.data.name, settings.data.root) == ("imagenet", "here")
+
+
+@pytest.mark.parametrize("override", ["training.epochs=3", "data.flip=true", "network.width=8", "data={}"])
+def test_setting_without_effect_on_a_measurement_is_refused(adopted: lineage.Version, override: str) -> None:
+    measurements: list[Callable[[], Any]] = [
+        lambda: lineage.evaluate(adopted.uri, [override]),
+        lambda: lineage.ensemble([adopted.uri], overrides=[override]),
+        lambda: diff(adopted.uri, adopted.uri, [override]),
+    ]
+    for measure in measurements:
+        with pytest.raises(UsageError, match="--set must give a setting that a measurement uses") as refusal:
+            measure()
+        assert f"but got '{override}'; leave it out." in str(refusal.value)
+
+
+def test_setting_with_effect_on_a_measurement_is_used(adopted: lineage.Version) -> None:
+    found = lineage.evaluate(adopted.uri, ["patriarch.top_k=3", "training.batch_size=64"])
+    name = "test_top_score_difference"
+    assert found.metrics[name] != adopted.metrics[name]
+    with pytest.raises(UsageError, match=r"but got 'patriarch.top_k=3'; leave it out"):
+        diff(adopted.uri, adopted.uri, ["patriarch.top_k=3"])
+
+
+def test_unknown_setting_of_a_measurement_is_named_with_the_nearest(adopted: lineage.Version) -> None:
+    with pytest.raises(RecipeError, match=r"Unknown recipe key 'data.rot'. Did you mean 'root'\?"):
+        lineage.evaluate(adopted.uri, ["data.rot=x"])
 
 
 def _weights(

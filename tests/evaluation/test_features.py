@@ -150,7 +150,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         next(broken.parameters()).fill_(torch.nan)
     with pytest.raises(
-        IntegrityError, match="models:/x/1 must be finite, but of 9 images of 'target' 9 have"
+        IntegrityError, match="models:/x/1 must be finite, but those of 9 of 9 images of 'target' are not"
     ):
         extract_features(make_accelerator(), broken, part(torch.arange(9)), "models:/x/1")
 

@@ -6,6 +6,7 @@ import torch
 
 from lineage.data.batches import Augmentation
 from lineage.data.images import DataSet, MemoryImages, memory_dataset
+from lineage.evaluation.data import SplitData
 from lineage.evaluation.finetuning import Finetuning, FreshlyHeaded, make_finetuning
 from lineage.models.networks import build_network
 from lineage.training.checkpoints import Checkpoint
@@ -22,7 +23,7 @@ def network(name: str = "resnet8", shape: tuple[int, int, int] = SHAPE, **option
 
 
 def dataset() -> DataSet:
-    """Three classes that a network can tell apart."""
+    """Return a data set of three classes that a network can tell apart."""
     generator = torch.Generator().manual_seed(1)
     patterns = torch.randint(0, 200, (3, 16, 16, 3), generator=generator)
 
@@ -40,10 +41,8 @@ def finetuned(folder: Path, epochs: int = 3, train: int = 80) -> TrainResult:
     how = Finetuning(
         course, "sgd", settings | {"decay_norm_and_bias": True}, 16, Augmentation(flip=True), data_seed=0
     )
-    split = (torch.arange(train), torch.arange(train, 100))
-    training = make_finetuning(
-        make_accelerator(), network(width=4), dataset(), split, how, Checkpoint(folder)
-    )
+    split_data = SplitData(dataset(), torch.arange(train), torch.arange(train, 100))
+    training = make_finetuning(make_accelerator(), network(width=4), split_data, how, Checkpoint(folder))
     return training.run()
 
 

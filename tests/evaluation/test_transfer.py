@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -10,14 +11,17 @@ from sklearn.preprocessing import StandardScaler
 
 from lineage.data.batches import split_indices
 from lineage.data.datasets import load_dataset
+from lineage.data.images import DataSet, DataSpec, MemoryImages, memory_dataset
 from lineage.errors import IntegrityError, LineageError, RecipeError, UsageError
+from lineage.evaluation.data import SplitData
 from lineage.evaluation.ensemble import ensemble
 from lineage.evaluation.evaluate import load
 from lineage.evaluation.probes import PROBES
 from lineage.evaluation.transfer import transfer
-from lineage.evaluation.transfer_target import read_settings
+from lineage.evaluation.transfer_target import Target, read_target_settings
 from lineage.growing.grow import grow
 from lineage.growing.succession import Lineage
+from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.store.transfers import read_transfers
 
@@ -32,16 +36,48 @@ CANNOT_HOLD = [
         UsageError,
         "--ancestors must be 'all' or from 0 to 0, the number of teachers of models:/digits/1, but got -1.",
     ),
-    ({"seed": -1}, RecipeError, "succession.seed must be at least 0, but got -1."),
+    ({"seed": -1}, UsageError, "--seed must be at least 0, but got -1."),
     ({"overrides": ["data.rot=x"]}, RecipeError, "Unknown recipe key 'data.rot'. Did you mean 'root'?"),
     (
         {"overrides": ["training.epochs=3"]},
         UsageError,
-        "--set must give data.KEY=VALUE of the target, whose name --to gives, or, with --probe finetune,"
-        " training.KEY=VALUE, but got 'training.epochs=3' with --probe logistic.",
+        "--set must give a setting that the logistic probe uses (data.KEY), but got 'training.epochs=3';"
+        " leave it out, or train the whole network with --probe finetune.",
     ),
-    ({"overrides": ["network.width=3"], "probe": "finetune"}, UsageError, "--set must give data.KEY=VALUE"),
-    ({"overrides": ["data.name=cifar10"]}, UsageError, "--set must give data.KEY=VALUE of the target, whose"),
+    (
+        {"overrides": ["network.width=3"], "probe": "finetune"},
+        UsageError,
+        "--set must give a setting that finetuning uses (data.KEY, training.KEY), but got 'network.width=3';",
+    ),
+    (
+        {"overrides": ["data.name=cifar10"]},
+        UsageError,
+        "--set must give a setting that the logistic probe uses (data.root, data.download, data.validation,"
+        " data.seed, data.train_samples, data.image_size, data.workers), but got 'data.name=cifar10'; name"
+        " the data set with --to.",
+    ),
+    ({"overrides": ['data={name="cifar10"}']}, UsageError, "--set must give a setting that the logistic"),
+    ({"overrides": ["data.flip=true"]}, UsageError, "--set must give a setting that the logistic probe uses"),
+    (
+        {"overrides": ["data.padding_mode=zeros"], "probe": "finetune"},
+        UsageError,
+        "--set must give a setting that finetuning uses (data.root,",
+    ),
+    (
+        {"overrides": ["training.gamma=0.5"], "probe": "finetune"},
+        UsageError,
+        "--set must give a setting that finetuning uses (training.epochs,",
+    ),
+    (
+        {"overrides": ["training.optimizer=adamw", "training.momentum=0.5"], "probe": "finetune"},
+        UsageError,
+        "--set must give a setting that finetuning uses (training.epochs,",
+    ),
+    (
+        {"overrides": ["training.sync_batchnorm=true"], "probe": "finetune"},
+        UsageError,
+        "training.sync_batchnorm must be false on CPUs,",
+    ),
     (
         {"overrides": ["data.validation=0"]},
         UsageError,
@@ -54,12 +90,28 @@ CANNOT_HOLD = [
     ),
     ({"uri": "models:/digits/9"}, LineageError, "The store "),
 ]
-"""Arguments of ``transfer``, its error and how that begins."""
+"""Arguments of ``transfer``, the class of its error, and the error's first words."""
+
+ADAMW = ["training.lr=0.5", "training.optimizer=adamw", "data.flip=true"]
+RECORDED_KEYS = [
+    ("logistic", [], 0, "cd102171410627bca1d34b0d279422f0236e43092ae2238cc96f212736be2daf"),
+    ("logistic", [], 7, "8df32641183c7e4a473e02f184b746d29745f876f6edfa126750b9d02889dae5"),
+    (
+        "knn",
+        ["data.train_samples=200", "data.seed=3"],
+        0,
+        "f8bbf265c99260205d4a012eaa03ec470bb35b9e02653d7813979476518a5885",
+    ),
+    ("finetune", [], 0, "b5c80728e122d4a99a2790648c4a03eff30766c348e7f81eca059620d3f9977d"),
+    ("finetune", [], 7, "351f1e63fa415556cd114b38ac2161714b2314bea9d71cb155a18fa5662714fb"),
+    ("finetune", ADAMW, 0, "304eea0db94d9546203b3ffbebd024cbddb09e23d59ff64efc7f513f0fd2268f"),
+]
+"""Probe, overrides and seed of a transfer, and the key under which registries hold its result."""
 
 
 @pytest.fixture(scope="module")
 def grown(module_home: Path, tiny_settings: tuple[str, ...]) -> Lineage:
-    """A tiny family of three, which the module's tests look at."""
+    """A tiny family of three, which the module's tests only read."""
     (lineage,) = grow("digits", overrides=tiny_settings)
     return lineage
 
@@ -80,7 +132,7 @@ def folder_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def numbers(results: Any) -> list[dict[str, float]]:
-    """Metrics without what the clock says."""
+    """Return metrics without times."""
     return [{k: v for k, v in result.metrics.items() if k != "transfer_seconds"} for result in results]
 
 
@@ -144,20 +196,20 @@ def test_results_are_found_by_a_later_reader(grown: Lineage) -> None:
 
 
 def test_other_sizes_and_grey_are_fitted_and_told(grown: Lineage, folder_of_images: Path) -> None:
-    told: list[str] = []
-    arguments = {"overrides": [f"data.root={folder_of_images}"], "probe": "knn", "tell": told.append}
+    messages: list[str] = []
+    arguments = {"overrides": [f"data.root={folder_of_images}"], "probe": "knn", "tell": messages.append}
     with pytest.raises(UsageError, match="models:/digits/1 must be given images of 1 channel, but those of"):
         transfer("models:/digits/1", "imagefolder", **arguments)  # type: ignore[arg-type]
     settings = ["data.name=imagefolder", f"data.root={folder_of_images}", "data.image_size=16"]
     settings += ["network.width=4", "training.epochs=0", "patriarch.top_k=2", "data.validation=0.25"]
     settings += ["training.batch_size=4", "data.crop_padding=0"]
     grow("digits", name="photos", generations=0, overrides=settings)
-    (result,) = transfer("models:/photos/1", "digits", overrides=FEW, tell=told.append)
+    (result,) = transfer("models:/photos/1", "digits", overrides=FEW, tell=messages.append)
     assert result.notes == (
         "Images are resized from 8×8 to 16×16 pixels.",
         "Grey is repeated to 3 channels.",
     )
-    assert f"models:/photos/1: {result.notes[0]}" in told
+    assert f"models:/photos/1: {result.notes[0]}" in messages
     arguments["overrides"] = [f"data.root={folder_of_images}", "data.validation=0.25"]
     (streamed,) = transfer("models:/photos/1", "imagefolder", **arguments)  # type: ignore[arg-type]
     assert streamed.metrics["transfer_accuracy"] >= 0.5
@@ -219,11 +271,11 @@ def test_ensemble_among_the_teachers_is_left_out_and_told(
     registered = ensemble(["models:/digits/2"], name="digits-teachers").version
     assert registered is not None
     (student,) = grow(teacher=registered.uri, name="digits-taught", overrides=tiny_settings)
-    told: list[str] = []
+    messages: list[str] = []
     uri = student.versions[0].uri
-    (result,) = transfer(uri, "digits", ancestors=None, overrides=FEW, tell=told.append)
+    (result,) = transfer(uri, "digits", ancestors=None, overrides=FEW, tell=messages.append)
     assert result.version == student.versions[0]
-    assert told[0] == f"{registered.uri} is an ensemble, which has no features; left out"
+    assert messages[0] == f"{registered.uri} is an ensemble, which has no features; left out"
 
 
 def test_altered_weights_are_refused(grown: Lineage) -> None:
@@ -239,6 +291,32 @@ def test_altered_weights_are_refused(grown: Lineage) -> None:
 
 
 def test_settings_of_a_target_have_the_defaults_of_a_recipe() -> None:
-    settings = read_settings("cifar10", "finetune", 7, ["data.root=here", "training.lr=0.5"])
+    settings = read_target_settings("cifar10", "finetune", ["data.root=here", "training.lr=0.5"])
     assert (settings.data.name, settings.data.root, settings.data.validation) == ("cifar10", "here", 0.1)
-    assert (settings.training.lr, settings.training.epochs, settings.succession.seed) == (0.5, 5, 7)
+    assert (settings.training.lr, settings.training.epochs) == (0.5, 5)
+
+
+@pytest.mark.parametrize(("probe", "overrides", "seed", "key"), RECORDED_KEYS)
+def test_key_of_a_result_is_the_one_that_was_recorded(
+    probe: str, overrides: list[str], seed: int, key: str
+) -> None:
+    spec = DataSpec(
+        name="made-up",
+        class_names=("a", "b"),
+        superclasses=None,
+        mean=(0.25,),
+        std=(0.5,),
+        input_shape=(1, 8, 8),
+        digest="d" * 64,
+    )
+    images = MemoryImages(torch.zeros(4, 8, 8, 1, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    split_data = SplitData(DataSet(images, images, spec), torch.arange(3), torch.arange(1))
+    target = Target(read_target_settings("digits", probe, overrides), probe, seed, split_data)
+    assert target.key(Version(name="digits", version=1, weights_sha256="w" * 64)) == key
+
+
+def test_finetuning_synchronises_batchnorm_where_it_is_asked_to() -> None:
+    settings = read_target_settings("digits", "finetune", ["training.sync_batchnorm=true"])
+    images = MemoryImages(torch.zeros(4, 8, 8, 1, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    split_data = SplitData(memory_dataset("made-up", images, images, "ab"), torch.arange(3), torch.arange(1))
+    assert Target(settings, "finetune", 0, split_data).finetuning().course.sync_batchnorm

@@ -35,7 +35,7 @@ def name() -> str:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A ResNet-8 for digits that somebody has trained elsewhere."""
+    """Weights of a ResNet-8 for digits, as if trained elsewhere."""
     torch.manual_seed(0)
     file = tmp_path / "digits.safetensors"
     save_file(build_network("resnet8", 10, (1, 8, 8), {"width": 4}).state_dict(), file)
@@ -49,7 +49,7 @@ def candidate(weights: Path) -> Candidate:
 
 @pytest.fixture
 def theirs() -> nn.Module:
-    """A network for digits whose code is nowhere in lineage."""
+    """A network for digits whose code is not part of lineage."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
 
@@ -243,8 +243,8 @@ def test_model_that_cannot_be_adopted_is_told(home: Path, name: str, candidate: 
     ours = adopt(name, candidate, data="digits", overrides=WIDTH).version
     with pytest.raises(UsageError, match="is lineage's own already"):
         adopt(name, Candidate(model=ours.uri), data="digits")
-    with pytest.raises(NotFoundError, match="nobodys"):
-        adopt(name, Candidate(model="models:/nobodys/1"), data="digits")
+    with pytest.raises(NotFoundError, match="missing"):
+        adopt(name, Candidate(model="models:/missing/1"), data="digits")
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,36 @@ def test_model_that_cannot_be_adopted_is_told(home: Path, name: str, candidate: 
         (Candidate(model="models:/a/1", weights="w"), "digits", [], "--weights must come with --network"),
         (Candidate(network="resnet8"), "digits", [], "--weights must be given for network 'resnet8'"),
         (Candidate(network="resnet9", weights="w"), "digits", [], "network.name"),
-        (Candidate(network="resnet8", weights="w"), "digits", ["training.lr=1"], "--set must give data.KEY"),
+        (
+            Candidate(network="resnet8", weights="w"),
+            "digits",
+            ["training.lr=1"],
+            r"uses \(data.KEY, network.KEY\)",
+        ),
         (Candidate(network="resnet8", weights="w"), "digits", ["data.nothing=1"], "data.nothing"),
+        (
+            Candidate(network="resnet8", weights="w"),
+            "digits",
+            ["network.width=4", "network.options.width=8"],
+            "The width must be given once, but network.width is 4 and network.options.width is 8; remove one",
+        ),
+        (
+            Candidate(network="resnet8", weights="w"),
+            "digits",
+            ["data.seed=1"],
+            "but got 'data.seed=1'; leave",
+        ),
+        (Candidate(network="resnet8", weights="w"), "digits", ["data.workers=1"], "but got 'data.workers=1'"),
+        (Candidate(network="resnet8", weights="w"), "digits", ["data.name=cifar10"], "name .* --from-data"),
+        (Candidate(network="resnet8", weights="w"), "digits", ["network.name=resnet20"], "with --network"),
+        (
+            Candidate(network="resnet8", weights="w"),
+            "digits",
+            ["network.options.weights=DEFAULT"],
+            "Weights must be named with --weights, but got --set network.options.weights=DEFAULT",
+        ),
+        (Candidate(model="models:/a/1"), "digits", ["network.width=4"], "but got 'network.width=4'; leave"),
+        (Candidate(network=RESNET), None, ["data.root=here"], "or name the data set with --from-data"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(

@@ -18,7 +18,7 @@ Grow = Callable[..., tuple[lineage.Version, ...]]
 
 @pytest.fixture
 def grow(home: Path, tiny_settings: tuple[str, ...]) -> Grow:
-    """Grows the tiny ``digits`` in ``home``; gives the versions of one lineage."""
+    """Function that grows the tiny ``digits`` in ``home`` and returns the versions of one lineage."""
 
     def grow_tiny(
         recipe: str | None = "digits", *settings: str, **options: Any
@@ -202,3 +202,21 @@ def test_runs_of_a_succession_say_recipe_and_hardware(grow: Grow) -> None:
     tags = MlflowClient().get_run(patriarch.run_id).data.tags
     assert tags["lineage.recipe_digest"] == patriarch.recipe_digest
     assert (tags["lineage.device"], tags["lineage.processes"]) == ("cpu", "1")
+
+
+def test_synchronised_batchnorm_is_refused_on_cpus_and_nothing_is_created(grow: Grow) -> None:
+    (patriarch,) = grow(generations=0)
+    synchronised = "training.sync_batchnorm=true"
+    growings: list[Callable[[], Any]] = [
+        lambda: grow("digits", synchronised, name="other"),
+        lambda: grow(None, synchronised, teacher=patriarch.uri),
+        lambda: lineage.study(
+            "digits", name="batchnorm", space=["training.sync_batchnorm=true,false"], trials=2
+        ),
+    ]
+    before = len(MlflowClient().search_experiments())
+    for start in growings:
+        with pytest.raises(UsageError, match=r"training.sync_batchnorm must be false on CPUs"):
+            start()
+    assert len(MlflowClient().search_experiments()) == before
+    assert lineage.tree("digits").versions == (patriarch,)

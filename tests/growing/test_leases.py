@@ -1,4 +1,4 @@
-"""What a succession asks of others who grow the same family, and how an onlooker gives one up."""
+"""Leases that a succession takes on keys, and handlers that abandon a generation."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 import lineage
 from lineage.errors import RegistryError, TrainingError
-from lineage.growing.leases import lease_or_find
+from lineage.growing.leases import find_or_lease
 from lineage.growing.plan import read_split_data
 from lineage.growing.succession import GenerationEvents, Succession
 from lineage.recipe import load_recipe
@@ -20,7 +20,7 @@ from lineage.training.handlers import AbandonedError
 
 
 class Ledger:
-    """Leases that are written down, of keys that others may hold."""
+    """Leases that record their calls; keys in ``of_others`` are taken."""
 
     def __init__(self) -> None:
         self.held: set[str] = set()
@@ -45,7 +45,7 @@ Make = Callable[..., Succession]
 
 @pytest.fixture
 def make(home: Path, tiny_settings: tuple[str, ...]) -> Make:
-    """Makes a succession of the tiny ``digits`` with one student."""
+    """Function that returns a succession of the tiny ``digits`` with one student."""
 
     def succession(**options: object) -> Succession:
         recipe = load_recipe("digits", [*tiny_settings, "succession.generations=1"])
@@ -90,7 +90,7 @@ def test_waiting_ends_when_the_other_gives_the_key_back() -> None:
     ledger.of_others = {"key"}
     timer = threading.Timer(0.5, ledger.of_others.clear)
     timer.start()
-    assert lease_or_find(ledger, "key", find=lambda: None, peek=lambda: None) is None
+    assert find_or_lease(ledger, "key", find=lambda: None, peek=lambda: None) is None
     timer.join()
     assert ledger.entries[0] == "awaited"
     assert ledger.entries[-1] == "claimed"
@@ -103,7 +103,7 @@ def test_search_that_fails_releases_the_key() -> None:
 
     ledger = Ledger()
     with pytest.raises(RegistryError, match="gone"):
-        lease_or_find(ledger, "key", find=fail, peek=fail)
+        find_or_lease(ledger, "key", find=fail, peek=fail)
     assert not ledger.held
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lineage.errors import RecipeError, UsageError
-from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS, SplitData
-from lineage.growing.plan import GenerationPlan, read_split_data
+from lineage.evaluation.data import SplitData
+from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS
+from lineage.growing.plan import GenerationPlan, check_against_data, read_split_data
 from lineage.recipe import Recipe, TrainingSettings, load_recipe
 from lineage.training.handlers import _OPTIMIZER_SETTINGS
 
@@ -166,7 +167,7 @@ def test_soft_targets_share_a_digest_whatever_the_student(split_data: SplitData)
 def test_more_soft_target_classes_than_classes_are_refused(split_data: SplitData) -> None:
     recipe = load_recipe("digits", ["student.soft_targets=stored", "student.soft_target_classes=10"])
     with pytest.raises(UsageError, match=r"at least 1 and below the number of classes, 10, but got 10"):
-        GenerationPlan(recipe, split_data, 0, None).check()
+        check_against_data(recipe, split_data)
 
 
 def test_key_of_a_student_holds_only_its_own_label_weight(key: Key) -> None:
@@ -238,3 +239,15 @@ def test_validation_is_apart_from_training_and_the_same_for_every_seed() -> None
     assert not set(train) & set(validation)
     assert split(load_recipe("digits", ["succession.seed=7"])) == (train, validation)
     assert split(load_recipe("digits", ["data.seed=7"])) != (train, validation)
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_synchronised_batchnorm_is_refused_on_cpus_before_training(
+    split_data: SplitData, generation: int
+) -> None:
+    recipe = load_recipe("digits", ["training.sync_batchnorm=true"])
+    plan = GenerationPlan(recipe, split_data, generation, "a" if generation else None)
+    with pytest.raises(UsageError, match=r"training.sync_batchnorm must be false on CPUs"):
+        check_against_data(recipe, split_data)
+    with pytest.raises(UsageError, match=r"training.sync_batchnorm must be false on CPUs"):
+        plan.make_training(None)

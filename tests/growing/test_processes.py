@@ -1,4 +1,4 @@
-"""Several processes grow one family: who speaks to the registry, and what happens when one of them dies."""
+"""Several processes that grow one family: rank 0 alone calls the registry, and any of them may die."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ Start = Callable[..., Ranks]
 
 @pytest.fixture
 def silent_store() -> Iterator[socket.socket]:
-    """A port that remembers who knocks and never answers."""
+    """A listening socket that never answers; its queue keeps connections."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         listener.setblocking(False)
         yield listener
@@ -34,7 +34,7 @@ def silent_store() -> Iterator[socket.socket]:
 def start(
     home: Path, tiny: Callable[..., list[str]], free_port: Callable[[], int], silent_store: socket.socket
 ) -> Iterator[Start]:
-    """Starts two ranks of ``lineage grow digits``; to the second, the store is the silent one."""
+    """Function that starts two ranks of ``lineage grow digits``; the second one's store is the silent one."""
     started: Ranks = []
 
     def start_ranks(*arguments: str) -> Ranks:
@@ -63,16 +63,16 @@ def start(
 
 
 def finish(ranks: Ranks) -> str:
-    """Wait for ranks that must do well; what the first one told."""
-    told = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], told
-    return told[0]
+    """Wait for ranks that must succeed; return the standard error of the first."""
+    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    return errors[0]
 
 
 def test_first_process_alone_speaks_to_the_registry(start: Start, silent_store: socket.socket) -> None:
     finish(start("--generations", "1"))
     assert [version.teacher for version in read_family("digits")] == [None, "digits/1"]
-    with pytest.raises(BlockingIOError):  # nobody has knocked
+    with pytest.raises(BlockingIOError):  # no connection is queued
         silent_store.accept()
 
 
@@ -132,7 +132,7 @@ def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: exact\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[lineage.networks]\nplain = exact:Plain\n")
     monkeypatch.syspath_prepend(information.parent)
-    monkeypatch.setenv("PYTHONPATH", str(information.parent))
+    monkeypatch.setenv("PYTHONPATH", str(information.parent), prepend=os.pathsep)
 
 
 def numbers_of(version: lineage.Version) -> dict[str, list[float]]:
@@ -144,7 +144,7 @@ def numbers_of(version: lineage.Version) -> dict[str, list[float]]:
 
 
 WAYS = {"two": (2, []), "four": (4, []), "parts": (2, ["training.accumulation=2"])}
-"""Number of processes, and further settings, by the name of the family that is grown so."""
+"""Number of processes, and further settings, by the name of the family."""
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_several_processes_take_the_steps_of_one(ways: list[str], run_lineage: C
 
 
 def processes_below(pid: int) -> list[int]:
-    """Its children that run ``lineage``, in the order in which they started."""
+    """Return the children that run ``lineage``, in the order in which they started."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [child for child in children if b"lineage" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
@@ -185,7 +185,7 @@ def processes_below(pid: int) -> list[int]:
 def grow_on_two(
     home: Path, tiny: Callable[..., list[str]]
 ) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts ``lineage grow digits --processes 2`` and waits for a line of what it tells."""
+    """Function that starts ``lineage grow digits --processes 2`` and waits for a line on standard error."""
     started: list[subprocess.Popen[str]] = []
 
     def start(awaited: str) -> "subprocess.Popen[str]":
@@ -219,8 +219,8 @@ def test_killed_process_ends_the_others_with_one_error(
     os.kill(ranks[1], signal.SIGKILL)
     _, errors = parent.communicate(timeout=60)
     assert parent.returncode == 1
-    told = [line for line in errors.splitlines() if not line.startswith("generation 0: ")]
-    assert told == [
+    lines = [line for line in errors.splitlines() if not line.startswith("generation 0: ")]
+    assert lines == [
         "Error: All 2 processes must live until the end, but process 1 died of SIGKILL; run the same"
         " command again to continue."
     ]

@@ -1,4 +1,4 @@
-"""A machine that knows nothing but the tracking URI can do with a family what the first one can."""
+"""A second machine, which has only the tracking URI, can do with a family what the first one can."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_elsewhere(store: Any, elsewhere: Path, tmp_path: Path) -> Run:
-    """Runs ``lineage`` there and gives what it prints as JSON."""
+    """Function that runs ``lineage`` there and returns what it prints as JSON."""
     (tmp_path / "empty").mkdir()
     environment = {
         "MLFLOW_TRACKING_URI": store.uri,

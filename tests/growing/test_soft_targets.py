@@ -23,7 +23,7 @@ Grow = Callable[..., list[lineage.Lineage]]
 
 
 class Diary(SilentReporter):
-    """Remembers which views a teacher looked at, and what was noticed."""
+    """A reporter that records views and messages."""
 
     def __init__(self) -> None:
         self.views: list[int] = []
@@ -43,7 +43,7 @@ def diary() -> Diary:
 
 @pytest.fixture
 def grow(home: Path, tiny_settings: tuple[str, ...], diary: Diary) -> Grow:
-    """Grows the tiny ``digits`` in ``home`` with one student that is taught by stored soft targets."""
+    """Function that grows the tiny ``digits`` in ``home`` with one student of stored soft targets."""
 
     def grow_tiny(*settings: str, **options: Any) -> list[lineage.Lineage]:
         overrides = [*tiny_settings, STORED, *settings]

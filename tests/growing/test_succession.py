@@ -31,7 +31,7 @@ Grow = Callable[..., list[lineage.Lineage]]
 
 @pytest.fixture
 def grow(home: Path, tiny_settings: tuple[str, ...]) -> Grow:
-    """Grows the tiny ``digits`` in ``home``, with further settings."""
+    """Function that grows the tiny ``digits`` in ``home``, with further settings."""
 
     def grow_tiny(*settings: str, **options: Any) -> list[lineage.Lineage]:
         return lineage.grow("digits", overrides=[*tiny_settings, *settings], **options)
@@ -109,7 +109,7 @@ def test_ensemble_of_all_so_far_is_the_mean_of_probabilities(grow: Grow) -> None
 
 
 class Listener(SilentReporter):
-    """Keeps what it is told beside the ordinary."""
+    """A reporter that records messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -205,7 +205,7 @@ def test_generation_without_epochs_is_registered(grow: Grow) -> None:
 
 
 class Crash(SilentReporter):
-    """Fails in the middle of an epoch, once."""
+    """A reporter that fails once, in the middle of an epoch."""
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         if generation == 1:
@@ -276,7 +276,7 @@ def test_generation_that_another_process_grows_is_left_alone(grow: Grow) -> None
 
 
 class Twin(SilentReporter):
-    """Grows the same in another folder, while the second generation trains."""
+    """A reporter that grows the same family in another folder while the second generation trains."""
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
         self.folder = folder

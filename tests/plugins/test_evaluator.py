@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 import lineage
 from lineage.errors import UsageError
-from lineage.evaluation.ensemble_metrics import score_logits
+from lineage.evaluation.evaluate import score_logits
 
 NAMES = {
     "accuracy",

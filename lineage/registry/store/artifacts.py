@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from lineage.data.datasets import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
-from lineage.formats import file_digest, json_digest
+from lineage.formats import file_digest, json_digest, read_problem
 from lineage.models.networks import build_network, options_without_weights
-from lineage.registry.family.family import Member, read_problem
+from lineage.registry.family.family import Member
 from lineage.registry.store.runs import RECIPE_FILE
 
 SCHEMA = 1

@@ -1,0 +1,88 @@
+"""Data sets that settings name: loaded over all processes, split, and cut into parts to measure on."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lineage.data.batches import split_indices
+from lineage.data.datasets import DataSet, DataSpec, load_dataset
+from lineage.recipe import DataSettings
+from lineage.training.devices import in_turns
+from lineage.training.measurement import Subset
+
+_MOST_CLASSES_RANKED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class SplitData:
+    """A data set with its training part split into images to train on and images to validate on.
+
+    Attributes:
+        dataset: Training and test part with their description.
+        train: Rows of the training part to train on, shape (N,).
+        validation: Rows of the training part that are held out, shape (M,); may be empty.
+    """
+
+    dataset: DataSet
+    train: Tensor
+    validation: Tensor
+
+    def train_subset(self, batch_size: int, workers: int = 0) -> Subset:
+        """Return the images to train on, in order and without augmentation."""
+        return Subset(self.dataset.train, self.train, self.dataset.spec, batch_size, workers)
+
+    def validation_subset(self, batch_size: int, workers: int = 0) -> Subset:
+        """Return the images that are held out; there may be none."""
+        return Subset(self.dataset.train, self.validation, self.dataset.spec, batch_size, workers)
+
+    def test_subset(self, batch_size: int, workers: int = 0) -> Subset:
+        """Return the whole test part."""
+        return full_test_subset(self.dataset, batch_size, workers)
+
+
+def read_dataset(data: DataSettings) -> DataSet:
+    """Load the data set that ``data`` names; all ranks must call it.
+
+    Rank 0 loads first, so that files are downloaded once a machine.
+
+    Raises:
+        UsageError: If the name is unknown, or the folder is not given or has the wrong form.
+        NotFoundError: If the images are not there.
+        IntegrityError: If files are damaged.
+    """
+    return in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
+
+
+def read_split(data: DataSettings) -> SplitData:
+    """Load the data set that ``data`` names and split its training part; all ranks must call it.
+
+    Raises:
+        UsageError: If the data set cannot be split as the settings say, besides what ``read_dataset`` raises.
+    """
+    dataset = read_dataset(data)
+    num_classes = dataset.spec.num_classes
+    split = split_indices(dataset.train.labels, num_classes, data.validation, data.seed, data.train_samples)
+    return SplitData(dataset, *split)
+
+
+def full_test_subset(
+    dataset: DataSet, batch_size: int, workers: int = 0, normalised_as: DataSpec | None = None
+) -> Subset:
+    """Return the whole test part of ``dataset``.
+
+    Args:
+        dataset: Data set to measure on.
+        batch_size: Images a batch, over all processes.
+        workers: Loader processes.
+        normalised_as: Description whose mean and deviation replace the data set's own.
+    """
+    spec = dataset.spec
+    if normalised_as is not None:
+        spec = replace(spec, mean=normalised_as.mean, std=normalised_as.std)
+    return Subset(dataset.test, torch.arange(len(dataset.test)), spec, batch_size, workers)
+
+
+def default_top_k(num_classes: int) -> int:
+    """Return K of top score difference and secondary mass where no recipe gives one."""
+    return min(_MOST_CLASSES_RANKED, num_classes)
