@@ -29,7 +29,7 @@ FOLDER = "signals"
 
 _DIGITS_IN_TAG = 16
 
-RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w-]{0,255}$")]
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,255}$")]
 
 
 @dataclass(frozen=True)
