@@ -34,7 +34,7 @@ def study(
         typer.Option(
             metavar="KEY=RANGE|FILE",
             help="Keys that vary, in place of the recipe's own space: strictness=0.4:1.0 temperature=1:8:log"
-            " top_k=2..8 optimizer=sgd,adamw, or a TOML file with a table of keys, [space] or [study].",
+            " top_k=2..8 optimizer=sgd,adamw, or a TOML file that holds them.",
         ),
     ] = None,
     trials: Annotated[

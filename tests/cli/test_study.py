@@ -81,24 +81,24 @@ CANNOT_HOLD = [
         "The database of studies, postgresql+psycopg2://me:***@127.0.0.1:1/studies, must be reachable",
     ),
 ]
-"""What is given to ``study``, the exit code and how the error begins."""
+"""Arguments of ``study``, its exit code and the beginning of its error."""
 
 
 @pytest.fixture(scope="module")
 def studied(module_home: Path, call_main: Lineage, tiny: Options) -> Process:
-    """What studying the tiny ``digits`` prints; the study stays in the store."""
+    """Output of a study of the tiny ``digits``, which stays in the store."""
     options = ["--sampler", "grid", *tiny("succession.generations=1", "training.epochs=1")]
     return call_main("study", "digits", "--name", "s", *options, *SPACE)
 
 
 def _rows(table: str) -> list[list[str]]:
-    """The cells of a table's rows that begin with a number."""
+    """Return the cells of a table's rows that begin with a number."""
     rows = [line.replace(" %", "%").replace(" of ", "/").split() for line in table.splitlines()]
     return [row for row in rows if len(row) > 5 and row[0].isdigit() and row[1][0].isdigit()]
 
 
 def _sentence(outcome: Process) -> str:
-    """The one line that an error prints."""
+    """Return the one line that an error prints."""
     assert not outcome.stdout
     assert outcome.stderr.startswith("Error: ")
     assert outcome.stderr.count("\n") == 1
@@ -245,6 +245,26 @@ def test_space_is_read_from_a_file_and_words_around_the_recipe(call_main: Lineag
     assert outcome.returncode == 0, outcome.stderr
     tried = [tuple(trial["values"].values()) for trial in json.loads(outcome.stdout)["trials"]]
     assert sorted(tried) == [(0.5, 3), (0.5, 4)]
+
+
+@pytest.mark.usefixtures("home")
+def test_space_file_holds_further_keys_of_a_study(call_main: Lineage, tiny: Options) -> None:
+    text = '[study]\nsampler = "grid"\nobjective = "cross_entropy"\n[study.space]\ntop_k = [3, 4]\n'
+    Path("space.toml").write_text(text)
+    command = ["study", "digits", "--name", "s", "--space", "space.toml", "--json"]
+    command += tiny("succession.generations=0", "training.epochs=1")
+    outcome = call_main(*command)
+    assert outcome.returncode == 0, outcome.stderr
+    result = json.loads(outcome.stdout)
+    assert result["objectives"] == {"cross_entropy": "minimize"}
+    assert sorted(trial["values"]["patriarch.top_k"] for trial in result["trials"]) == [3, 4]
+    for option in ("--sampler", "random"), ("--objective", "accuracy"):
+        refused = call_main(*command, *option)
+        assert refused.returncode == 2
+        assert _sentence(refused) == (
+            f"study.{option[0][2:]} must be given once, but comes from --space and from another option; leave"
+            " one of them out."
+        )
 
 
 @pytest.mark.usefixtures("home")

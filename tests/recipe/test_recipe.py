@@ -303,7 +303,7 @@ def test_missing_section_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "sentence"),
     [
         (b"[data]\nseed = 1\nseed = 2", r"Cannot overwrite a value \(at line 3.*may stand only once\.$"),
         (b"[data]\n[data]", r"Cannot declare .* twice \(at line 2.*may stand only once\.$"),
@@ -311,10 +311,10 @@ def test_missing_section_is_named(tmp_path: Path) -> None:
         (b"# \xff", r"must be UTF-8 text"),
     ],
 )
-def test_file_that_is_no_toml_is_refused_with_its_place(tmp_path: Path, text: bytes, told: str) -> None:
+def test_file_that_is_no_toml_is_refused_with_its_place(tmp_path: Path, text: bytes, sentence: str) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(text)
-    with pytest.raises(RecipeError, match=told) as caught:
+    with pytest.raises(RecipeError, match=sentence) as caught:
         load_recipe(str(path))
     assert f"'{path}'" in str(caught.value)
 
@@ -402,11 +402,11 @@ def test_digest_changes_with(minimal: str, setting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "sentence"),
     [("{", "must be JSON, but reading it failed"), ("[1]", "A recipe must be a table of keys")],
 )
-def test_json_that_is_no_recipe_is_refused(text: str, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_json_that_is_no_recipe_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(RecipeError, match=sentence):
         Recipe.from_json(text)
 
 

@@ -25,13 +25,13 @@ RANGES = ["strictness=0.4:1.0", "temperature=1:8:log", "label_weight=0.1:0.9", "
 
 @pytest.fixture(scope="session")
 def study(tiny_settings: tuple[str, ...]) -> Study:
-    """Studies the tiny ``digits`` with one student, in the working directory."""
+    """Function that studies the tiny ``digits`` with one student, in the working directory."""
 
-    def conduct(name: str, *settings: str, **options: Any) -> lineage.StudyResult:
+    def run(name: str, *settings: str, **options: Any) -> lineage.StudyResult:
         overrides = [*tiny_settings, "succession.generations=1", *settings]
         return lineage.study("digits", name=name, overrides=overrides, **options)
 
-    return conduct
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -256,15 +256,15 @@ class Impatient(SilentStudyReporter):
                 raise KeyboardInterrupt
 
 
-class Diary(SilentStudyReporter):
-    """Writes down the epochs that are trained, by generation."""
+class EpochLog(SilentStudyReporter):
+    """Records the epochs that are trained, by generation."""
 
     def __init__(self) -> None:
         self.epochs: list[tuple[int, int]] = []
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         @trainer.on(Events.EPOCH_STARTED)
-        def _write(engine: Engine) -> None:
+        def _record(engine: Engine) -> None:
             self.epochs.append((generation, engine.state.epoch))
 
 
@@ -275,9 +275,9 @@ def test_interrupted_trial_is_marked_and_continued_from_its_checkpoint(study: St
     assert {run.info.status for run in _runs("s", "tags.`lineage.trial` = '0'")} == {"KILLED"}
     (parent,) = _runs("s", "tags.`lineage.study.objective` != ''")
     assert parent.info.status == "KILLED"
-    diary = Diary()
-    result = study("s", space=["temperature=1:8"], trials=1, reporter=diary)
-    assert diary.epochs == [(1, 2)]
+    log = EpochLog()
+    result = study("s", space=["temperature=1:8"], trials=1, reporter=log)
+    assert log.epochs == [(1, 2)]
     assert [(trial.state, trial.retry_of, trial.reason) for trial in result.trials] == [
         ("FAIL", None, "interrupted"),
         ("COMPLETE", 0, ""),
@@ -324,6 +324,18 @@ def test_recipe_may_hold_the_whole_study(tmp_path: Path, tiny_settings: tuple[st
             {"space": ["temperature=1:4"]},
             RecipeError,
             "student.temperature must not vary in a study whose stored soft targets hold the largest classes",
+        ),
+        (
+            ["study.sampler=grid"],
+            {"space": ["temperature=1,4", "soft_target_classes=2,3", "soft_targets=live,stored"]},
+            RecipeError,
+            "student.temperature must not vary in a study whose stored soft targets hold the largest classes",
+        ),
+        (
+            [],
+            {"space": ["soft_target_classes=2..20", "soft_targets=live,stored"]},
+            UsageError,
+            "student.soft_target_classes must be at least 1 and below the number of classes, 10, but got 20",
         ),
         (["data.validation=0"], {}, RecipeError, "data.validation must be greater than 0 for a study, which"),
         ([], {"space": []}, RecipeError, "A study must have a space, but this one has none"),

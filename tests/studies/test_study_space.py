@@ -65,7 +65,7 @@ CANNOT_HOLD = [
         "study.space.network.name must be a list of choices, since network.name is no number",
     ),
 ]
-"""Words after ``--space``, and how the error begins."""
+"""Words after ``--space``, and the beginning of the error."""
 
 ENDS_CANNOT_HOLD = [
     (["strictness=0.4:1.5"], "patriarch.strictness must be greater than 0 and at most 1, but got 1.5."),
@@ -81,7 +81,7 @@ ENDS_CANNOT_HOLD = [
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    """The shipped ``digits`` with a section ``[study]``."""
+    """Shipped recipe ``digits`` with a section ``[study]``."""
     file = tmp_path / "study.toml"
     file.write_text(recipe_path("digits").read_text() + SPACE)
     return load_recipe(str(file))

@@ -269,14 +269,15 @@ def _give_first_names(store: StudyStore) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])
-def test_study_of_the_first_names_of_keys_goes_on(sampler: str, url: str, name: str, tmp_path: Path) -> None:
+def test_study_of_the_first_names_of_keys_goes_on(sampler: str, url: str, name: str) -> None:
     space = "soft_targets=stored,live soft_target_classes=2..3 strictness=0.5,1.0"
     recipe = _recipe(name, f"sampler={sampler}", "trials=8", space=space)
     first = _store(url, recipe)
     for number in range(4):
         _complete(_taken(first), 0.1 * number)
     _give_first_names(first)
-    assert set(first.study.trials[0].params) == {*FIRST_NAMES.values(), "patriarch.strictness"}
+    stored = load_study(open_storage(url), name)
+    assert set(stored.trials[0].params) == {*FIRST_NAMES.values(), "patriarch.strictness"}
 
     store = _store(url, recipe)
     for number in range(4):
