@@ -118,4 +118,4 @@ def _await_answer(address: str, process: "subprocess.Popen[bytes]") -> None:
         found = f"exited with code {process.returncode}"
     else:
         found = f"has not answered on {address + PAGE_PATH} within {_START_TIMEOUT} seconds"
-    raise RegistryError(f"The server must start and show the page, but {found}; see its output for the reason.")
+    raise RegistryError(f"The server must start and show the page, but {found}; see its output for why.")
