@@ -43,7 +43,7 @@ export function pick(id, compared = null) {
   if (id) bringIntoView(state.nodes.get(compared ?? id));
 }
 
-// What a click or a key does: picks a node, puts the picked one away, or compares both.
+// Answers a click or a key on a node: selects it, compares it with the selected one, or closes the panel.
 export function activate(id, isWithOther) {
   const isSecond = state.selected && state.selected !== id && (isWithOther || state.isComparing);
   if (isSecond) select(state.selected, state.compared === id ? null : id);

@@ -9,7 +9,7 @@ const PITCH = { x: 290, y: 84 }; // from one card to the next
 const MARGIN = 60; // beside and above the first card
 const ZOOM = { least: 0.25, most: 2.5, far: 0.5 };
 
-// What is shown: nodes from top to bottom, their ids, edges between them, folds, and the number of rows.
+// The items that are shown: nodes from top to bottom, their ids, edges between them, folds, and the number of rows.
 export let layout = { nodes: [], visible: new Set(), edges: [], folds: [], rows: 0 };
 let view = { x: 0, y: 0, zoom: 1 }; // where the drawing's origin is on the canvas, in pixels
 
