@@ -1,6 +1,6 @@
 // Draws single nodes as cards, and folds as buttons. Positions are in the drawing's own units.
 
-import { byId, durationSince, svg, truncate } from "./elements.js";
+import { byId, svg, truncate } from "./elements.js";
 import {
   changeFromTeacher,
   countDescendants,
@@ -91,7 +91,7 @@ function drawTraining(node) {
   const width = CARD.width - 36;
   const share = node.epochs ? Math.min(1, node.epoch / node.epochs) : 0;
   const stalled = isStalled(node);
-  const progress = stalled ? `${epochOf(node)} · stalled ${durationSince(node.last_update)}` : epochOf(node);
+  const progress = epochOf(node) + (stalled ? " · stalled" : "");
   const place = `gen ${node.generation} · seed ${node.seed}`;
   return [
     svg("circle", { class: "pulse", cx: 12, cy: 19, r: 4 }),

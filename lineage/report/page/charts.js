@@ -53,7 +53,10 @@ function chart(metric, line) {
     drawLabel(titleOf(line[0]), scale.left, SIZE.height - 4),
     drawLabel(titleOf(line.at(-1)), scale.right, SIZE.height - 4, "end"),
   );
-  const key = ensemble.length > 1 ? html("span", { class: "key-also" }, " · ensemble so far") : null;
+  const key =
+    ensemble.length > 1
+      ? html("span", { class: "key-also", title: "ensemble of all generations so far" }, " · ensemble")
+      : null;
   const caption = html("figcaption", { title: metric.label }, metric.label, key);
   return html("figure", { class: "chart" }, caption, picture);
 }
@@ -134,7 +137,7 @@ export function metricsSection(node) {
   if (!rows.length) return [];
   const [first, rest] = [rows.slice(0, MOST_ROWS), rows.slice(MOST_ROWS)];
   const more = rest.length ? folded(`${rest.length} more`, table("numbers", null, rest)) : null;
-  return [html("h3", {}, "Metrics"), table("numbers", ["", "value", "to teacher"], first), more];
+  return [html("h3", {}, "Metrics"), table("numbers", ["", "value", "vs. teacher"], first), more];
 }
 
 const folded = (summary, content) => html("details", {}, html("summary", {}, summary), content);

@@ -38,8 +38,7 @@ export const counted = (count, one, many = `${one}s`) =>
 export const dateTime = (milliseconds) =>
   `${new Date(milliseconds).toISOString().slice(0, 16).replace("T", " ")} UTC`;
 
-// "3 hours", or "" for less than a minute.
-export function durationSince(milliseconds) {
+export function timeAgo(milliseconds) {
   const seconds = Math.max(0, (Date.now() - milliseconds) / 1000);
   const units = [
     ["day", 86_400],
@@ -47,12 +46,7 @@ export function durationSince(milliseconds) {
     ["minute", 60],
   ];
   const unit = units.find(([, size]) => seconds >= size);
-  return unit ? counted(Math.floor(seconds / unit[1]), unit[0]) : "";
-}
-
-export function timeAgo(milliseconds) {
-  const duration = durationSince(milliseconds);
-  return duration ? `${duration} ago` : "just now";
+  return unit ? `${counted(Math.floor(seconds / unit[1]), unit[0])} ago` : "just now";
 }
 
 // A word as a POSIX shell reads it back.

@@ -7,9 +7,9 @@ import { ancestry, state, titleOf } from "./family.js";
 
 const PITCH = { x: 290, y: 84 }; // from one card to the next
 const MARGIN = 60; // beside and above the first card
-const ZOOM = { least: 0.25, most: 2.5, far: 0.5 };
+const ZOOM = { least: 0.25, far: 0.5, readable: 0.6, most: 2.5 };
 
-// The items that are shown: nodes from top to bottom, their ids, edges between them, folds, and the number of rows.
+// The items that are shown: nodes from top to bottom, their ids, edges, folds, and the number of rows.
 export let layout = { nodes: [], visible: new Set(), edges: [], folds: [], rows: 0 };
 let view = { x: 0, y: 0, zoom: 1 }; // where the drawing's origin is on the canvas, in pixels
 
@@ -196,7 +196,7 @@ export function fit() {
   const [width, height] = [columns * PITCH.x + CARD.width, Math.max(1, layout.rows) * PITCH.y];
   const { clientWidth, clientHeight } = canvas;
   const whole = Math.min(1, (clientWidth - 2 * MARGIN) / width, (clientHeight - 2 * MARGIN) / height);
-  const zoom = Math.max(whole, 0.6 * Math.min(1, clientWidth / 600), ZOOM.least); // cards must stay readable
+  const zoom = Math.max(whole, ZOOM.readable);
   const x = Math.max(24, (clientWidth - width * zoom) / 2);
   view = { x, y: Math.max(MARGIN, (clientHeight - height * zoom) / 2.4), zoom };
   paint();
