@@ -23,18 +23,19 @@ const COLOURS = ["#46327e", "#365c8d", "#1f978b", "#4ac16d", "#d5e21a"]; // viri
 // A card; from far away without the parts that are too small to see or to hit.
 export function drawNode(node, isFar) {
   const children = state.children.get(node.id)?.length ?? 0;
+  const description = describe(node);
   const group = svg("g", {
     class: `node ${node.kind}${isStalled(node) ? " stalled" : ""}`,
     id: `node-${node.number}`,
     transform: `translate(${node.x} ${node.y})`,
     role: "treeitem",
     "aria-level": node.column + 1,
-    "aria-label": describe(node),
+    "aria-label": description,
     "aria-expanded": children ? String(!state.collapsed.has(node.id)) : null,
     "data-id": node.id,
   });
   group.append(
-    svg("title", {}, describe(node)),
+    svg("title", {}, description),
     svg("rect", { class: "ring", x: -5, y: -5, width: CARD.width + 10, height: CARD.height + 10, rx: 14 }),
     svg("rect", { class: "card", width: CARD.width, height: CARD.height, rx: 10 }),
   );

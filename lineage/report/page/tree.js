@@ -85,7 +85,8 @@ export function draw() {
 
 const overlaps = (box, part) =>
   box.left < part.right && box.right > part.left && box.top < part.bottom && box.bottom > part.top;
-const boxOf = ({ x, y }) => ({ left: x, right: x + CARD.width, top: y, bottom: y + CARD.height });
+const isCardIn = ({ x, y }, part) =>
+  x < part.right && x + CARD.width > part.left && y < part.bottom && y + CARD.height > part.top;
 
 export function paint() {
   const { x, y, zoom } = view;
@@ -104,7 +105,7 @@ export function paint() {
   if (!drawn || !isInside(drawn)) {
     const [beside, above] = [width * 0.3, height * 0.3]; // drawn in advance, so that small moves draw nothing
     drawn = { isFar, left: left - beside, right: right + beside, top: top - above, bottom: bottom + above };
-    const isNear = (item) => overlaps(boxOf(item), drawn);
+    const isNear = (item) => isCardIn(item, drawn);
     const nodes = layout.nodes.filter(isNear);
     cards = new Map(nodes.map((node) => [node.id, cards.get(node.id) ?? drawNode(node, isFar)]));
     byId("edges").replaceChildren(...edgesIn(drawn).map(drawEdge));
