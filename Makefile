@@ -1,9 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint types imports test test-slow dist test-dist evidence bench docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test test-slow dist test-dist evidence bench docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
 DEMO := .demo
+BIOME := @biomejs/biome@2.6.8
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,11 +26,15 @@ demo: setup ## Grow a patriarch and two students on digits, and write their tree
 	@echo "Open the tree in a browser:   file://$(CURDIR)/$(DEMO)/tree.html"
 	@echo "Open it with its runs in MLflow:   cd $(DEMO) && ../$(BIN)/lineage ui"
 
-check: lint types imports ## Style, types and who imports whom
+check: lint scripts types imports ## Style, types and who imports whom
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+scripts:
+	@if command -v npx >/dev/null; then npx --yes $(BIOME) check --error-on-warnings lineage/report/page; \
+	else echo "The page's scripts are not checked: Node.js with npx is not installed."; fi
 
 types: setup
 	$(BIN)/mypy

@@ -1,4 +1,4 @@
-"""``lineage ui``: the MLflow UI with the page of families, on the store in use."""
+"""``lineage ui``: MLflow's UI with the page of families, on the store in use."""
 
 from typing import Annotated
 
@@ -14,9 +14,9 @@ def ui(
     ] = 5000,
     browser: Annotated[bool, typer.Option("--browser", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Browse generation trees: start MLflow's UI with them, and print the address. Ctrl-C ends it.
+    """Start MLflow's UI with a page that draws family trees, and print its address; Ctrl-C stops it.
 
-    Where the store is a server already, only its address is printed.
+    If the tracking URI is a server already, nothing is started and its address is printed.
     """
     from lineage.registry.store.server import serve
 

@@ -1,12 +1,8 @@
-"""A family as its page draws it: plain values, placed; and the page with those values inside, as one file."""
+"""Data of a family's page: the family as plain values with a position for every node."""
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from itertools import islice
 from typing import Any
 
@@ -16,10 +12,11 @@ from lineage.registry.family.family import Family, Version
 from lineage.registry.store.connection import find_experiment
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
 from lineage.registry.store.transfers import read_transfer_accuracies
-from lineage.report.tree_layout import Placement, place
+from lineage.report.page.render import single_file_page
+from lineage.report.tree_layout import TreeLayout, lay_out_tree
 
-PAGE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 REMOVED, OUTSIDE, GROWING = "removed", "outside", "growing"
+"""Kinds of nodes that are not versions of the family; versions have their own kind."""
 
 _FIRST_METRICS = (
     "test_accuracy",
@@ -28,33 +25,31 @@ _FIRST_METRICS = (
     "test_calibration_error",
     "test_secondary_mass",
 )
-_RECIPES = 200
-_OF_ONE = ("succession.seed", "data.root")  # which versions of one recipe may differ in
-_STYLE_LINK = '<link rel="stylesheet" href="lineage/page.css">'
-_SCRIPT_LINK = '<script type="module" src="lineage/page.js"></script>'
+_MAX_RECIPES = 200  # whose settings are in a single file
+_PER_VERSION = ("succession.seed", "data.root")  # settings that versions of one recipe may differ in
 
-Accuracies = Mapping[str, Mapping[tuple[str, str], float]]  # by model id, by target and probe
+TransferAccuracies = Mapping[str, Mapping[tuple[str, str], float]]  # by model id; by data set and probe
 
 
 @dataclass(frozen=True)
 class PageContext:
-    """What there is to show of a family beside its versions.
+    """Everything that the page shows of a family beside its versions.
 
     Attributes:
-        experiment: Id of the one that holds the family's runs; "" where there is none.
-        removed: Tombstones.
-        growing: Generations that are being trained.
-        transfers: Test accuracies on other data sets, by model id, by target and probe.
+        experiment: Id of the experiment with the family's runs; "" if there is none.
+        removed: Tombstones of removed versions.
+        growing: Runs of generations in training.
+        transfers: Test accuracies on other data sets, by model id, by data set and probe.
     """
 
     experiment: str = ""
     removed: Sequence[Tombstone] = ()
     growing: Sequence[GrowingRun] = ()
-    transfers: Accuracies = field(default_factory=dict)
+    transfers: TransferAccuracies = field(default_factory=dict)
 
 
-def read_surroundings(name: str) -> PageContext:
-    """What the store holds of the family ``name`` beside its versions.
+def read_page_context(name: str) -> PageContext:
+    """Read everything that the page shows of the family ``name`` beside its versions.
 
     Raises:
         RegistryError: If the store does not answer.
@@ -64,124 +59,87 @@ def read_surroundings(name: str) -> PageContext:
     )
 
 
-def page_asset(name: str) -> str:
-    """The text of one of the page's three files."""
-    return files("lineage.report").joinpath("page", name).read_text(encoding="utf-8")
-
-
-def family_document(family: Family, around: PageContext | None = None) -> dict[str, Any]:
-    """What the page is told of a family.
-
-    Every version is a node, and so is what was removed and left a tombstone, what is being trained, and each
-    teacher or member that stands in another family or is missing.
-
-    Returns:
-        Plain values: ``nodes`` with column, row and parents, ``folds``, ``metrics`` with their units, in
-        whose order stand the ``values`` of every node.
-    """
-    around = around or PageContext()
-    nodes, parents, worth = _nodes(family, around)
-    placement = place(parents, worth)
-    metrics = _metrics(family, around.transfers)
-    return {
-        "name": family.name,
-        "experiment": around.experiment,
-        "metrics": list(metrics.values()),
-        "columns": _column_titles(nodes, placement),
-        "nodes": [
-            {"id": node}
-            | words
-            | asdict(placement.spots[node])
-            | {"parents": parents[node], "values": _values(words, metrics)}
-            for node, words in nodes.items()
-        ],
-        "folds": [asdict(fold) for fold in placement.folds],
-    }
-
-
 def family_html(family: Family) -> str:
-    """The family's page as one file, with what the store holds beside its versions.
+    """Return the page of a family as a single HTML file that needs no server.
 
-    Settings come along for the first 200 recipes that stand in the family.
+    Settings are included for the first 200 recipes of the family.
 
     Raises:
         RegistryError: If the store does not answer.
     """
-    document = family_document(family, read_surroundings(family.name))
+    document = family_document(family, read_page_context(family.name))
     runs = {version.recipe_digest: version.run_id for version in reversed(family.versions) if version.run_id}
     settings = {
-        digest: {key: value for key, value in read_settings(run).values.items() if key not in _OF_ONE}
-        for digest, run in islice(runs.items(), _RECIPES)
+        digest: {key: value for key, value in read_settings(run).values.items() if key not in _PER_VERSION}
+        for digest, run in islice(runs.items(), _MAX_RECIPES)
     }
-    return html(document, settings)
+    return single_file_page(document, settings)
 
 
-def html(document: Mapping[str, Any], settings: Mapping[str, Mapping[str, str]]) -> str:
-    """The page as one file that needs no server: style, script and data inside, and nothing else runs.
+def family_document(family: Family, context: PageContext | None = None) -> dict[str, Any]:
+    """Return a family as plain values, for the page's script.
 
-    Args:
-        document: Of ``family_document``.
-        settings: What versions were grown with, by the digest of their recipe.
+    Nodes are versions, removed versions with a tombstone, generations in training, and teachers or members
+    that are in another family or missing.
+
+    Returns:
+        ``nodes`` with their parents and positions, ``folds``, titles of ``columns``, and ``metrics`` with
+        their units; the ``values`` of every node are in the order of ``metrics``.
     """
-    style, script = page_asset(STYLE), page_asset(SCRIPT)
-    data = json.dumps({"family": document, "settings": settings}, ensure_ascii=False)
-    data = data.replace("<", "\\u003c")  # inside a script element "<" could end it
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)};"
-        " base-uri 'none'; form-action 'none'"
-    )
-    return (
-        page_asset(PAGE)
-        .replace(
-            _STYLE_LINK,
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',
-        )
-        .replace(
-            _SCRIPT_LINK,
-            f'<script type="application/json" id="data">{data}</script>\n'
-            f'<script type="module">{script}</script>',
-        )
-    )
+    context = context or PageContext()
+    nodes, parents, scores = _collect_nodes(family, context)
+    layout = lay_out_tree(parents, scores)
+    metrics = _describe_metrics(family, context.transfers)
+    return {
+        "name": family.name,
+        "experiment": context.experiment,
+        "metrics": metrics,
+        "columns": _column_titles(nodes, layout),
+        "nodes": [
+            {"id": node}
+            | {key: value for key, value in fields.items() if key != "metrics"}
+            | asdict(layout.positions[node])
+            | {"parents": parents[node]}
+            | {"values": _values(fields.get("metrics", {}), (metric["name"] for metric in metrics))}
+            for node, fields in nodes.items()
+        ],
+        "folds": [asdict(fold) for fold in layout.folds],
+    }
 
 
-def _hash(text: str) -> str:
-    """How a content security policy names an inline text that may run."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _nodes(
-    family: Family, around: PageContext
+def _collect_nodes(
+    family: Family, context: PageContext
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]], dict[str, float]]:
-    """What is drawn: what is said of each node, its parents, and its worth among siblings."""
+    """Return the nodes of the drawing by id: their fields, their parents, and their scores among siblings."""
     nodes: dict[str, dict[str, Any]] = {}
     parents: dict[str, list[str]] = {}
-    worth: dict[str, float] = {}
-    gone = [stone for stone in around.removed if family.with_id(stone.version.id) is None]
-    buried = {stone.version.id: stone.removed for stone in gone}
-    versions = sorted([*family, *(stone.version for stone in gone)], key=lambda version: version.version)
-    held = {version.id for version in versions}
+    scores: dict[str, float] = {}
+    tombstones = [tomb for tomb in context.removed if family.with_id(tomb.version.id) is None]
+    removed = {tomb.version.id: tomb.removed for tomb in tombstones}
+    versions = sorted([*family, *(tomb.version for tomb in tombstones)], key=lambda version: version.version)
+    own = {version.id for version in versions}
     for version in versions:
-        for outside in version.parents:
-            if outside not in held and outside not in nodes:
-                nodes[outside] = {"kind": OUTSIDE}
-                parents[outside] = []
-        nodes[version.id] = _told(version, buried.get(version.id), around.transfers)
+        for parent in version.parents:
+            if parent not in own and parent not in nodes:
+                nodes[parent] = {"kind": OUTSIDE}
+                parents[parent] = []
+        nodes[version.id] = _version_fields(version, removed.get(version.id), context.transfers)
         parents[version.id] = list(version.parents)
-        worth[version.id] = bool(version.aliases) + version.metrics.get("validation_accuracy", 0.0)
+        scores[version.id] = bool(version.aliases) + version.metrics.get("validation_accuracy", 0.0)
     by_run = {version.run_id: version.id for version in versions if version.run_id}
-    for growing in around.growing:
-        node = f"run/{growing.run_id}"
-        nodes[node] = {"kind": GROWING} | growing.to_json()
-        teacher = by_run.get(growing.teacher_run_id)
+    for run in context.growing:
+        node = f"run/{run.run_id}"
+        nodes[node] = {"kind": GROWING} | run.to_json()
+        teacher = by_run.get(run.teacher_run_id)
         parents[node] = [] if teacher is None else [teacher]
-        worth[node] = 2.0
-    return nodes, parents, worth
+        scores[node] = 2.0  # above every version: a reader looks for it
+    return nodes, parents, scores
 
 
-def _told(version: Version, removed: int | None, transfers: Accuracies) -> dict[str, Any]:
-    """What the page is told of one version."""
-    elsewhere = transfers.get(version.model_id, {})
-    told = {
+def _version_fields(version: Version, removed: int | None, transfers: TransferAccuracies) -> dict[str, Any]:
+    """Return the fields of a version's node; ``removed`` is the time of its removal."""
+    accuracies = transfers.get(version.model_id, {})
+    return {
         "kind": version.kind if removed is None else REMOVED,
         "version": version.version,
         "generation": version.generation,
@@ -192,54 +150,56 @@ def _told(version: Version, removed: int | None, transfers: Accuracies) -> dict[
         "run": version.run_id,
         "model": version.model_id,
         "created": version.created,
-        "metrics": version.metrics | {_transfer_metric(*kind): value for kind, value in elsewhere.items()},
-    }
-    return told if removed is None else told | {"removed": removed}
+        "metrics": version.metrics | {_transfer_metric(*kind): value for kind, value in accuracies.items()},
+    } | ({} if removed is None else {"removed": removed})
 
 
-def _metrics(family: Family, transfers: Accuracies) -> dict[str, dict[str, Any]]:
-    """How each metric is called and written: the usual ones first, then transfers, then all others."""
-    named = {name for version in family for name in version.metrics}
-    usual = [name for name in _FIRST_METRICS if name in named]
-    kinds = sorted({kind for of_one in transfers.values() for kind in of_one})
-    elsewhere = {_transfer_metric(*kind): f"{kind[0]} accuracy ({kind[1]})" for kind in kinds}
-    others = sorted(named - set(usual))
+def _describe_metrics(family: Family, transfers: TransferAccuracies) -> list[dict[str, Any]]:
+    """Return the label and the unit of each metric: the usual ones first, then transfers, then all others."""
+    recorded = {name for version in family for name in version.metrics}
+    usual = [name for name in _FIRST_METRICS if name in recorded]
+    kinds = sorted({kind for accuracies in transfers.values() for kind in accuracies})
     labels = {name: name.replace("_", " ") for name in usual}
-    labels |= elsewhere | {name: name.replace("_", " ") for name in others}
-    found = {}
+    labels |= {_transfer_metric(*kind): f"{kind[0]} accuracy ({kind[1]})" for kind in kinds}
+    labels |= {name: name.replace("_", " ") for name in sorted(recorded - set(usual))}
+    metrics = []
     for name, label in labels.items():
         unit = unit_of(name)
-        found[name] = {
-            "name": name,
-            "label": label,
-            "scale": unit.scale,
-            "digits": int(unit.digits[1:-1]),
-            "fixed": unit.digits.endswith("f"),
-            "sign": unit.sign,
-            "better": unit.better,
-        }
-    return found
+        metrics.append(
+            {
+                "name": name,
+                "label": label,
+                "scale": unit.scale,
+                "digits": int(unit.digits[1:-1]),
+                "fixed": unit.digits.endswith("f"),
+                "sign": unit.sign,
+                "better": unit.better,
+            }
+        )
+    return metrics
 
 
-def _transfer_metric(target: str, probe: str) -> str:
-    return f"transfer/{target}/{probe}/accuracy"
+def _transfer_metric(data: str, probe: str) -> str:
+    return f"transfer/{data}/{probe}/accuracy"
 
 
-def _values(words: dict[str, Any], metrics: Iterable[str]) -> list[float | None]:
-    """A node's numbers in the order of ``metrics``; they leave its words."""
-    own: dict[str, float] = words.pop("metrics", {})
-    return [own[name] if name in own and math.isfinite(own[name]) else None for name in metrics]
+def _values(recorded: Mapping[str, float], names: Iterable[str]) -> list[float | None]:
+    """Return a node's values of the metrics ``names``; None for those it lacks, and for infinity and NaN."""
+    values = (recorded.get(name, math.nan) for name in names)
+    return [value if math.isfinite(value) else None for value in values]
 
 
-def _column_titles(nodes: Mapping[str, Mapping[str, Any]], placement: Placement) -> list[str]:
-    """``generation 2`` above the first column whose nodes are all of it; nothing above a mixed one."""
-    generations: list[set[int]] = [set() for _ in range(placement.num_columns)]
-    for node, spot in placement.spots.items():
-        words = nodes[node]
-        if "generation" in words and words["kind"] != "ensemble":
-            generations[spot.column].add(words["generation"])
+def _column_titles(nodes: Mapping[str, Mapping[str, Any]], layout: TreeLayout) -> list[str]:
+    """Return ``generation 2`` for the first column that holds no other generation, and "" for all others."""
+    generations: list[set[int]] = [set() for _ in range(layout.num_columns)]
+    for node, position in layout.positions.items():
+        fields = nodes[node]
+        if "generation" in fields and fields["kind"] != "ensemble":
+            generations[position.column].add(fields["generation"])
+    titled: set[int] = set()
     titles: list[str] = []
     for found in generations:
-        title = f"generation {found.pop()}" if len(found) == 1 else ""
-        titles.append("" if title in titles else title)
+        only = found.pop() if len(found) == 1 else None
+        titles.append("" if only is None or only in titled else f"generation {only}")
+        titled |= set() if only is None else {only}
     return titles

@@ -1,26 +1,26 @@
-"""Where the versions of a family stand in a drawing: columns from left to right, rows from top to bottom.
+"""Layout of a family's tree: a column and a row for every node, in a drawing that runs from left to right.
 
-A node stands one column right of its last parent, and its oldest child goes on in its row, so that a line of
-generations is a straight line; each further child begins a row below. A family that grows moves nothing that
-is older. Walks are loops, so that chains of any length are placed.
+A node is one column right of its rightmost parent. Its first child takes its row, so that a line of
+generations is a straight line; each further child begins a row below. New versions do not move nodes above
+them. Every walk is a loop, so that chains of any length can be laid out.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-FEW = 6
-"""How many siblings are shown before the others fold together."""
+MAX_UNFOLDED = 6
+"""Number of siblings that are shown before the others are folded into one item."""
 
 
 @dataclass(frozen=True)
 class NodePosition:
-    """Where one node stands.
+    """Position of one node.
 
     Attributes:
-        column: From 0 at the left.
-        row: From 0 at the top; a row that shows nothing takes no room.
-        parent: The one of its parents that it stands beside; None at the left.
+        column: Column from 0 at the left.
+        row: Row from 0 at the top; a row in which nothing is shown takes no room.
+        parent: The parent that the node is drawn beside; None in the first column.
     """
 
     column: int
@@ -30,13 +30,13 @@ class NodePosition:
 
 @dataclass(frozen=True)
 class Fold:
-    """Siblings that are shown as one until somebody asks for them.
+    """Siblings that are shown as one item until the reader opens it.
 
     Attributes:
-        parent: Of all of them; None for those at the left.
-        nodes: Who they are, in order.
-        column: Where what stands for them stands.
-        row: Below the last of their siblings that is shown, and above the first of them.
+        parent: Their common parent; None in the first column.
+        nodes: The siblings, in order.
+        column: Column of the item.
+        row: Row of the item: below the siblings that are shown, above those that are folded.
     """
 
     parent: str | None
@@ -46,51 +46,56 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """A whole family, placed.
+class TreeLayout:
+    """Layout of a whole family.
 
     Attributes:
-        spots: By node.
-        folds: From top to bottom.
+        positions: Positions by node.
+        folds: Folds from top to bottom.
     """
 
-    spots: dict[str, NodePosition]
+    positions: dict[str, NodePosition]
     folds: tuple[Fold, ...]
 
     @cached_property
     def num_columns(self) -> int:
-        """How many there are; 0 of an empty family."""
-        return max((spot.column + 1 for spot in self.spots.values()), default=0)
+        """Number of columns; 0 for an empty family."""
+        return max((position.column + 1 for position in self.positions.values()), default=0)
 
 
-def place(parents: Mapping[str, Sequence[str]], worth: Mapping[str, float], few: int = FEW) -> Placement:
-    """Give every node its place.
+def lay_out_tree(
+    parents: Mapping[str, Sequence[str]], scores: Mapping[str, float], max_unfolded: int = MAX_UNFOLDED
+) -> TreeLayout:
+    """Return a layout in which no two items share a column and a row.
 
     Args:
-        parents: Of each node, the nodes that it comes from, oldest first; names without an entry of their own
-            are passed over. Nodes are placed in the order given. A circle, which only edited tags can hold,
-            is cut where it closes.
-        worth: Of a node; of more than ``few`` siblings those stay unfolded whose descendants are worth most.
-        few: At least 1.
+        parents: Parents of each node, oldest first; a parent that is not itself a key is ignored. Nodes are
+            laid out in the order of the keys. A cycle, which only edited tags can form, is cut where it
+            closes.
+        scores: Scores of nodes. Of many siblings those stay unfolded whose subtrees hold the highest scores.
+        max_unfolded: Number of siblings that stay unfolded; at least 1.
     """
     known = {node: [p for p in dict.fromkeys(above) if p in parents] for node, above in parents.items()}
     order = _topological_order(known)
-    position = {node: number for number, node in enumerate(order)}
+    index = {node: number for number, node in enumerate(order)}
     columns: dict[str, int] = {}
     beside: dict[str, str | None] = {}
     for node in order:
-        above = [parent for parent in known[node] if position[parent] < position[node]]
+        above = [parent for parent in known[node] if index[parent] < index[node]]
         columns[node] = max((columns[parent] + 1 for parent in above), default=0)
         beside[node] = above[-1] if above else None
     children: dict[str | None, list[str]] = {}
     for node in parents:
         children.setdefault(beside[node], []).append(node)
-    folded = _folded(order, beside, children, worth, few)
-    return _rows(columns, beside, children, folded)
+    folded = _fold(order, beside, children, scores, max_unfolded)
+    return _assign_rows(columns, beside, children, folded)
 
 
 def _topological_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
-    """Every node after its parents; of a circle, the node that was given first stands before its parents."""
+    """Return every node after its parents; the first node of a cycle comes before its parents.
+
+    networkx and graphlib refuse graphs with cycles.
+    """
     waiting = {node: len(above) for node, above in parents.items()}
     children: dict[str, list[str]] = {}
     for node, above in parents.items():
@@ -99,9 +104,9 @@ def _topological_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
     order: list[str] = []
     done: set[str] = set()
     ready = [node for node, count in reversed(waiting.items()) if count == 0]
-    circular = iter(parents)
+    candidates = iter(parents)  # where to cut a cycle
     while len(order) < len(parents):
-        node = ready.pop() if ready else next(node for node in circular if node not in done)
+        node = ready.pop() if ready else next(node for node in candidates if node not in done)
         if node in done:
             continue
         done.add(node)
@@ -113,60 +118,59 @@ def _topological_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
     return order
 
 
-def _folded(
+def _fold(
     order: Sequence[str],
     beside: Mapping[str, str | None],
     children: Mapping[str | None, Sequence[str]],
-    worth: Mapping[str, float],
-    few: int,
+    scores: Mapping[str, float],
+    max_unfolded: int,
 ) -> dict[str | None, list[str]]:
-    """By parent, the children that fold together."""
-    best = {node: worth.get(node, float("-inf")) for node in order}
+    """Return, by parent, the children that are folded."""
+    best = {node: scores.get(node, float("-inf")) for node in order}
     for node in reversed(order):
         parent = beside[node]
         if parent is not None:
             best[parent] = max(best[parent], best[node])
     folded = {}
     for parent, siblings in children.items():
-        if len(siblings) > few:
-            shown = set(sorted(siblings, key=lambda node: best[node], reverse=True)[:few])
+        if len(siblings) > max_unfolded:
+            shown = set(sorted(siblings, key=lambda node: best[node], reverse=True)[:max_unfolded])
             folded[parent] = [node for node in siblings if node not in shown]
     return folded
 
 
-def _rows(
+def _assign_rows(
     columns: Mapping[str, int],
     beside: Mapping[str, str | None],
     children: Mapping[str | None, Sequence[str]],
     folded: Mapping[str | None, Sequence[str]],
-) -> Placement:
-    """Rows in depth first, shown children before a fold and folded ones below it."""
-    spots: dict[str, NodePosition] = {}
+) -> TreeLayout:
+    """Assign rows depth first: children that are shown, then the fold, then the children in it."""
+    positions: dict[str, NodePosition] = {}
     folds: list[Fold] = []
     next_row = 0
-    pending: list[tuple[str | None, str | None, bool]] = []  # node or, where None, the fold of a parent
+    pending: list[tuple[str | None, str | None, bool]] = []  # a node, or None and the parent of a fold
 
-    def push(parent: str | None) -> None:
+    def push_children(parent: str | None) -> None:
         hidden = folded.get(parent, ())
         apart = set(hidden)
         shown = [child for child in children.get(parent, ()) if child not in apart]
         pending.extend((child, None, False) for child in reversed(hidden))
         if hidden:
             pending.append((None, parent, False))
-        in_line = parent is not None
-        pending.extend((child, None, in_line and child == shown[0]) for child in reversed(shown))
+        pending.extend((child, None, parent is not None and child == shown[0]) for child in reversed(shown))
 
-    push(None)
+    push_children(None)
     while pending:
-        node, of, in_line = pending.pop()
+        node, fold_parent, takes_parents_row = pending.pop()
         if node is None:
-            column = 0 if of is None else spots[of].column + 1
-            folds.append(Fold(of, tuple(folded[of]), column, next_row))
+            column = 0 if fold_parent is None else positions[fold_parent].column + 1
+            folds.append(Fold(fold_parent, tuple(folded[fold_parent]), column, next_row))
             next_row += 1
             continue
         parent = beside[node]
-        row = spots[parent].row if in_line and parent is not None else next_row
+        row = positions[parent].row if takes_parents_row and parent is not None else next_row
         next_row = max(next_row, row + 1)
-        spots[node] = NodePosition(columns[node], row, parent)
-        push(node)
-    return Placement({node: spots[node] for node in columns}, tuple(folds))
+        positions[node] = NodePosition(columns[node], row, parent)
+        push_children(node)
+    return TreeLayout({node: positions[node] for node in columns}, tuple(folds))

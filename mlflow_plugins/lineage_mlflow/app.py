@@ -1,9 +1,8 @@
-"""``mlflow server --app-name lineage``: the stock MLflow UI, and ``/lineage``, which draws families.
+"""MLflow's server with the page of families at ``/lineage``: ``mlflow server --app-name lineage``.
 
-An entry point of the group ``mlflow.app``, in two forms: ``lineage``, and ``lineage-auth`` behind MLflow's
-basic-auth. All that is added is read-only: every route answers GET alone. Data come below ``/ajax-api``,
-where MLflow's own checks of hosts and origins hold, and behind basic-auth a user reads what MLflow lets them
-read.
+Entry points of the group ``mlflow.app``: ``lineage``, and ``lineage-auth`` behind MLflow's basic-auth. Every
+added route is read-only and answers GET alone. Data are served below ``/ajax-api``, where MLflow checks hosts
+and origins. Behind basic-auth a user reads what MLflow's permissions allow.
 """
 
 import gzip
@@ -14,15 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, redirect, request
-from mlflow.environment_variables import _MLFLOW_SGI_NAME
-from mlflow.server import app as mlflow_app
-from mlflow.server.fastapi_app import create_fastapi_app
-from mlflow.server.handlers import _add_static_prefix, _get_model_registry_store, _get_tracking_store
+from flask import Blueprint, Flask, Response, redirect, request
 
 from lineage.errors import LineageError, NotFoundError, UsageError
-from lineage.report.page_data import PAGE, SCRIPT, STYLE, page_asset
-from lineage_mlflow.families import Families
+from lineage.report.page.render import STYLE, module_names, page_asset, served_page
+from lineage_mlflow.families import FamilyReader
+from lineage_mlflow.mlflow_private import (
+    allow_route,
+    as_server_app,
+    behind_basic_auth,
+    may_read_experiment,
+    may_read_registered_model,
+    mlflow_app,
+    select_server_stores,
+    with_static_prefix,
+)
 
 _PAGE_PATH = "/lineage"
 _DATA_PATH = "/ajax-api/3.0/lineage"
@@ -35,12 +40,12 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What the user of a request may read.
+class Permissions:
+    """Permissions of the user of a request; without basic-auth everybody may read everything.
 
     Attributes:
-        may_read_model: Of a registered model's name.
-        may_read_runs: Of an experiment's id.
+        may_read_model: Whether the user may read a registered model, by its name.
+        may_read_runs: Whether the user may read the runs of an experiment, by its id.
     """
 
     may_read_model: Callable[[str], bool] = lambda _name: True
@@ -48,116 +53,104 @@ class Reader:
 
 
 def create_app(app: Flask = mlflow_app) -> Any:
-    """MLflow's server with the page of families; what ``--app-name lineage`` starts."""
-    app.register_blueprint(_blueprint(Reader()))
-    return create_fastapi_app(app) if _MLFLOW_SGI_NAME.get() == "uvicorn" else app
+    """Return MLflow's server with the page of families, for ``--app-name lineage``."""
+    app.register_blueprint(_blueprint(Permissions()))
+    return as_server_app(app)
 
 
 def create_authenticated_app(app: Flask = mlflow_app) -> Any:
-    """The same behind MLflow's basic-auth; what ``--app-name lineage-auth`` starts."""
-    from mlflow.server import auth
-
-    def may_read_model(name: str) -> bool:
-        return auth.sender_is_admin() or auth._get_registered_model_permission(name).can_read
-
-    def may_read_runs(experiment: str) -> bool:
-        user = str(g.mlflow_authenticated_user)
-        return auth.sender_is_admin() or auth._get_experiment_permission(experiment, user).can_read
-
-    blueprint = _blueprint(Reader(may_read_model, may_read_runs))
+    """Return the same behind MLflow's basic-auth, for ``--app-name lineage-auth``."""
+    blueprint = _blueprint(Permissions(may_read_registered_model, may_read_experiment))
     app.register_blueprint(blueprint)
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith(f"{blueprint.name}."):
-            # MLflow refuses routes without a validator where it is told to fail closed; ours ask themselves
-            auth.BEFORE_REQUEST_VALIDATORS[(rule.rule, "GET")] = lambda: True
-    return auth.create_app(app)
+            allow_route(rule.rule)  # our views check permissions themselves
+    return behind_basic_auth(app)
 
 
-def _blueprint(reader: Reader) -> Blueprint:
-    """All routes, for users who may read what ``reader`` says."""
+def _blueprint(permissions: Permissions) -> Blueprint:
+    """Return all routes, for users with these permissions."""
     routes = Blueprint("lineage", __name__)
-    families = Families()
+    families = FamilyReader()
 
-    def page(path: str, view: Callable[[], Any]) -> None:
-        name = path.replace("/", "-").replace(".", "-")
-        routes.add_url_rule(_add_static_prefix(path), name, view, methods=["GET"])
+    def add_route(path: str, view: Callable[[], Any]) -> None:
+        endpoint = path.replace("/", "-").replace(".", "-")
+        routes.add_url_rule(with_static_prefix(path), endpoint, view, methods=["GET"])
 
-    def answers(path: str, view: Callable[[], Any]) -> None:
-        page(f"{_DATA_PATH}/{path}", lambda: _answer(view))
+    def add_data_route(name: str, read: Callable[[], dict[str, Any] | bytes]) -> None:
+        add_route(f"{_DATA_PATH}/{name}", lambda: _data_response(read))
 
-    def readable(name: str) -> str:
-        if not reader.may_read_model(name):
+    def add_file_route(name: str, media_type: str) -> None:
+        add_route(f"{_PAGE_PATH}/{name}", lambda: _file_response(page_asset(name), media_type))
+
+    def requested_family() -> str:
+        name = _parameter("name")
+        if not permissions.may_read_model(name):
             raise _ForbiddenError(f"You may not read the family '{name}'; ask its owner for permission.")
         return name
 
-    def family() -> dict[str, Any]:
-        return families.family(readable(_argument("name")), reader.may_read_runs)
-
-    def growing() -> dict[str, Any]:
-        return families.growing(readable(_argument("name")), reader.may_read_runs)
-
     def settings() -> dict[str, Any]:
-        version = _argument("version")
-        return families.settings(readable(_argument("name")), version, reader.may_read_runs)
+        version = _parameter("version")
+        return families.settings(requested_family(), version, permissions.may_read_runs)
 
-    page(_PAGE_PATH, lambda: _asset(PAGE, "text/html"))
-    page(f"{_PAGE_PATH}/", lambda: redirect(_add_static_prefix(_PAGE_PATH)))
-    page(f"{_PAGE_PATH}/{STYLE}", lambda: _asset(STYLE, "text/css"))
-    page(f"{_PAGE_PATH}/{SCRIPT}", lambda: _asset(SCRIPT, "text/javascript"))
-    answers("families", lambda: families.overview(reader.may_read_model, reader.may_read_runs))
-    answers("family", family)
-    answers("growing", growing)
-    answers("settings", settings)
+    add_route(_PAGE_PATH, lambda: _file_response(served_page(), "text/html"))
+    add_route(f"{_PAGE_PATH}/", lambda: redirect(with_static_prefix(_PAGE_PATH)))
+    add_file_route(STYLE, "text/css")
+    for module in module_names():
+        add_file_route(module, "text/javascript")
+    add_data_route(
+        "families", lambda: families.overview(permissions.may_read_model, permissions.may_read_runs)
+    )
+    add_data_route("family", lambda: families.document(requested_family(), permissions.may_read_runs))
+    add_data_route("growing", lambda: families.progress(requested_family(), permissions.may_read_runs))
+    add_data_route("settings", settings)
     return routes
 
 
 class _ForbiddenError(LineageError):
-    """The user may not read what was asked for."""
+    """The user has no permission to read the family."""
 
 
-def _argument(name: str) -> str:
+def _parameter(name: str) -> str:
     value = request.args.get(name, "")
     if not value:
         raise UsageError(f"The address must have the parameter '{name}', but has none.")
     return value
 
 
-def _answer(view: Callable[[], dict[str, Any]]) -> Response:
-    """JSON, packed; an error in words where there is one."""
-    # MLflow's own stores point this process's MLflow at the server's database when they are first used
-    _get_tracking_store()
-    _get_model_registry_store()
+def _data_response(read: Callable[[], dict[str, Any] | bytes]) -> Response:
+    """Return the data that ``read`` gives, JSON packed by gzip or to be packed, or an error's message."""
+    select_server_stores()
+    status = 200
     try:
-        body, status = view(), 200
+        body = read()
     except _ForbiddenError as error:
         body, status = {"error": str(error)}, 403
     except (NotFoundError, UsageError) as error:
         body, status = {"error": str(error)}, 404 if isinstance(error, NotFoundError) else 400
-    except LineageError:  # what it says of the store is for whoever runs the server
+    except LineageError:  # its message may name the store, which only the server's administrator may know
         _logger.exception("A family could not be read")
         body, status = {"error": "The registry cannot be read; the server's log says why."}, 503
-    packed = body.pop("packed", None)
-    response = _respond(packed or gzip.compress(json.dumps(body).encode(), 5), "application/json", status)
-    response.headers["Cache-Control"] = "no-cache"
-    return response
+    packed = body if isinstance(body, bytes) else gzip.compress(json.dumps(body).encode(), 5)
+    return _response(packed, "application/json", status)
 
 
-def _asset(name: str, media_type: str) -> Response:
-    """One of the page's files; asked again, a browser learns whether it is still the same."""
-    text = page_asset(name).encode()
-    response = _respond(gzip.compress(text, 9, mtime=0), f"{media_type}; charset=utf-8", 200)
-    response.headers["Cache-Control"] = "no-cache"
-    response.set_etag(hashlib.sha256(text).hexdigest())
+def _file_response(text: str, media_type: str) -> Response:
+    """Return one of the page's files, or status 304 if the browser already has it."""
+    content = text.encode()
+    response = _response(gzip.compress(content, 9, mtime=0), f"{media_type}; charset=utf-8", 200)
+    response.set_etag(hashlib.sha256(content).hexdigest())
     response.make_conditional(request)
     return response
 
 
-def _respond(packed: bytes, media_type: str, status: int) -> Response:
-    """A response with ``packed`` as it is, or unpacked for the rare client that cannot."""
-    accepted = "gzip" in request.headers.get("Accept-Encoding", "")
-    response = Response(packed if accepted else gzip.decompress(packed), status, content_type=media_type)
-    if accepted:
+def _response(packed: bytes, media_type: str, status: int) -> Response:
+    """Return a response with ``packed`` as it is, or unpacked for the rare client without gzip."""
+    accepts_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
+    response = Response(packed if accepts_gzip else gzip.decompress(packed), status, content_type=media_type)
+    if accepts_gzip:
         response.headers["Content-Encoding"] = "gzip"
+    response.headers["Cache-Control"] = "no-cache"
     response.headers["Vary"] = "Accept-Encoding"
     response.headers["Content-Security-Policy"] = _POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"

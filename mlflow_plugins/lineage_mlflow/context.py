@@ -1,7 +1,7 @@
-"""Tags every MLflow run that is started inside lineage with where, how and in what it was started.
+"""Tags for every MLflow run that is started inside lineage: command, host, packages and git commit.
 
-An entry point of the group ``mlflow.run_context_provider``: MLflow asks ``in_context`` for every run, of any
-program, so both methods are cheap and import nothing heavy. What grows says itself what is true of its runs.
+An entry point of the group ``mlflow.run_context_provider``. MLflow calls ``in_context`` for every run of any
+program, so both methods are cheap and import nothing heavy. Training adds its own tags by ``tagging_runs``.
 """
 
 import platform
@@ -14,27 +14,29 @@ from importlib.metadata import PackageNotFoundError, version
 from mlflow.tracking.context.abstract_context import RunContextProvider
 
 _PACKAGES = ("lineage", "torch", "torchvision", "pytorch-ignite", "accelerate", "mlflow", "numpy")
-_PATIENCE = 5  # seconds that git may take: on a slow network drive it may take long
+_GIT_TIMEOUT = 5  # seconds; git is slow on some network drives
 
 
 class LineageRunContext(RunContextProvider):
-    """What MLflow calls when a run is created."""
+    """Context provider that MLflow calls when a run is created."""
 
     def in_context(self) -> bool:
-        """Whether this process speaks to MLflow through lineage."""
+        """Return whether this process uses MLflow through lineage."""
         return "lineage.registry.store.connection" in sys.modules
 
     def tags(self) -> dict[str, str]:
-        """Command line, host, Python, packages, git's commit, and what grows: recipe, devices, processes."""
+        """Return command line, host, package versions, git commit, and tags of the training in progress."""
         from lineage.registry.store.runs import run_tags
 
         versions = {f"lineage.version.{name}": number for name, number in _versions().items()}
-        own = {
+        process = {
             "lineage.command": shlex.join(sys.argv),
             "lineage.host": platform.node(),
             "lineage.python": platform.python_version(),
         }
-        return versions | own | _commit() | {f"lineage.{name}": value for name, value in run_tags().items()}
+        return (
+            versions | process | _commit() | {f"lineage.{name}": value for name, value in run_tags().items()}
+        )
 
 
 @cache
@@ -50,7 +52,7 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _commit() -> dict[str, str]:
-    """Commit of the repository that the process was started in, and whether tracked files differ from it."""
+    """Return the commit of the working directory's repository, and whether tracked files differ from it."""
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     if commit is None or changes is None:
         return {}
@@ -58,10 +60,10 @@ def _commit() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; None where it is not installed, too slow, or there is no repository."""
+    """Return what git prints; None if it is not installed, too slow, or outside a repository."""
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=_PATIENCE, check=False
+            ["git", *arguments], capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

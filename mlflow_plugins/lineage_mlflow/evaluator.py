@@ -1,13 +1,13 @@
-"""``mlflow.models.evaluate(model, data, evaluators="lineage")``: our measures of any classifier.
+"""Metrics of lineage for any classifier: ``mlflow.models.evaluate(model, data, evaluators="lineage")``.
 
-An entry point of the group ``mlflow.model_evaluator``. The model, or the column of predictions, gives logits
-or probabilities of shape (N, C); rows that are not negative and sum to 1 are taken for probabilities.
-MLflow's data are rows of numbers: a model whose signature wants tensors, as ours does, gets every row in that
-shape.
+An entry point of the group ``mlflow.model_evaluator``. The model, or the column of predictions, must give
+logits or probabilities of shape (N, C); outputs are taken as probabilities if they are non-negative and every
+row sums to 1. MLflow's data are rows of numbers; if the model's signature has a tensor as input, as for
+models of lineage, rows are reshaped to it.
 
-``evaluator_config`` may hold ``top_k`` (K of secondary mass and top score difference, 5 by default),
-``class_names`` (in the order of the model's outputs, where labels are names) and ``superclasses`` (the
-superclass of each class, as a number).
+Keys of ``evaluator_config``, all optional: ``top_k`` (number of classes K for secondary mass and top score
+difference; 5 by default), ``class_names`` (in the order of the model's outputs, if labels are names) and
+``superclasses`` (index of the superclass of each class).
 """
 
 import time
@@ -24,16 +24,16 @@ from torch import Tensor
 from lineage.errors import UsageError
 from lineage.evaluation.evaluate import score_logits
 
-_TOP_K = 5
-_SUMS_TO_ONE = 1e-3  # probabilities in half precision are this far off
+_DEFAULT_TOP_K = 5
+_SUM_TOLERANCE = 1e-3  # sums of probabilities in half precision are this far from 1
 
 
 class LineageEvaluator(ModelEvaluator):
-    """What MLflow calls where ``evaluators`` names ``lineage``."""
+    """Evaluator that MLflow calls for ``evaluators="lineage"``."""
 
     @classmethod
     def can_evaluate(cls, *, model_type: str, evaluator_config: Mapping[str, Any], **kwargs: Any) -> bool:
-        """Whether ``model_type`` is a classifier's, or left open."""
+        """Return whether ``model_type`` is a classifier or not given."""
         del evaluator_config, kwargs
         return model_type in ("classifier", None)
 
@@ -47,10 +47,10 @@ class LineageEvaluator(ModelEvaluator):
         model: Any = None,
         **kwargs: Any,
     ) -> EvaluationResult:
-        """Measure, and log the numbers to the run and, where it has one, to the logged model.
+        """Compute the metrics and log them to the run and, if there is one, the logged model.
 
         Raises:
-            UsageError: If outputs are not of shape (N, C), or labels are not classes of theirs.
+            UsageError: If outputs do not have the shape (N, C), or labels are not among the C classes.
         """
         del model_type
         config = evaluator_config or {}
@@ -61,7 +61,7 @@ class LineageEvaluator(ModelEvaluator):
         metrics = score_logits(
             logits,
             labels,
-            min(int(config.get("top_k", _TOP_K)), logits.shape[1]),
+            min(int(config.get("top_k", _DEFAULT_TOP_K)), logits.shape[1]),
             None if superclasses is None else torch.tensor(list(superclasses)),
         )
         _log(metrics, run_id, kwargs.get("model_id"), dataset)
@@ -69,19 +69,19 @@ class LineageEvaluator(ModelEvaluator):
 
 
 def _predict(model: Any, features: Any) -> Any:
-    """The model's outputs; rows take the shape and type of its signature's tensor where it has one."""
+    """Return the model's outputs for rows that are reshaped and cast as its signature says."""
     signature = model.metadata.signature if getattr(model, "metadata", None) else None
     if signature is not None and signature.inputs.is_tensor_spec() and not signature.inputs.has_input_names():
-        (wanted,) = signature.inputs.inputs
+        (tensor,) = signature.inputs.inputs
         rows = np.asarray(features)
-        if rows.ndim != len(wanted.shape):
-            features = rows.reshape(len(rows), *wanted.shape[1:]).astype(wanted.type)
+        if rows.ndim != len(tensor.shape):
+            features = rows.reshape(len(rows), *tensor.shape[1:]).astype(tensor.type)
     return model.predict(features)
 
 
 def _as_logits(outputs: Any) -> Tensor:
-    """Logits, float64 of shape (N, C); of probabilities, their logarithms."""
-    if getattr(outputs, "ndim", 2) == 1:  # a column that holds one list a row
+    """Return logits as float64 of shape (N, C); for probabilities, their logarithms."""
+    if getattr(outputs, "ndim", 2) == 1:  # a column with one list per row
         outputs = list(outputs)
     scores = torch.as_tensor(np.asarray(outputs, dtype=np.float64))
     if scores.ndim != 2 or scores.shape[1] < 2:
@@ -89,13 +89,13 @@ def _as_logits(outputs: Any) -> Tensor:
             "A classifier must give logits or probabilities of shape (samples, classes), but gave an array of"
             f" shape {tuple(scores.shape)}."
         )
-    if bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < _SUMS_TO_ONE).all()):
+    if bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < _SUM_TOLERANCE).all()):
         return scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
     return scores
 
 
 def _as_classes(labels: Any, num_classes: int, names: Sequence[str] | None) -> Tensor:
-    """Indices of classes, int64 of shape (N,)."""
+    """Return class indices as int64 of shape (N,)."""
     given = np.asarray(labels)
     if names is not None:
         known = {name: number for number, name in enumerate(names)}
@@ -106,7 +106,7 @@ def _as_classes(labels: Any, num_classes: int, names: Sequence[str] | None) -> T
     if not np.issubdtype(given.dtype, np.number) or not np.array_equal(given, given.astype(np.int64)):
         raise UsageError(
             "Labels must be numbers of classes, or evaluator_config must have class_names in the order of the"
-            f" model's outputs, but got {given.dtype} and no names."
+            f" model's outputs, but got labels of type {given.dtype} and no class_names."
         )
     classes = torch.as_tensor(given.astype(np.int64))
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
@@ -119,7 +119,7 @@ def _as_classes(labels: Any, num_classes: int, names: Sequence[str] | None) -> T
 
 def _log(metrics: Mapping[str, float], run_id: str, model_id: str | None, dataset: Any) -> None:
     now = int(time.time() * 1000)
-    found = [
+    logged = [
         Metric(
             name,
             value,
@@ -132,4 +132,4 @@ def _log(metrics: Mapping[str, float], run_id: str, model_id: str | None, datase
         )
         for name, value in metrics.items()
     ]
-    MlflowClient().log_batch(run_id, found)
+    MlflowClient().log_batch(run_id, logged)

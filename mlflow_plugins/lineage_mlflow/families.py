@@ -1,16 +1,14 @@
-"""What the page of families is told: read from the store, placed, packed, kept until something changes."""
+"""Data for the page of families, read from the server's registry; documents of families are cached."""
 
 import gzip
 import json
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from threading import Lock
+from threading import Condition
 from typing import Any
 
+from cachetools import LRUCache, cached
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
-from mlflow.utils.workspace_context import get_request_workspace
 
 from lineage.errors import NotFoundError, UsageError
 from lineage.formats import json_digest
@@ -22,73 +20,58 @@ from lineage.registry.store.connection import find_experiment, translated_errors
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
 from lineage.registry.store.search import find_model, newest_version, search_families
 from lineage.registry.store.transfers import newest_transfer
-from lineage.report.page_data import PageContext, family_document, read_surroundings
+from lineage.report.page_data import PageContext, family_document, read_page_context
+from lineage_mlflow.mlflow_private import get_request_workspace
 
-_KEPT = 32
-_DETAILED = 200  # families whose best version is looked up for the list
+_MAX_DOCUMENTS = 32  # in the cache
+_MAX_DETAILED = 200  # families in the list whose best version is looked up
 
 MayRead = Callable[[str], bool]
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A family's document as it is sent.
+class FamilyReader:
+    """Reads families for the page. Documents are cached by the state of the registry that they show.
 
-    Attributes:
-        token: Of the state of the registry that it was read from.
-        packed: JSON, packed by gzip.
+    Requests come on many threads; of several that miss the same document, one reads it and the others wait.
     """
 
-    token: str
-    packed: bytes
-
-
-class Families:
-    """Documents of families, each kept by newest version and time of change."""
-
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], _Kept] = OrderedDict()
-        self._locks: dict[tuple[Any, ...], Lock] = {}
+        cache: LRUCache[tuple[str, ...], bytes] = LRUCache(_MAX_DOCUMENTS)
+        self._packed_document = cached(cache, condition=Condition())(_read_packed_document)
 
     @translated_errors()
     def overview(self, may_read_model: MayRead, may_read_runs: MayRead) -> dict[str, Any]:
-        """All families that may be read, last changed first."""
+        """Return all families that the user may read, last changed first."""
         readable = [model for model in search_families() if may_read_model(model.name)]
-        rows = [_row(model, may_read_runs, detailed=i < _DETAILED) for i, model in enumerate(readable)]
+        rows = [_row(model, may_read_runs, detailed=i < _MAX_DETAILED) for i, model in enumerate(readable)]
         return {"families": rows}
 
     @translated_errors()
-    def family(self, name: str, may_read_runs: MayRead) -> dict[str, Any]:
-        """The whole document, packed: ``family`` and the ``token`` of its state.
+    def document(self, name: str, may_read_runs: MayRead) -> bytes:
+        """Return the whole ``family`` and the ``token`` of its state, as JSON packed by gzip.
 
         Raises:
             NotFoundError: If there is no such family.
         """
         experiment = _readable_experiment(name, may_read_runs)
-        place = (get_request_workspace(), name, experiment)
-        model = _model(name)  # before there is a lock: names of nothing leave none behind
-        with self._locks.setdefault(place, Lock()):
-            token = _token(model, experiment, _growing(name, experiment))
-            kept = self._kept.get(place)
-            if kept is None or kept.token != token:
-                kept = _read(name, experiment, token)
-            self._kept[place] = kept
-            self._kept.move_to_end(place)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        return {"packed": kept.packed}
+        token = _state_token(_require_model(name), experiment, _runs_in_training(name, experiment))
+        packed: bytes = self._packed_document(get_request_workspace() or "", name, experiment, token)
+        return packed
 
     @translated_errors()
-    def growing(self, name: str, may_read_runs: MayRead) -> dict[str, Any]:
-        """What is being trained now, and the token of the family's state: who has it is up to date."""
+    def progress(self, name: str, may_read_runs: MayRead) -> dict[str, Any]:
+        """Return the generations in training and the token of the family's state.
+
+        A client that holds a document with this token needs no other.
+        """
         experiment = _readable_experiment(name, may_read_runs)
-        growing = _growing(name, experiment)
-        token = _token(_model(name), experiment, growing)
-        return {"token": token, "growing": [one.to_json() for one in growing]}
+        runs = _runs_in_training(name, experiment)
+        token = _state_token(_require_model(name), experiment, runs)
+        return {"token": token, "growing": [run.to_json() for run in runs]}
 
     @translated_errors()
     def settings(self, name: str, version: str, may_read_runs: MayRead) -> dict[str, Any]:
-        """What a version was grown with; nothing where its run may not be read."""
+        """Return the settings that a version was trained with; none if the user may not read its run."""
         if not version.isdecimal():
             raise UsageError(f"A version must be a number, but got '{version}'.")
         try:
@@ -102,51 +85,53 @@ class Families:
 
 
 def _readable_experiment(name: str, may_read_runs: MayRead) -> str:
-    """The experiment of the family's runs, where it exists and may be read."""
+    """Return the id of the experiment with the family's runs; "" if there is none that the user may read."""
     experiment = find_experiment(name)
     return experiment if experiment and may_read_runs(experiment) else ""
 
 
-def _model(name: str) -> RegisteredModel:
+def _require_model(name: str) -> RegisteredModel:
     model = find_model(name)
     if model is None:
         raise NotFoundError(f"This server holds no family '{name}'.")
     return model
 
 
-def _growing(name: str, experiment: str) -> tuple[GrowingRun, ...]:
+def _runs_in_training(name: str, experiment: str) -> tuple[GrowingRun, ...]:
     return read_growing(name) if experiment else ()
 
 
-def _token(model: RegisteredModel, experiment: str, growing: tuple[GrowingRun, ...]) -> str:
-    """Of all that a document shows, but for how far runs are."""
+def _state_token(model: RegisteredModel, experiment: str, growing: tuple[GrowingRun, ...]) -> str:
+    """Return a digest of everything that a document shows, except the progress of runs."""
     newest = newest_version(model.name)
     shown = [
         model.last_updated_timestamp,
         sorted(model.aliases.items()),
         None if newest is None else [newest.version, newest.last_updated_timestamp],
-        [one.run_id for one in growing],
+        [run.run_id for run in growing],
         newest_transfer(experiment) if experiment else "",
     ]
     return json_digest(shown)
 
 
-def _read(name: str, experiment: str, token: str) -> _Kept:
-    around = read_surroundings(name) if experiment else PageContext(removed=read_tombstones(name))
-    document = family_document(read_family(name), around)
+def _read_packed_document(workspace: str, name: str, experiment: str, token: str) -> bytes:
+    """Read a family in the workspace of this request; all arguments are part of the cache's key."""
+    del workspace
+    context = read_page_context(name) if experiment else PageContext(removed=read_tombstones(name))
+    document = family_document(read_family(name), context)
     body = json.dumps({"family": document, "token": token}, ensure_ascii=False, separators=(",", ":"))
-    return _Kept(token, gzip.compress(body.encode(), 4))
+    return gzip.compress(body.encode(), 4)
 
 
 def _row(model: RegisteredModel, may_read_runs: MayRead, detailed: bool) -> dict[str, Any]:
-    """What the list says of one family."""
+    """Return one row of the list of families."""
     row: dict[str, Any] = {"name": model.name, "updated": model.last_updated_timestamp}
     if not detailed:
         return row
     newest = newest_version(model.name)
     experiment = _readable_experiment(model.name, may_read_runs)
     row["newest"] = None if newest is None else int(newest.version)
-    row["growing"] = len(_growing(model.name, experiment))
+    row["growing"] = len(_runs_in_training(model.name, experiment))
     if BEST in model.aliases:
         best = from_model_version(MlflowClient().get_model_version(model.name, model.aliases[BEST]))
         if best is not None:

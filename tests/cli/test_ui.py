@@ -3,10 +3,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import requests
+
+from lineage.errors import RegistryError
+from lineage.registry.store import server
 
 
 @contextmanager
@@ -47,6 +52,42 @@ def test_port_that_is_taken_is_refused(
         ended = run_lineage("ui", "--port", str(port))
     assert ended.returncode == 2
     assert f"must be free to listen on, but 127.0.0.1:{port} is not" in ended.stderr
+
+
+@pytest.mark.parametrize("status", [503, 404, 302])
+def test_server_that_answers_wrongly_is_polled_with_pauses(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    polls = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            polls.append(self.path)
+            self.send_response(status)
+            self.send_header("Location", f"/other/{len(polls)}")
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            """Print nothing."""
+
+    monkeypatch.setattr(server, "_START_TIMEOUT", 1)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with HTTPServer(("127.0.0.1", 0), Handler) as wrong, subprocess.Popen(sleep) as process:
+        Thread(target=wrong.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(RegistryError, match=r"has not answered on .* within 1 seconds"):
+                server._await_answer(f"http://127.0.0.1:{wrong.server_port}", process)
+        finally:
+            process.kill()
+            wrong.shutdown()
+    assert 1 <= polls.count("/lineage") <= 6  # one every .2 of a second
+
+
+def test_server_that_ends_while_it_starts_is_said_to() -> None:
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
+        process.wait()
+        with pytest.raises(RegistryError, match="but exited with code 3"):
+            server._await_answer("http://127.0.0.1:9", process)
 
 
 def test_server_without_the_page_is_refused(

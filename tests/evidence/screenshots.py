@@ -1,4 +1,4 @@
-"""Takes the documentation's pictures of the page from the families in a store: run by ``make screenshots``.
+"""Take the documentation's pictures of the page, from families in a store; run by ``make screenshots``.
 
 The store is that of ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working directory; it must hold the
 family, by default ``cifar100-small`` as ``lineage grow`` gives it.
@@ -16,14 +16,14 @@ WIDE = {"width": 1280, "height": 720}
 
 
 def main() -> None:
-    """Start the page, take each picture, end the page."""
+    """Start the server, take each picture, stop the server."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("folder", type=Path, help="folder for the pictures")
     parser.add_argument("--prefix", default="", help="first part of the pictures' names")
     parser.add_argument("--family", default="cifar100-small")
-    parser.add_argument("--version", type=int, default=3, help="whose panel is open")
+    parser.add_argument("--version", type=int, default=3, help="version whose panel is open")
     parser.add_argument("--other", type=int, default=1, help="version to compare with; 0 for no picture")
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         sys.exit("Chromium must be installed, but is not: 'apt-get install chromium'.")
@@ -37,20 +37,20 @@ def main() -> None:
                 page = browser.new_page(viewport=WIDE)
                 take(
                     page,
-                    f"{address}#/{wanted.family}/{wanted.version}",
-                    wanted.folder / f"{wanted.prefix}tree.png",
+                    f"{address}#/{options.family}/{options.version}",
+                    options.folder / f"{options.prefix}tree.png",
                 )
-                if wanted.other:
+                if options.other:
                     page.emulate_media(color_scheme="dark")
-                    place = f"{address}#/{wanted.family}/{wanted.version}/{wanted.other}"
-                    take(page, place, wanted.folder / f"{wanted.prefix}compare-dark.png")
+                    place = f"{address}#/{options.family}/{options.version}/{options.other}"
+                    take(page, place, options.folder / f"{options.prefix}compare-dark.png")
                 browser.close()
         finally:
             server.terminate()
 
 
 def take(page: Page, place: str, file: Path) -> None:
-    """One picture, once everything is drawn and nothing moves."""
+    """Take one picture once everything is drawn and nothing moves."""
     page.goto("about:blank")
     page.goto(place)
     page.locator("#settings h3").first.wait_for(state="attached", timeout=60_000)

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 
 from lineage.registry.family.lookup import read_family
+from lineage.report.page.render import module_names, page_asset
 from lineage.report.page_data import family_html
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -41,7 +42,7 @@ def test_list_shows_every_family(page: Page, site: str) -> None:
     digits = families.filter(has=page.get_by_role("heading", name="digits", exact=True))
     expect(digits).to_contain_text("95.00 %")
     expect(digits).to_contain_text("@best")
-    expect(digits).to_contain_text("1 growing")
+    expect(digits).to_contain_text("1 in training")
     digits.click()
     expect(card(page, 3)).to_be_visible()
     assert page.url.endswith("/lineage#/digits")
@@ -57,7 +58,7 @@ def test_tree_shows_versions_from_left_to_right(page: Page, site: str) -> None:
     assert across == sorted(set(across))
     assert card(page, 3).bounding_box()["y"] < card(page, 4).bounding_box()["y"]
     expect(page.locator("#edges .edge.member")).to_have_count(3)
-    expect(page.locator("#count")).to_have_text("5 versions, 1 growing")
+    expect(page.locator("#count")).to_have_text("5 versions, 1 in training")
 
 
 def test_tree_shows_what_was_removed_and_what_grows(page: Page, site: str) -> None:
@@ -308,6 +309,90 @@ def test_model_that_holds_no_generation_says_what_to_do(page: Page, site: str, s
         client.delete_registered_model("of others")
 
 
+@pytest.mark.parametrize("name", ["100%", "%", "%E0%A4%A"])
+def test_address_that_is_no_encoding_is_taken_as_it_is(page: Page, site: str, name: str) -> None:
+    look(page, site, f"#/{name}")
+    expect(page.get_by_role("alert")).to_contain_text(f"holds no family '{name}'")
+
+
+def test_address_keeps_what_is_in_training(page: Page, site: str) -> None:
+    look(page, site)
+    page.locator(".node.growing").click()
+    expect(in_panel(page)).to_contain_text("is in training")
+    page.reload()
+    expect(in_panel(page)).to_contain_text("is in training")
+
+
+def change_document(page: Page, change: Callable[[dict[str, Any]], None]) -> None:
+    """Have the page ask for news, and get the family with a change."""
+
+    def answer(route: Any) -> None:
+        response = route.fetch()
+        body = response.json()
+        change(body["family"])
+        route.fulfill(response=response, json=body)
+
+    page.route("**/ajax-api/3.0/lineage/family?*", answer)
+    page.route(
+        "**/ajax-api/3.0/lineage/growing?*", lambda route: route.fulfill(json={"token": "", "growing": []})
+    )
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def remove_version(number: int) -> Callable[[dict[str, Any]], None]:
+    def change(family: dict[str, Any]) -> None:
+        family["nodes"] = [node for node in family["nodes"] if node["id"] != f"digits/{number}"]
+
+    return change
+
+
+def test_panel_closes_when_its_version_is_gone(page: Page, site: str) -> None:
+    look(page, site, "#/digits/4")
+    expect(in_panel(page)).to_contain_text("models:/digits/4")
+    change_document(page, remove_version(4))
+    expect(card(page, 4)).to_have_count(0)
+    expect(in_panel(page)).to_be_hidden()
+    assert page.url.endswith("#/digits")
+
+
+def test_panel_shows_the_other_version_when_one_of_two_is_gone(page: Page, site: str) -> None:
+    look(page, site, "#/digits/4/3")
+    expect(in_panel(page)).to_contain_text("v4 and v3")
+    change_document(page, remove_version(4))
+    expect(in_panel(page).locator("h2")).to_have_text("models:/digits/3")
+    assert page.url.endswith("#/digits/3")
+
+
+def test_panel_follows_its_version(page: Page, site: str) -> None:
+    def change(family: dict[str, Any]) -> None:
+        (node,) = (node for node in family["nodes"] if node["id"] == "digits/4")
+        node["aliases"] = ["renamed"]
+
+    look(page, site, "#/digits/4")
+    expect(in_panel(page)).to_contain_text("models:/digits/4")
+    change_document(page, change)
+    expect(in_panel(page)).to_contain_text("@renamed")
+
+
+def test_count_comes_back_when_the_server_does(page: Page, site: str) -> None:
+    look(page, site)
+    expect(page.locator("#count")).to_have_text("5 versions, 1 in training")
+    page.route("**/ajax-api/3.0/lineage/growing?*", lambda route: route.abort())
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#count")).to_contain_text("The server does not answer")
+    page.unroute_all()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#count")).to_have_text("5 versions, 1 in training")
+
+
+def test_answer_that_is_not_json_is_named(page: Page, site: str) -> None:
+    page.route("**/ajax-api/3.0/lineage/family?*", lambda route: route.fulfill(body="<html>", status=200))
+    look(page, site)
+    expect(page.get_by_role("alert")).to_contain_text(
+        "The server's answer (status 200) is not one of lineage"
+    )
+
+
 def test_server_that_is_gone_says_what_to_do(page: Page, site: str) -> None:
     look(page, site)
     expect(card(page, 3)).to_be_visible()
@@ -328,7 +413,7 @@ def test_nothing_can_be_written(site: str) -> None:
 
 
 def test_policy_is_strict(site: str) -> None:
-    for path in ("/lineage", "/lineage/page.js", f"{DATA}/families"):
+    for path in ("/lineage", "/lineage/main.js", f"{DATA}/families"):
         policy = requests.get(site + path, timeout=30).headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "script-src 'self';" in policy
@@ -369,12 +454,23 @@ def test_answers_are_packed_where_the_client_unpacks(site: str) -> None:
     assert "Content-Encoding" not in plain.headers
 
 
-def test_file_that_a_browser_has_is_not_sent_again(site: str) -> None:
-    first = requests.get(f"{site}/lineage/page.js", timeout=30)
-    again = requests.get(
-        f"{site}/lineage/page.js", headers={"If-None-Match": first.headers["ETag"]}, timeout=30
-    )
+@pytest.mark.parametrize("name", ["main.js", "family.js", "page.css"])
+def test_file_that_a_browser_has_is_not_sent_again(site: str, name: str) -> None:
+    address = f"{site}/lineage/{name}"
+    first = requests.get(address, timeout=30)
+    again = requests.get(address, headers={"If-None-Match": first.headers["ETag"]}, timeout=30)
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_files_have_their_types_and_template_is_not_served(site: str) -> None:
+    for name, media_type in (
+        ("page.css", "text/css"),
+        *((name, "text/javascript") for name in module_names()),
+    ):
+        answer = requests.get(f"{site}/lineage/{name}", timeout=30)
+        assert answer.headers["Content-Type"] == f"{media_type}; charset=utf-8"
+        assert answer.text == page_asset(name)
+    assert requests.get(f"{site}/lineage/page.html.jinja", timeout=30).status_code == 404
 
 
 @pytest.mark.slow

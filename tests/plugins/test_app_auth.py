@@ -71,7 +71,8 @@ def test_list_shows_what_a_user_may_read(site: str, user: str, names: int) -> No
 
 
 def test_nothing_answers_without_a_password(site: str) -> None:
-    for path in (f"{PREFIX}/lineage", f"{DATA}/families", f"{DATA}/family?name=digits"):
+    pages = (f"{PREFIX}/lineage", f"{PREFIX}/lineage/main.js", f"{PREFIX}/lineage/page.css")
+    for path in (*pages, f"{DATA}/families", f"{DATA}/family?name=digits"):
         assert requests.get(site + path, timeout=60).status_code == 401
         assert requests.get(site + path, auth=("reader", "wrong"), timeout=60).status_code == 401
 

@@ -10,7 +10,8 @@ import pytest
 from lineage.registry.care.remove import Tombstone
 from lineage.registry.family.family import Family, Member, Version
 from lineage.registry.store.progress import GrowingRun
-from lineage.report.page_data import PageContext, family_document, html, page_asset
+from lineage.report.page.render import join_modules, module_names, page_asset, single_file_page
+from lineage.report.page_data import PageContext, family_document
 
 BASE = Version(
     name="digits", version=1, objective="tolerant", recipe_digest="r", model_id="m-1", run_id="r-1"
@@ -95,8 +96,8 @@ def test_what_grows_stands_beside_its_teacher(family: Family) -> None:
 
 def test_tombstone_stands_where_the_version_stood(family: Family) -> None:
     gone = Family("digits", tuple(version for version in family if version.version != 2))
-    stone = Tombstone(family.versions[1], removed=77)
-    nodes = by_id(family_document(gone, PageContext(removed=(stone,))))
+    tombstone = Tombstone(family.versions[1], removed=77)
+    nodes = by_id(family_document(gone, PageContext(removed=(tombstone,))))
     assert (nodes["digits/2"]["kind"], nodes["digits/2"]["removed"]) == ("removed", 77)
     assert nodes["digits/3"]["parent"] == "digits/2"
 
@@ -113,27 +114,32 @@ def test_columns_are_titled_by_generation_once(family: Family) -> None:
 
 def test_page_runs_nothing_but_its_own_script(family: Family) -> None:
     hostile = replace(family.versions[0], objective="</script><img src=x onerror=alert(1)>")
-    page = html(family_document(Family("digits", (hostile,))), {"r": {"a": "</script><script>alert(2)"}})
+    page = single_file_page(
+        family_document(Family("digits", (hostile,))), {"r": {"a": "</script><script>alert(2)"}}
+    )
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None
-    for name in ("page.css", "page.js"):
-        digest = base64.b64encode(hashlib.sha256(page_asset(name).encode()).digest()).decode()
+    script = join_modules({name: page_asset(name) for name in module_names()})
+    for text in (page_asset("page.css"), script):
+        assert text in page
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy[1]
     assert policy[1].startswith("default-src 'none';")
     assert page.count("</script>") == 2  # of the data and of the script
     assert "<img" not in page
-    assert "lineage/page." not in page  # nothing is left to load
+    assert not re.search(r'(src|href)="lineage/', page)  # nothing is left to load
+    assert not re.search(r"^(import|export)", page, re.MULTILINE)
 
 
 def test_page_holds_what_it_was_given(family: Family) -> None:
     document = family_document(family)
-    page = html(document, {"r": {"training.lr": "0.1"}})
+    page = single_file_page(document, {"r": {"training.lr": "0.1"}})
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found is not None
     assert json.loads(found[1]) == {"family": document, "settings": {"r": {"training.lr": "0.1"}}}
 
 
 def test_page_loads_nothing_from_elsewhere() -> None:
-    for name in ("page.html", "page.css", "page.js"):
+    for name in ("page.html.jinja", "page.css", *module_names()):
         text = page_asset(name).replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|@import|url\(", text)

@@ -114,7 +114,8 @@ def _await_answer(address: str, process: "subprocess.Popen[bytes]") -> None:
             if requests.get(address + PAGE_PATH, timeout=5).ok:
                 return
         time.sleep(0.2)
-    raise RegistryError(
-        f"The server must answer on {address} within {_START_TIMEOUT} seconds, but does not; see its output"
-        " for the reason."
-    )
+    if process.poll() is not None:
+        found = f"exited with code {process.returncode}"
+    else:
+        found = f"has not answered on {address + PAGE_PATH} within {_START_TIMEOUT} seconds"
+    raise RegistryError(f"The server must start and show the page, but {found}; see its output for why.")

@@ -1,0 +1,1 @@
+"""The page of a family: an HTML template, a style sheet and JavaScript modules, and their rendering."""
