@@ -77,6 +77,24 @@ def test_import_loads_no_heavy_library(module: str) -> None:
     assert _process(sys.executable, "-c", code).stdout == "set()\n"
 
 
+def test_commands_that_read_a_family_load_no_torch(home: Path, tiny: Options, call_main: Lineage) -> None:
+    assert call_main("grow", "digits", *tiny("training.epochs=0"), *PATRIARCH).returncode == 0
+    commands = ["tree digits", "show models:/digits/1", "log digits", "compare digits"]
+    commands += ["ancestors models:/digits/1", "doctor digits --skip-weights"]
+    code = f"""
+import sys
+from lineage.cli import main
+for command in {commands}:
+    sys.argv = ["lineage", *command.split()]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, command
+print({{"torch", "optuna", "sklearn"}} & {{*sys.modules}})
+"""
+    assert _process(sys.executable, "-c", code, cwd=home).stdout.splitlines()[-1] == "set()"
+
+
 @pytest.mark.parametrize("command", [[_script()], [sys.executable, "-m", "lineage"]])
 @pytest.mark.parametrize(
     ("arguments", "code"),
