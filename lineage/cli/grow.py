@@ -130,7 +130,7 @@ def _as_json(lineage: "Lineage") -> dict[str, object]:
 
 
 def _print_lineages(lineages: "list[Lineage]") -> None:
-    from lineage.report.tables import generations_table, seeds_table
+    from lineage.report.tables import GENERATIONS_LEGEND, generations_table, seeds_table
 
     for lineage in lineages:
         known = (
@@ -139,5 +139,6 @@ def _print_lineages(lineages: "list[Lineage]") -> None:
         print_rich(generations_table(lineage.versions, {version.id: version for version in known}))
     if len(lineages) > 1:
         print_rich(seeds_table([lineage.versions for lineage in lineages]))
+    print_text(GENERATIONS_LEGEND)
     if not any(lineage.num_trained for lineage in lineages):
         print_text("All generations were registered already; nothing was trained.")
