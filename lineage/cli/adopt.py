@@ -1,64 +1,81 @@
-"""``lineage adopt``: take in a network that lineage did not train."""
+"""``lineage adopt``: register a network that lineage did not train."""
 
 from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, Overrides, print_json, print_rich, print_text
+from lineage.cli.output import AsJson, print_json, print_rich, print_text
+from lineage.cli.startup import importing
 from lineage.errors import UsageError
 
 
 def adopt(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Registered model that it becomes a version of.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the registered model.")],
     network: Annotated[
-        str | None, typer.Option(help="Network, as in a recipe, such as torchvision:resnet18.")
+        str | None,
+        typer.Option(
+            help="Architecture: a value of the recipe key network.name, such as torchvision:resnet18."
+        ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Of the network: a safetensors file, or a name of torchvision's such as IMAGENET1K_V1.",
+            help="Weights of --network: a safetensors file, or a torchvision name such as IMAGENET1K_V1.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="URI", help="A model that was logged with mlflow.pytorch as pt2.")
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Model logged by mlflow.pytorch in the format pt2, in place of --network and --weights.",
+        ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            "--from-data", metavar="DATA", help="Data set it was trained on: its classes and input shape."
+            "--from-data",
+            metavar="DATA",
+            help="Data set that it was trained on, which gives its classes and input shape.",
         ),
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(metavar="M,…", help="Its pixels' mean by channel, if not that of the data.")
+        str | None,
+        typer.Option(
+            metavar="M,…",
+            help="Mean that it expects each channel to be normalised with; that of the data by default.",
+        ),
     ] = None,
     std: Annotated[
-        str | None, typer.Option(metavar="S,…", help="Its pixels' deviation, if not that of the data.")
+        str | None, typer.Option(metavar="S,…", help="Standard deviation, likewise by channel.")
     ] = None,
-    overrides: Overrides = None,
-    measured: Annotated[
-        bool, typer.Option("--measure", help="Measure it on the test part of the data.")
-    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set network.KEY or data.KEY, as in a recipe; may be repeated."
+        ),
+    ] = None,
+    measured: Annotated[bool, typer.Option("--measure", help="Measure it on the test set.")] = False,
     trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Read pickled weights, which runs the code they hold.")
+        bool,
+        typer.Option("--trust-pickle", help="Allow pickled weights; unpickling runs code from the file."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register a network that lineage did not train; it can teach, be measured and transferred."""
+    """Register a network that lineage did not train, so that it can teach, be evaluated and transferred."""
     if (mean is None) != (std is None):
         raise UsageError("--mean and --std must be given together, but got one of them.")
-    from lineage.exchange.adopt import Candidate, Normalisation
-    from lineage.exchange.adopt import adopt as adopt_candidate
-    from lineage.report.tables import version_table
+    with importing():
+        from lineage.exchange.adopt import Candidate, Normalisation
+        from lineage.exchange.adopt import adopt as adopt_candidate
+        from lineage.report.tables import version_table
 
-    own = None if mean is None or std is None else Normalisation(_numbers(mean), _numbers(std))
+    normalisation = None if mean is None or std is None else Normalisation(_numbers(mean), _numbers(std))
     adoption = adopt_candidate(
         name,
         Candidate(network, weights, model, trust_pickle),
         data=data,
-        normalisation=own,
+        normalisation=normalisation,
         overrides=overrides or (),
         measured=measured,
     )
@@ -67,7 +84,7 @@ def adopt(
         return
     print_rich(version_table(adoption.version))
     if not adoption.is_new:
-        print_text("It was adopted already; nothing was registered.")
+        print_text("This network was adopted before; nothing was registered.")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

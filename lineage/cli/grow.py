@@ -1,4 +1,4 @@
-"""``lineage grow`` and ``lineage evaluate``: what needs the images."""
+"""``lineage grow``: train a patriarch and its students, or students of a registered version."""
 
 import re
 import sys
@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lineage.cli.output import (
-    AsJson,
-    Overrides,
-    VersionUri,
-    print_json,
-    print_rich,
-    print_text,
-)
+from lineage.cli.output import AsJson, Overrides, print_json, print_rich, print_text
+from lineage.cli.startup import importing
 from lineage.errors import UsageError
 from lineage.processes import is_main_process
 
@@ -27,36 +21,53 @@ def grow(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RECIPE]",
-            help="Name of a shipped recipe, or a TOML file; with --from, the teacher's own by default.",
+            metavar="RECIPE",
+            help="Name of a shipped recipe, or a TOML file; with --from, the teacher's recipe by default.",
         ),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option("--from", metavar="URI", help="Grow students of this registered version.")
+        str | None,
+        typer.Option(
+            "--from", metavar="URI", help="Grow students of this registered version, without a patriarch."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Registered model, in place of the recipe's.")] = None,
-    generations: Annotated[int | None, typer.Option(help="Number of students after the patriarch.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the succession.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the registered model, in place of the recipe's.")
+    ] = None,
+    generations: Annotated[
+        int | None, typer.Option(help="Number of students in the succession, in place of the recipe's.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights and sample order, in place of the recipe's.")
+    ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(metavar="A..B", help="One succession for each seed from A to B, both included."),
+        typer.Option(metavar="A..B", help="Seeds from A to B, both included: one succession each."),
     ] = None,
     overrides: Overrides = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Drop the local state of unfinished generations.")
+        bool, typer.Option("--fresh", help="Discard the local checkpoints of unfinished generations.")
     ] = False,
     processes: Annotated[
-        int, typer.Option(min=1, help="Processes of this machine that train together: one a GPU, or on CPUs.")
+        int,
+        typer.Option(
+            min=1,
+            help="Number of processes that train together on this machine, one for each GPU, or on CPUs.",
+        ),
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Grow a patriarch and its students, or students of a registered version; run again, it continues."""
+    """Grow a patriarch and its students, or students of a registered version.
+
+    Run again, the same command continues an interrupted generation and skips those that are registered.
+    """
     if seed is not None and seeds is not None:
         raise UsageError("Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.")
     if processes > 1:
         _launch(processes)
     chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
-    from lineage.growing.grow import grow as grow_lineages
+    with importing():
+        from lineage.growing.grow import grow as grow_lineages
 
     with _reporter() as reporter:
         lineages = grow_lineages(
@@ -75,27 +86,15 @@ def grow(
         _print_lineages(lineages)
 
 
-def evaluate(uri: VersionUri, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Measure a version again on its test set, beside the numbers it was registered with."""
-    from lineage.evaluation.evaluate import evaluate as evaluate_version
-    from lineage.report.tables import evaluation_table
-
-    evaluation = evaluate_version(uri, overrides or ())
-    if as_json:
-        print_json(evaluation.to_json())
-    else:
-        print_rich(evaluation_table(evaluation.metrics, evaluation.recorded))
-
-
 def _launch(processes: int) -> None:
-    """Run this very command on several processes, and leave as they do."""
+    """Run this command on several processes, and exit with their exit code."""
     from lineage.training.launching import launch
 
     sys.exit(launch(processes, "lineage", _without_processes(sys.argv[1:])))
 
 
 def _without_processes(arguments: list[str]) -> list[str]:
-    """The command's arguments but for ``--processes N``."""
+    """Return the command's arguments without ``--processes N``."""
     kept, given = [], iter(arguments)
     for argument in given:
         if argument == "--processes":
@@ -106,7 +105,7 @@ def _without_processes(arguments: list[str]) -> list[str]:
 
 
 def _reporter() -> "AbstractContextManager[Reporter]":
-    """A live display on standard error, of rank 0 alone: several would draw over each other."""
+    """Return a live display on standard error for rank 0, and a silent reporter for other ranks."""
     from rich.console import Console
 
     from lineage.report.progress import ConsoleReporter, SilentReporter
@@ -131,7 +130,7 @@ def _as_json(lineage: "Lineage") -> dict[str, object]:
 
 
 def _print_lineages(lineages: "list[Lineage]") -> None:
-    from lineage.report.tables import generations_table, seeds_table
+    from lineage.report.tables import GENERATIONS_LEGEND, generations_table, seeds_table
 
     for lineage in lineages:
         known = (
@@ -140,5 +139,6 @@ def _print_lineages(lineages: "list[Lineage]") -> None:
         print_rich(generations_table(lineage.versions, {version.id: version for version in known}))
     if len(lineages) > 1:
         print_rich(seeds_table([lineage.versions for lineage in lineages]))
+    print_text(GENERATIONS_LEGEND)
     if not any(lineage.num_trained for lineage in lineages):
         print_text("All generations were registered already; nothing was trained.")

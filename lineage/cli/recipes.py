@@ -1,4 +1,4 @@
-"""``lineage recipes``: what families can be grown from."""
+"""``lineage recipes``: list, show, copy and check recipes."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped
 
 @app.command("ls")
 def list_recipes(as_json: AsJson = False) -> None:
-    """List the recipes that come with lineage."""
+    """List the shipped recipes."""
     from lineage.recipe import recipe_names, recipe_path
 
     rows = [{"name": name, "summary": _summary(recipe_path(name))} for name in recipe_names()]
@@ -30,7 +30,7 @@ def list_recipes(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(recipe: Recipe, as_json: AsJson = False) -> None:
-    """Print a recipe as it is written, or, with --json, all its settings with their defaults."""
+    """Print a recipe as it is written; with --json, all its settings with their defaults."""
     from lineage.recipe import find_recipe, load_recipe
 
     if as_json:
@@ -42,11 +42,11 @@ def show(recipe: Recipe, as_json: AsJson = False) -> None:
 @app.command()
 def cp(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="File or folder to copy it to.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File or folder to copy to.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a recipe that comes with lineage, to change it."""
+    """Copy a shipped recipe, to change it."""
     from lineage.recipe import recipe_path
 
     source = recipe_path(name)
@@ -72,11 +72,13 @@ def validate(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = Fals
 
 @app.command()
 def schema(
-    as_json: Annotated[bool, typer.Option("--json", help="As everywhere; a schema is JSON anyway.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Accepted for consistency; the output is always JSON.")
+    ] = False,
 ) -> None:
-    """Print the JSON Schema of recipes, with which an editor completes and checks them.
+    """Print the JSON Schema of recipes, for completion and checks in an editor.
 
-    Save it as recipe.schema.json and begin a recipe beside it with the line '#:schema ./recipe.schema.json'.
+    Save it as recipe.schema.json beside a recipe whose first line is '#:schema ./recipe.schema.json'.
     """
     from lineage.recipe import recipe_schema
 
@@ -84,7 +86,7 @@ def schema(
 
 
 def _summary(path: Path) -> str:
-    """First line of a recipe, which is a comment that says what it is."""
+    """Return the first line of a recipe, a comment that describes it."""
     return _text(path).partition("\n")[0].removeprefix("#").strip()
 
 
@@ -96,13 +98,19 @@ def _text(path: Path) -> str:
 
 
 def _write(path: Path, text: str, force: bool) -> None:
-    """Write a file, and only with ``force`` over another."""
+    """Write a file; overwrite an existing one only with ``force``."""
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise IntegrityError(f"'{path}' is there already; pass --force to overwrite it.") from None
+        raise IntegrityError(
+            f"'{path}' must not exist, but does; give another name, or --force to overwrite it."
+        ) from None
     except FileNotFoundError:
-        raise NotFoundError(f"There is no folder '{path.parent}' to copy to; create it first.") from None
+        raise NotFoundError(
+            f"The folder '{path.parent}' must exist, but does not; create it first."
+        ) from None
     except OSError as error:
-        raise UsageError(f"A copy must be writable, but '{path}' is not: {error.strerror}.") from None
+        raise UsageError(
+            f"'{path}' must be writable, but is not: {error.strerror}; give another name."
+        ) from None

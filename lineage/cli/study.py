@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lineage.cli.output import AsJson, Overrides, print_json, print_rich, print_text
+from lineage.cli.startup import importing
 from lineage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,11 +69,12 @@ def study(
 ) -> None:
     """Try variants of a recipe in one family, and train no generation twice; run again to continue."""
     recipe, axes = _recipe_and_space([recipe, *(more or [])], space or [])
-    from rich.console import Console
+    with importing():
+        from rich.console import Console
 
-    from lineage.report.study_progress import ConsoleStudyReporter
-    from lineage.studies.samplers import quieten
-    from lineage.studies.study import study as run_study
+        from lineage.report.study_progress import ConsoleStudyReporter
+        from lineage.studies.samplers import quieten
+        from lineage.studies.study import study as run_study
 
     quieten()
     chosen = {"objective": objective, "sampler": sampler, "pruner": pruner}
@@ -103,9 +105,10 @@ def study_report(
     as_json: AsJson = False,
 ) -> None:
     """Print a study's trials and the importance of its keys, and plot both into files and its MLflow run."""
-    from lineage.report.study_tables import importances_table
-    from lineage.studies.report import report_study
-    from lineage.studies.samplers import quieten
+    with importing():
+        from lineage.report.study_tables import importances_table
+        from lineage.studies.report import report_study
+        from lineage.studies.samplers import quieten
 
     quieten()
     report = report_study(name, storage, out or Path(f"{name}-report"))
@@ -123,12 +126,13 @@ def study_report(
 
 def study_worker() -> None:
     """Work on a study that another process began, and read the job from standard input."""
-    from rich.console import Console
+    with importing():
+        from rich.console import Console
 
-    from lineage.report.study_progress import ConsoleStudyReporter
-    from lineage.studies.samplers import quieten
-    from lineage.studies.study import work
-    from lineage.studies.worker_processes import Job
+        from lineage.report.study_progress import ConsoleStudyReporter
+        from lineage.studies.samplers import quieten
+        from lineage.studies.study import work
+        from lineage.studies.worker_processes import Job
 
     quieten()
     job = Job.from_json(sys.stdin.read())

@@ -1,27 +1,32 @@
-"""``lineage transfer``: what the networks of a family are worth on another data set."""
+"""``lineage transfer``: measure the networks of a family on another data set."""
 
 from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, VersionUri, print_json, print_rich
+from lineage.cli.output import AsJson, VersionUri, print_json, print_progress, print_rich
+from lineage.cli.startup import importing
 from lineage.errors import UsageError
-from lineage.processes import is_main_process
 
 _ALL = "all"
 
 
 def transfer(
     uri: VersionUri,
-    to: Annotated[str, typer.Option("--to", metavar="DATA", help="Other data set, as data.name names it.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="DATA", help="Data set to measure on: a value of the recipe key data.name."
+        ),
+    ],
     ancestors: Annotated[
-        str, typer.Option(metavar="N", help="Nearest ancestors to measure as well; 'all' for each.")
+        str, typer.Option(metavar="N", help="Number of teachers to measure as well, nearest first, or 'all'.")
     ] = "0",
     probe: Annotated[
         str,
         typer.Option(
             metavar="PROBE",
-            help="logistic, svm or knn on frozen features; finetune trains the whole network.",
+            help="Classifier on frozen features: logistic, svm or knn; finetune trains the whole network.",
         ),
     ] = "logistic",
     overrides: Annotated[
@@ -29,19 +34,26 @@ def transfer(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="data.KEY of the other data set, or training.KEY of finetune; may be repeated.",
+            help="Override data.KEY of the data set, or training.KEY of finetune; may be repeated.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of what a probe draws, and of finetuning.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the probe, or of fine-tuning.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a version, and its ancestors, on another data set: a classifier on frozen features."""
-    wanted = _parse_ancestors(ancestors)
-    from lineage.evaluation.transfer import transfer as transfer_versions
-    from lineage.report.tables import transfer_table
+    """Measure a version on another data set: train a classifier on its frozen features, or fine-tune it."""
+    num_ancestors = _parse_ancestors(ancestors)
+    with importing():
+        from lineage.evaluation.transfer import transfer as transfer_versions
+        from lineage.report.tables import transfer_table
 
     results = transfer_versions(
-        uri, to, ancestors=wanted, overrides=overrides or (), probe=probe, seed=seed, tell=_tell
+        uri,
+        to,
+        ancestors=num_ancestors,
+        overrides=overrides or (),
+        probe=probe,
+        seed=seed,
+        tell=print_progress,
     )
     if as_json:
         print_json([result.to_json() for result in results])
@@ -55,9 +67,3 @@ def _parse_ancestors(text: str) -> int | None:
     if not text.isdecimal():
         raise UsageError(f"--ancestors must be a number of at least 0, or 'all', but got '{text}'.")
     return int(text)
-
-
-def _tell(line: str) -> None:
-    """Progress, on standard error."""
-    if is_main_process():
-        typer.echo(line, err=True)

@@ -22,7 +22,7 @@ from mlflow import MlflowClient, pyfunc
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from lineage.data.datasets import DataSpec
+from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.registry.family.family import Member, Version
@@ -40,7 +40,7 @@ from lineage.registry.store.artifacts import (
 )
 from lineage.registry.store.connection import safe_uri, translated_errors
 from lineage.registry.store.mlflow_internals import PythonEnvironment, conda_environment
-from lineage.registry.store.runs import metrics_now
+from lineage.registry.store.runs import FLAVOR_NAME, metrics_now
 
 __all__ = [
     "FLAVOR_NAME",
@@ -55,7 +55,6 @@ __all__ = [
     "weights_digest",
 ]
 
-FLAVOR_NAME = "lineage"
 
 _NOT_IN_A_MODEL_NAME = re.compile(r"[/:.%\"']")  # MLflow refuses them in a logged model, not a registered one
 

@@ -1,1 +1,1 @@
-"""How a family is shown: tables and trees."""
+"""Tables, trees, pages and progress: draws plain values, and imports no torch."""

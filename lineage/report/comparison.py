@@ -1,4 +1,7 @@
-"""What a comparison of lines found: plain values, which ``evaluation`` computes and ``tables`` shows."""
+"""The result of a comparison of lines as plain values: ``evaluation`` computes it, ``tables`` shows it.
+
+A line is the generations that one recipe grew in one registered model, over all its seeds.
+"""
 
 import statistics
 from collections.abc import Sequence
@@ -11,12 +14,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Spread:
-    """Several seeds' values of one metric.
+    """Mean and deviation of one metric over several seeds.
 
     Attributes:
-        n: How many; at least 1.
-        mean: Of the values.
-        deviation: Sample standard deviation (divisor n - 1); None of a single value.
+        n: Number of values, at least 1.
+        mean: Arithmetic mean.
+        deviation: Sample standard deviation (divisor n - 1); None for a single value.
     """
 
     n: int
@@ -25,23 +28,23 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of ``values``, at least one."""
+        """Return the spread of ``values``, of which there must be at least one."""
         deviation = statistics.stdev(values) if len(values) > 1 else None
         return cls(len(values), statistics.fmean(values), deviation)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values for ``--json``."""
         return {"n": self.n, "mean": self.mean, "standard_deviation": self.deviation}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How a line differs from the reference in one generation, seed by seed.
+    """Difference between a line and the reference in one generation, paired by seed.
 
     Attributes:
-        pairs: Seeds that both lines have.
-        unpaired: Seeds that only one of them has, left out.
-        mean: Of the paired differences, line minus reference; None without a pair.
+        pairs: Number of seeds that both lines have.
+        unpaired: Number of seeds that only one of them has; they are left out.
+        mean: Mean of the paired differences, line minus reference; None without a pair.
         interval: Confidence interval of the mean; None with fewer than two pairs.
     """
 
@@ -51,7 +54,7 @@ class Difference:
     interval: tuple[float, float] | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values for ``--json``."""
         interval = None if self.interval is None else list(self.interval)
         return {
             "pairs": self.pairs,
@@ -68,9 +71,9 @@ class Entry:
 
     Attributes:
         generation: Index from 0.
-        line: Its label.
-        spread: Over the seeds.
-        difference: From the reference; None for the reference itself.
+        line: Label of the line.
+        spread: Spread over the seeds.
+        difference: Difference from the reference; None for the reference itself.
     """
 
     generation: int
@@ -79,7 +82,7 @@ class Entry:
     difference: Difference | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values for ``--json``."""
         difference = None if self.difference is None else self.difference.to_json()
         return {
             "generation": self.generation,
@@ -94,10 +97,11 @@ class Comparison:
     """Lines side by side, generation by generation.
 
     Attributes:
-        metric: What is compared.
-        lines: Labels; the first is the reference of all differences.
-        entries: By generation, then in the order of ``lines``; none where a line does not reach a generation.
-        notes: Sentences on what was left out.
+        metric: Name of the metric that is compared.
+        lines: Labels of the lines; the first is the reference of all differences.
+        entries: Entries by generation, then in the order of ``lines``; none where a line does not reach a
+            generation.
+        notes: Sentences about what was left out.
     """
 
     metric: str
@@ -107,11 +111,11 @@ class Comparison:
 
     @property
     def reference(self) -> str:
-        """Label of the line that the others are compared with."""
+        """Return the label of the line that the others are compared with."""
         return self.lines[0]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Return plain values for ``--json``."""
         return {
             "metric": self.metric,
             "lines": list(self.lines),

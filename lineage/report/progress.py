@@ -1,4 +1,4 @@
-"""Shows a succession while it grows: a live display on a terminal, plain lines elsewhere."""
+"""Progress of a growing succession: a live display on a terminal, plain lines elsewhere."""
 
 import time
 from types import TracebackType
@@ -14,51 +14,50 @@ _SECONDS_BETWEEN_UPDATES = 0.2
 
 
 class Reporter(Protocol):
-    """What a succession tells of itself, on rank 0."""
+    """Receiver of a succession's progress, on rank 0."""
 
     def pulled(self, version: Version) -> None:
-        """The registry held this generation: it is not trained again."""
+        """Report a generation that the registry holds already, so that it is not trained."""
 
     def completed(self, version: Version) -> None:
-        """A generation was trained and registered."""
+        """Report a generation that was trained and registered."""
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
-        """A generation's training is about to start, or to resume, on ``trainer``."""
+        """Follow the training of a generation, which ``trainer`` is about to start or to resume."""
 
     def watch_views(self, recorder: Engine, views: int) -> None:
-        """A teacher is about to look at every view of the training images, on ``recorder``."""
+        """Follow the recording of a teacher's soft targets on ``recorder``, view by view."""
 
     def notice(self, line: str) -> None:
-        """Something is not as one would expect, though the work goes on."""
+        """Report something unexpected that does not stop the work."""
 
 
 class SilentReporter:
-    """Tells nothing."""
+    """Reporter that prints nothing."""
 
     def pulled(self, version: Version) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def completed(self, version: Version) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def watch_views(self, recorder: Engine, views: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def notice(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class ConsoleReporter:
-    """Tells on a console: one line an epoch and a generation, and a live bar where it is a terminal.
+    """Reporter that prints one line for each epoch and generation, or a live bar on a terminal.
 
-    It reads the engines' counters and the records of finished epochs, and never a tensor, so it does not slow
-    a GPU.
+    It reads the engines' counters and the metrics of finished epochs, never a tensor, so no GPU waits for it.
 
     Args:
-        console: Where to; standard error is the right one, since standard output carries results.
+        console: Console to print to: standard error, since standard output is for results.
     """
 
     def __init__(self, console: Console) -> None:
@@ -84,12 +83,12 @@ class ConsoleReporter:
         self._progress.stop()
 
     def pulled(self, version: Version) -> None:
-        """One line, in place of the bar."""
+        """Print a line, and take away the bar."""
         self.forget_bars()
         self._print(f"generation {version.generation}: {version.uri} holds it already, not trained again")
 
     def completed(self, version: Version) -> None:
-        """One line, in place of the bar."""
+        """Print a line with the test accuracy, and take away the bar."""
         self.forget_bars()
         accuracy = version.metrics["test_accuracy"]
         self._print(
@@ -97,16 +96,16 @@ class ConsoleReporter:
         )
 
     def forget_bars(self) -> None:
-        """Take the bars of generations that ended from the terminal."""
+        """Take away the bars of generations that have ended."""
         for task in self._progress.task_ids:
             self._progress.remove_task(task)
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
-        """A bar that moves with the batches, and one line an epoch where there is no terminal."""
+        """Show a bar that moves with the batches; without a terminal, print a line for each epoch."""
         self._follow(trainer, f"generation {generation}", "epoch", epochs)
 
     def watch_views(self, recorder: Engine, views: int) -> None:
-        """Likewise, with a line a view."""
+        """Show a bar that moves with the batches; without a terminal, print a line for each view."""
         self._follow(recorder, "teacher's soft targets", "view", views)
 
     def _follow(self, engine: Engine, subject: str, unit: str, total: int) -> None:
@@ -127,14 +126,14 @@ class ConsoleReporter:
                 self._progress.update(task, completed=round(done, 1))
 
         @engine.on(Events.EPOCH_COMPLETED)
-        def _tell(engine: Engine) -> None:
+        def _print_epoch(engine: Engine) -> None:
             done, numbers = engine.state.epoch, epoch_line(engine.state.metrics)
             self._progress.update(task, completed=done, numbers=numbers, refresh=True)
             if not self.console.is_terminal:
                 self._print(", ".join(filter(None, (f"{subject}: {unit} {done}/{total}", numbers))))
 
     def notice(self, line: str) -> None:
-        """The line itself."""
+        """Print the line."""
         self._print(line)
 
     def _print(self, line: str) -> None:
@@ -142,7 +141,7 @@ class ConsoleReporter:
 
 
 def epoch_line(record: dict[str, float]) -> str:
-    """The numbers of an epoch worth watching; "" where there are none."""
+    """Return loss, validation accuracy and speed of an epoch as text; "" for an empty record."""
     if not record:
         return ""
     parts = [f"loss {record['train_loss']:.3f}"]

@@ -1,4 +1,4 @@
-"""How every table looks."""
+"""The style that all tables share."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from lineage.formats import printable
 
 
 def numeric(*headers: str) -> tuple[Column, ...]:
-    """Columns whose digits stand below digits and are never broken; headers break at their line ends only."""
+    """Return right-aligned columns that never wrap; a header breaks only at its own line ends."""
     return tuple(Column(header, justify="right", no_wrap=True) for header in headers)
 
 
 def new_table(*columns: Column | str, title: str = "", caption: Sequence[str] = ()) -> Table:
-    """A table whose texts are text: nothing in a name is taken as markup."""
+    """Return an empty table; title and caption are literal text, never markup."""
     return Table(
         *columns,
         title=Text(printable(title)) if title else None,
@@ -30,5 +30,5 @@ def new_table(*columns: Column | str, title: str = "", caption: Sequence[str] = 
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """A row of texts that are text."""
+    """Add a row of literal texts, in which nothing is taken as markup."""
     table.add_row(*(Text(printable(cell)) for cell in cells))

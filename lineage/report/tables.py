@@ -1,4 +1,4 @@
-"""Tables of generations, seeds, one version, and comparisons; whoever calls prints them."""
+"""Tables of generations, seeds, versions and comparisons."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,23 +11,26 @@ from lineage.formats import MISSING, change, counted, quantity, spread, unit_of_
 from lineage.registry.family.family import Version
 from lineage.registry.store.transfers import Transfer
 from lineage.report.comparison import CONFIDENCE, Comparison, Difference, Spread
-from lineage.report.table_style import add_row as _add_row
-from lineage.report.table_style import new_table as _table
-from lineage.report.table_style import numeric as _numeric
+from lineage.report.table_style import add_row, new_table, numeric
+
+GENERATIONS_LEGEND = """\
+top prob.: mean highest probability; secondary mass: mean probability of ranks 2–K
+ensemble so far: accuracy of a generation together with all before it"""
+"""Explanation of the headers of ``generations_table`` and ``seeds_table``."""
 
 
 def generations_table(versions: Sequence[Version], teachers: Mapping[str, Version]) -> Table:
-    """What was grown, one row a version: the last word of ``lineage grow``.
+    """Return the table that ``lineage grow`` prints: one row for each version.
 
     Args:
-        versions: In the order to show.
-        teachers: By id, ``name/version``, those of other families too; without one, its accuracy is missing.
+        versions: Versions, in the order to show.
+        teachers: Teachers by id, ``name/version``; the accuracy of one that is not among them is missing.
     """
     names = sorted({version.name for version in versions})
     of_one_model = len(names) == 1
     seeds = sorted({version.seed for version in versions})
-    table = _table(
-        *_numeric(
+    table = new_table(
+        *numeric(
             "generation",
             "test\naccuracy",
             "teacher",
@@ -41,7 +44,7 @@ def generations_table(versions: Sequence[Version], teachers: Mapping[str, Versio
     )
     for version in versions:
         teacher = teachers.get(version.teacher or "")
-        _add_row(
+        add_row(
             table,
             str(version.generation),
             _metric(version, "test_accuracy"),
@@ -56,12 +59,12 @@ def generations_table(versions: Sequence[Version], teachers: Mapping[str, Versio
 
 
 def seeds_table(groups: Sequence[Sequence[Version]]) -> Table:
-    """Mean ± sample standard deviation (divisor n - 1) over seeds, one row a generation.
+    """Return a table of mean ± sample standard deviation (divisor n - 1) over seeds, by generation.
 
-    A cell to which not every seed contributes says how many do.
+    A cell to which not every seed contributes holds the number of those that do.
 
     Args:
-        groups: For each seed, the versions of its chain.
+        groups: Versions of each seed's succession.
     """
     metrics = {
         "test accuracy": "test_accuracy",
@@ -70,18 +73,18 @@ def seeds_table(groups: Sequence[Sequence[Version]]) -> Table:
     }
     seeds = counted(len(groups), "seed")
     mean = "mean ± sample standard deviation, " if len(groups) > 1 else ""
-    table = _table(*_numeric("generation", *metrics), caption=[f"{mean}n = {seeds}"])
+    table = new_table(*numeric("generation", *metrics), caption=[f"{mean}n = {seeds}"])
     by_generation: dict[int, list[Version]] = {}
     for version in (version for group in groups for version in group):
         by_generation.setdefault(version.generation, []).append(version)
     for generation, versions in sorted(by_generation.items()):
         cells = (_mean(versions, metric, len(groups)) for metric in metrics.values())
-        _add_row(table, str(generation), *cells)
+        add_row(table, str(generation), *cells)
     return table
 
 
 def version_table(version: Version) -> Table:
-    """Everything that the registry tells of one version, for ``lineage show``."""
+    """Return the table that ``lineage show`` prints: all that the registry holds of one version."""
     created = datetime.fromtimestamp(version.created / 1000, tz=UTC)
     fields = {
         "kind": version.kind,
@@ -100,26 +103,26 @@ def version_table(version: Version) -> Table:
     }
     if version.members:
         fields["members"] = ", ".join(f"{member.id} ({member.weight:.3f})" for member in version.members)
-    table = _table("field", Column("value", overflow="fold"), title=version.uri)
+    table = new_table("field", Column("value", overflow="fold"), title=version.uri)
     for name, value in fields.items():
-        _add_row(table, name, value or MISSING)
+        add_row(table, name, value or MISSING)
     table.add_section()
     for name in sorted(version.metrics):
-        _add_row(table, name, _metric(version, name))
+        add_row(table, name, _metric(version, name))
     return table
 
 
 def evaluation_table(measured: Mapping[str, float], recorded: Mapping[str, float]) -> Table:
-    """What an evaluation measured beside what the registry holds under the same names.
+    """Return a table of measured metrics beside those that the version was registered with.
 
-    Differences are measured minus recorded, as plain numbers (of shares, not in percent) and with the digits
-    that tell rounding from change; 0 means equal to the last bit.
+    Differences are measured minus recorded, as plain numbers (shares, not percent); 0 means equal to the last
+    bit, so that rounding can be told from change.
     """
-    table = _table("metric", *_numeric("measured", "recorded", "difference"))
+    table = new_table("metric", *numeric("measured", "recorded", "difference"))
     for name, value in measured.items():
         known = recorded.get(name)
         difference = MISSING if known is None else f"{value - known:+.1e}" if value != known else "0"
-        _add_row(table, name, quantity(name, value), quantity(name, known), difference)
+        add_row(table, name, quantity(name, value), quantity(name, known), difference)
     return table
 
 
@@ -129,35 +132,35 @@ def ensemble_table(
     alone: Sequence[Mapping[str, float]],
     prefixes: Sequence[Mapping[str, float]],
 ) -> Table:
-    """Each member alone, and the ensemble of the members down to its row.
+    """Return a table of the members, each alone and as the ensemble of the members down to its row.
 
     Args:
-        members: In order.
-        weights: One a member, summing to 1.
-        alone: The metrics of each member.
-        prefixes: The metrics of the ensembles of the first, the first two, … members.
+        members: Members, in the order of the ensemble.
+        weights: Weight of each member; they sum to 1.
+        alone: Metrics of each member.
+        prefixes: Metrics of the ensembles of the first, the first two, … members.
     """
     measures = ("accuracy", "calibration_error", "cross_entropy")
     alone_titles = ("\naccuracy", "calib.\nerror", "cross-\nentropy")
     so_far_titles = ("accuracy\nso far", "error\nso far", "entropy\nso far")
-    table = _table("member", *_numeric("generation", "weight", *alone_titles, *so_far_titles))
+    table = new_table("member", *numeric("generation", "weight", *alone_titles, *so_far_titles))
     for member, weight, own, so_far in zip(members, weights, alone, prefixes, strict=True):
         cells = [quantity(f"test_{name}", metrics[name]) for metrics in (own, so_far) for name in measures]
-        _add_row(table, member.id, str(member.generation), f"{weight:.3f}", *cells)
+        add_row(table, member.id, str(member.generation), f"{weight:.3f}", *cells)
     return table
 
 
 def transfer_table(results: Sequence[Transfer]) -> Table:
-    """Versions on another data set, one row a generation: the last word of ``lineage transfer``.
+    """Return the table that ``lineage transfer`` prints: versions on another data set, one row each.
 
     Args:
-        results: Of one target and one probe, in the order to show; at least one.
+        results: Results of one target and one probe, in the order to show; at least one.
     """
     first = results[0]
     names = {result.version.name for result in results}
     title = f"{', '.join(sorted(names))} to {first.target}, {first.probe}, seed {first.seed}"
-    table = _table(
-        *_numeric(
+    table = new_table(
+        *numeric(
             "generation",
             "own test\naccuracy",
             "transfer\naccuracy",
@@ -172,7 +175,7 @@ def transfer_table(results: Sequence[Transfer]) -> Table:
     for result in results:
         version = result.version
         accuracies = ("transfer_accuracy", "transfer_validation_accuracy")
-        _add_row(
+        add_row(
             table,
             str(version.generation),
             _metric(version, "test_accuracy"),
@@ -189,34 +192,34 @@ def difference_tables(
     recipe: Mapping[str, tuple[object, object]],
     metrics: Mapping[str, tuple[float | None, float | None]],
 ) -> list[Table]:
-    """Two versions side by side: the settings that differ, and all metrics.
+    """Return tables of two versions side by side: the settings that differ, and all metrics.
 
     Args:
-        titles: What the versions are called.
-        recipe: Differing keys with both values.
-        metrics: Names with both values; None where one is missing.
+        titles: Headers of the two versions.
+        recipe: Recipe keys that differ, with both values.
+        metrics: Names of metrics with both values; None where one is missing.
     """
-    settings = _table("setting", *titles)
+    settings = new_table("setting", *titles)
     for key, values in recipe.items():
-        _add_row(settings, key, *(MISSING if value is None else str(value) for value in values))
-    numbers = _table("metric", *_numeric(*titles))
+        add_row(settings, key, *(MISSING if value is None else str(value) for value in values))
+    numbers = new_table("metric", *numeric(*titles))
     for name, pair in metrics.items():
-        _add_row(numbers, name, *(quantity(name, value) for value in pair))
+        add_row(numbers, name, *(quantity(name, value) for value in pair))
     return [table for table in (settings, numbers) if table.row_count]
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Lines side by side: a section a generation, differences from the first line with their intervals."""
+    """Return a table of lines by generation, with their differences from the first line and the intervals."""
     metric = comparison.metric
     unit = unit_of_changes(metric)
     differences = f"Differences from {comparison.reference} over the seeds of both"
     differences += f", in {unit}." if unit else "."
     several = len(comparison.lines) > 1
-    table = _table(
-        *_numeric("generation"),
+    table = new_table(
+        *numeric("generation"),
         Column("line", overflow="fold"),
-        *_numeric("seeds", "mean ±\ndeviation"),
-        *(_numeric("difference", f"{100 * CONFIDENCE:.0f} %\ninterval", "pairs") if several else ()),
+        *numeric("seeds", "mean ±\ndeviation"),
+        *(numeric("difference", f"{100 * CONFIDENCE:.0f} %\ninterval", "pairs") if several else ()),
         title=metric,
         caption=[*([differences] if several else ()), *comparison.notes],
     )
@@ -224,14 +227,14 @@ def comparison_table(comparison: Comparison) -> Table:
         for place, entry in enumerate(entries):
             mean = spread(metric, entry.spread.mean, entry.spread.deviation)
             cells = ("" if place else str(generation), entry.line, str(entry.spread.n), mean)
-            _add_row(table, *cells, *(_difference_cells(metric, entry.difference) if several else ()))
+            add_row(table, *cells, *(_difference_cells(metric, entry.difference) if several else ()))
         if several:
             table.add_section()
     return table
 
 
 def _difference_cells(metric: str, difference: Difference | None) -> tuple[str, str, str]:
-    """Difference, interval, and pairs of how many seeds; empty for the reference."""
+    """Return the cells difference, interval, and paired of all seeds; empty for the reference."""
     if difference is None:
         return "", "", ""
     interval = MISSING
@@ -243,13 +246,13 @@ def _difference_cells(metric: str, difference: Difference | None) -> tuple[str, 
 
 
 def _mean(versions: Iterable[Version], metric: str, num_seeds: int) -> str:
-    """Mean and deviation of those of ``versions`` that have ``metric``; their number where seeds lack it."""
+    """Return mean ± deviation over the versions that have ``metric``, and their number if some do not."""
     values = [version.metrics[metric] for version in versions if metric in version.metrics]
     if not values:
         return MISSING
-    found = Spread.of(values)
-    fewer = "" if found.n == num_seeds else f" (n={found.n})"
-    return spread(metric, found.mean, found.deviation) + fewer
+    over_seeds = Spread.of(values)
+    fewer = "" if over_seeds.n == num_seeds else f" (n={over_seeds.n})"
+    return spread(metric, over_seeds.mean, over_seeds.deviation) + fewer
 
 
 def _metric(version: Version, name: str) -> str:

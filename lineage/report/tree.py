@@ -1,13 +1,14 @@
-"""A family drawn: as a tree on a terminal, for Graphviz, for Mermaid and as plain values.
+"""A family as a tree for a terminal, as a graph for Graphviz and Mermaid, and as plain values.
 
-Walks are loops, not recursion, so that chains of any length draw. A circle, which only edited tags can hold,
-is drawn once.
+Walks are loops, not recursion, so that chains of any length can be drawn. A circle, which only edited tags
+can contain, is drawn once.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any
 
 from rich.text import Text
@@ -18,7 +19,7 @@ from lineage.registry.care.remove import Tombstone
 from lineage.registry.family.family import Family, Version
 
 _DEPTH = 10
-"""Levels that leave a line 50 of a terminal's 80 columns; below them a branch goes on at the left."""
+"""Deepest level of indentation, which leaves 50 of 80 columns; deeper versions start at the left again."""
 
 _GUIDES = ("   ", "│  ", "├─ ", "└─ ")
 _ASCII_GUIDES = ("   ", "|  ", "+- ", "`- ")
@@ -26,18 +27,17 @@ _ASCII_GUIDES = ("   ", "|  ", "+- ", "`- ")
 _REMOVED = "removed"
 
 _ENTITIES = str.maketrans({character: f"#{ord(character)};" for character in "#\"&'<>`{\\"})
-"""Mermaid's own escapes of what its labels take for HTML, entities, Markdown or directives."""
+"""Mermaid's escapes for characters that its labels read as HTML, entities, Markdown or directives."""
 
-Words = list[tuple[str, str]]  # text, style
+Fragments = list[tuple[str, str]]  # text, style
 
 
 def rich_tree(family: Family, removed: Sequence[Tombstone] = ()) -> Tree:
-    """One line a version, below its teacher's; text alone, so that nothing in a name is taken as markup.
+    """Return a tree for the terminal: one line for each version, below that of its teacher.
 
-    What was removed and left a tombstone stands in its place.
-
-    A version at the left that has a teacher names it: one of another family, one that is missing, or one
-    further up, where the branch has passed ``_DEPTH`` levels. An ensemble names its members.
+    Removed versions that left a tombstone are drawn in their place. A version at the left that has a teacher
+    names it: the teacher is of another family, is missing, or is further up in a branch that is deeper than
+    ``_DEPTH``. An ensemble names its members. Names are literal text, never markup.
     """
     title = [(family.name, "bold"), (counted(len(family), "version"), "dim")]
     family, num_removed = _with_tombstones(family, removed)
@@ -52,20 +52,20 @@ def rich_tree(family: Family, removed: Sequence[Tombstone] = ()) -> Tree:
                 continue
             drawn.add(version.id)
             folded = depth == _DEPTH
-            words = list(chain(*_rows(family, version)))
+            fragments = list(chain(*_rows(family, version)))
             if folded or depth == 0:
-                words += _teacher_words(family, version)
-            words += _member_words(family, version)
-            branch = (tree if folded else above).add(_line(words))
+                fragments += _teacher(family, version)
+            fragments += _members(family, version)
+            branch = (tree if folded else above).add(_line(fragments))
             below = 1 if folded else depth + 1
             pending += [(student, branch, below) for student in reversed(family.students(version))]
     return tree
 
 
 def dot(family: Family, removed: Sequence[Tombstone] = ()) -> str:
-    """The family for Graphviz, generations in ranks from left to right.
+    """Return the family as a Graphviz graph, with a rank for each generation, from left to right.
 
-    Teachers and members of elsewhere are dashed boxes, edges from members to ensembles dotted lines.
+    Teachers and members of other families are dashed boxes, edges from members to ensembles dotted lines.
     """
     family, _ = _with_tombstones(family, removed)
     lines = [f"digraph {_quoted(family.name)} {{", "  rankdir=LR;", "  node [shape=box];"]
@@ -83,7 +83,7 @@ def dot(family: Family, removed: Sequence[Tombstone] = ()) -> str:
 
 
 def mermaid(family: Family, removed: Sequence[Tombstone] = ()) -> str:
-    """The family as a Mermaid flowchart from left to right; dashed and dotted as for Graphviz."""
+    """Return the family as a Mermaid flowchart from left to right, dashed and dotted as for Graphviz."""
     family, _ = _with_tombstones(family, removed)
     nodes = {version.id: f"v{version.version}" for version in family}
     outside = _outside(family)
@@ -105,7 +105,7 @@ def mermaid(family: Family, removed: Sequence[Tombstone] = ()) -> str:
 
 
 def tree_json(family: Family, removed: Sequence[Tombstone] = ()) -> dict[str, Any]:
-    """Plain values: name, versions, edges as pairs of ``name/version``, tombstones.
+    """Return plain values: name, versions, edges as pairs of ``name/version``, and tombstones.
 
     An edge leads from a teacher to its student, or from a member to its ensemble.
     """
@@ -113,21 +113,24 @@ def tree_json(family: Family, removed: Sequence[Tombstone] = ()) -> dict[str, An
         "name": family.name,
         "versions": [version.to_json() for version in family],
         "edges": [list(edge) for edge in _edges(family)],
-        "removed": [stone.to_json() for stone in removed if family.with_id(stone.version.id) is None],
+        "removed": [tombstone.to_json() for tombstone in _only_removed(family, removed)],
     }
 
 
 def _with_tombstones(family: Family, removed: Sequence[Tombstone]) -> tuple[Family, int]:
-    """The family with what was removed from it, and how many that are; a crash may leave both."""
-    gone = [
-        replace(stone.version, kind=_REMOVED) for stone in removed if family.with_id(stone.version.id) is None
-    ]
-    versions = sorted([*family, *gone], key=lambda version: version.version)
+    """Return the family with the versions that were removed from it, and their number."""
+    gone = [replace(tombstone.version, kind=_REMOVED) for tombstone in _only_removed(family, removed)]
+    versions = sorted([*family, *gone], key=attrgetter("version"))
     return Family(family.name, tuple(versions)), len(gone)
 
 
+def _only_removed(family: Family, removed: Sequence[Tombstone]) -> list[Tombstone]:
+    """Return the tombstones of versions that are gone; a crash may leave both version and tombstone."""
+    return [tombstone for tombstone in removed if family.with_id(tombstone.version.id) is None]
+
+
 def _tops(family: Family) -> Iterator[Version]:
-    """Roots, then all: versions that no root leads to stand in a circle, which its first one opens."""
+    """Yield the roots, then all versions: those that no root leads to form a circle, drawn from its first."""
     yield from family.roots
     yield from family
 
@@ -142,71 +145,67 @@ def _is_ensemble(family: Family, version_id: str) -> bool:
 
 
 def _outside(family: Family) -> list[str]:
-    """Teachers and members that this family does not hold, each once."""
+    """Return the ids of teachers and members that this family does not hold, each once."""
     parents = dict.fromkeys(parent for parent, _ in _edges(family))
     return [parent for parent in parents if family.with_id(parent) is None]
 
 
-def _rows(family: Family, version: Version) -> list[Words]:
-    """What there is to say of a version: who it is, how good, its aliases, where it comes from."""
+def _rows(family: Family, version: Version) -> list[Fragments]:
+    """Return what is shown of a version: its numbers, its accuracy, its aliases, its origin."""
     metrics = version.metrics
     accuracy = metrics.get("test_accuracy")
     teacher = family.teacher(version)
-    merits: Words = []
+    accuracies: Fragments = []
     if accuracy is not None:
-        merits.append((quantity("accuracy", accuracy), "bold cyan"))
+        accuracies.append((quantity("accuracy", accuracy), "bold cyan"))
         if teacher is not None and "test_accuracy" in teacher.metrics:
             gain = change("accuracy", accuracy - teacher.metrics["test_accuracy"])
-            merits.append((gain, "red" if gain.startswith("-") else "green"))
+            accuracies.append((gain, "red" if gain.startswith("-") else "green"))
     if "ensemble_accuracy" in metrics:
-        merits.append((f"ensemble {quantity('accuracy', metrics['ensemble_accuracy'])}", "cyan"))
+        accuracies.append((f"ensemble {quantity('accuracy', metrics['ensemble_accuracy'])}", "cyan"))
     role = version.objective if version.kind in ("generation", _REMOVED) else version.kind
     return [
         [(f"v{version.version}", "bold"), (f"generation {version.generation}", "")],
-        merits,
+        accuracies,
         [(f"@{alias}", "magenta") for alias in version.aliases],
-        [(role, ""), (f"seed {version.seed}", "dim"), (_gone(version), "red")],
+        [(role, ""), (f"seed {version.seed}", "dim"), (_REMOVED if version.kind == _REMOVED else "", "red")],
     ]
 
 
-def _gone(version: Version) -> str:
-    return _REMOVED if version.kind == _REMOVED else ""
+def _teacher(family: Family, version: Version) -> Fragments:
+    return [] if version.teacher is None else [(f"teacher {_short_id(family, version.teacher)}", "yellow")]
 
 
-def _teacher_words(family: Family, version: Version) -> Words:
-    return [] if version.teacher is None else [(f"teacher {_called(family, version.teacher)}", "yellow")]
-
-
-def _member_words(family: Family, version: Version) -> Words:
-    members = ", ".join(_called(family, member.id) for member in version.members)
+def _members(family: Family, version: Version) -> Fragments:
+    members = ", ".join(_short_id(family, member.id) for member in version.members)
     return [(f"members {members}", "yellow")] if members else []
 
 
-def _called(family: Family, version_id: str) -> str:
-    """``v3`` for a version that this family holds, ``name/3`` for others; missing where it should hold it."""
+def _short_id(family: Family, version_id: str) -> str:
+    """Return ``v3`` for a version of this family, ``name/3`` for others, with a note if it is missing."""
     version = family.with_id(version_id)
     if version is not None:
         return f"v{version.version}"
     return version_id + (" (missing)" if version_id.rpartition("/")[0] == family.name else "")
 
 
-def _line(words: Words) -> Text:
-    spaced = (part for text, style in words if text for part in ("  ", (printable(text), style)))
+def _line(fragments: Fragments) -> Text:
+    spaced = (part for text, style in fragments if text for part in ("  ", (printable(text), style)))
     return Text.assemble(*islice(spaced, 1, None))
 
 
 def _box(family: Family, version: Version) -> list[str]:
-    """The rows of a box's label."""
+    """Return the rows of a box's label."""
     rows = (" · ".join(text for text, _ in row if text) for row in _rows(family, version))
     return [row for row in rows if row]
 
 
 def _quoted(*rows: str) -> str:
-    """A Graphviz string of ``rows``: quotes and backslashes escaped."""
+    """Return a Graphviz string of ``rows``, with quotes and backslashes escaped."""
     escaped = (printable(row).replace("\\", "\\\\").replace('"', '\\"') for row in rows)
     return '"' + "\\n".join(escaped) + '"'
 
 
 def _entities(text: str) -> str:
-    """``text`` inside a Mermaid label."""
+    """Return ``text`` escaped for a Mermaid label."""
     return printable(text).translate(_ENTITIES)

@@ -5,11 +5,12 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from typing import Any
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any
 
 from lineage.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _COMPLETE = "epoch-"
 _PARTIAL = "partial"
@@ -72,7 +73,7 @@ class Checkpoint:
         """The last epoch whose state is complete; 0 when there is none."""
         return max((int(path.name.removeprefix(_COMPLETE)) for path in self._complete()), default=0)
 
-    def save(self, accelerator: Accelerator, epoch: int) -> None:
+    def save(self, accelerator: "Accelerator", epoch: int) -> None:
         """Keep the state after ``epoch`` and forget earlier ones; all ranks must call it."""
         partial = self.folder / _PARTIAL
         if accelerator.is_main_process:
@@ -89,7 +90,7 @@ class Checkpoint:
                 shutil.rmtree(path)
         accelerator.wait_for_everyone()
 
-    def load(self, accelerator: Accelerator) -> None:
+    def load(self, accelerator: "Accelerator") -> None:
         """Restore the last complete state into everything that ``accelerator`` prepared or registered."""
         accelerator.load_state(str(self.folder / f"{_COMPLETE}{self.epoch}"))
 

@@ -1,4 +1,4 @@
-"""Parts that all benchmarks share: contests between processes that take turns, and rows of tables."""
+"""Contests between processes that take turns, and rows of the result tables."""
 
 import json
 import os
@@ -17,29 +17,29 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One row of a result table.
 
     Attributes:
-        what: Was measured.
-        found: What was found: the median, in its unit.
-        spread: Lowest and highest, in the same unit.
-        bar: What it is held to; "" where it is only told.
-        holds: Whether it holds.
+        title: Name of the measurement.
+        median: Median with its unit.
+        spread: Lowest and highest value, with the unit.
+        bar: Limit that the median must keep; "" for none.
+        holds: Whether the median keeps it.
     """
 
-    what: str
-    found: str
+    title: str
+    median: str
     spread: str = ""
     bar: str = ""
     holds: bool = True
 
     def __str__(self) -> str:
         verdict = "" if not self.bar else f"{self.bar} {'✓' if self.holds else '✗'}"
-        return f"| {self.what} | {self.found} | {self.spread} | {verdict} |"
+        return f"| {self.title} | {self.median} | {self.spread} | {verdict} |"
 
 
 def row(
-    what: str,
+    title: str,
     values: Sequence[float],
     unit: str = "",
     digits: int = 2,
@@ -47,34 +47,34 @@ def row(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Row:
-    """A row of repeated measurements, held by their median to a bar."""
+    """Return a row of repeated measurements, whose median must keep a limit."""
 
-    def written(value: float) -> str:
+    def with_unit(value: float) -> str:
         return f"{value:,.{digits}f}{unit}"
 
     median = statistics.median(values)
-    spread = f"{written(min(values))} … {written(max(values))}" if len(values) > 1 else ""
+    spread = f"{with_unit(min(values))} … {with_unit(max(values))}" if len(values) > 1 else ""
     if at_least is not None:
-        return Row(what, written(median), spread, f"≥ {at_least:,g}{unit}", median >= at_least)
+        return Row(title, with_unit(median), spread, f"≥ {at_least:,g}{unit}", median >= at_least)
     if at_most is not None:
-        return Row(what, written(median), spread, f"≤ {at_most:,g}{unit}", median <= at_most)
-    return Row(what, written(median), spread)
+        return Row(title, with_unit(median), spread, f"≤ {at_most:,g}{unit}", median <= at_most)
+    return Row(title, with_unit(median), spread)
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Round by round: what disturbs a round disturbs both."""
+    """Return the ratio of each round: a disturbance of the machine slows both sides of a round."""
     return [one / other for one, other in zip(above, below, strict=True)]
 
 
 class Contestant:
-    """A process that prepares itself and then does a number of steps when it is told to.
+    """A process that prepares itself, then does as many steps as it is asked for.
 
-    It works in an empty folder, which goes when it goes.
+    It works in an empty folder, which is deleted at the end.
 
     Args:
-        script: A file beside this one that calls ``compete``.
-        arguments: Its own; paths among them absolute.
-        environment: Variables beside those of this process.
+        script: Name of a file beside this one that calls ``compete``.
+        arguments: Arguments of the script; paths among them must be absolute.
+        environment: Variables to add to those of this process.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Contestant:
             env=os.environ | dict(environment or {}),
             text=True,
         )
-        self._hear("ready")
+        self._await("ready")
 
     def do(self, steps: int) -> float:
-        """Seconds that so many steps take."""
+        """Return the seconds that a number of steps takes."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
-        return float(self._hear("done"))
+        return float(self._await("done"))
 
     def __enter__(self) -> "Contestant":
         return self
@@ -106,7 +106,7 @@ class Contestant:
         self._process.communicate()
         self._home.cleanup()
 
-    def _hear(self, word: str) -> str:
+    def _await(self, word: str) -> str:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(f"@{word}"):
@@ -115,18 +115,18 @@ class Contestant:
 
 
 def compete(step: Callable[[int], None]) -> None:
-    """Answer the parent: do the steps that it asks for, and say how many seconds they took."""
-    _say("@ready")
+    """Answer the parent: do the steps that it asks for, and report how many seconds they took."""
+    _print_line("@ready")
     for line in sys.stdin:
         started = time.perf_counter()
         step(int(line))
-        _say(f"@done {time.perf_counter() - started}")
+        _print_line(f"@done {time.perf_counter() - started}")
 
 
 def hold_contest(
     contestants: Mapping[str, Callable[[], Contestant]], rounds: int, steps: int, warm_up: int
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round; they take turns, and only one works at a time."""
+    """Return the seconds of each contestant in each round; only one works at a time."""
     with ExitStack() as stack:
         entered = {name: stack.enter_context(make()) for name, make in contestants.items()}
         for contestant in entered.values():
@@ -139,7 +139,7 @@ def hold_contest(
 
 
 def child(code: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, float]:
-    """What a Python process prints as one line of JSON, last of all."""
+    """Run Python code in a process, and return the JSON object in its last line."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=os.environ | dict(environment or {}),
@@ -151,6 +151,6 @@ def child(code: str, *arguments: str, environment: Mapping[str, str] | None = No
     return numbers
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

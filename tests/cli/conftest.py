@@ -22,16 +22,16 @@ def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
         stdout, stderr = StringIO(), StringIO()
         on_termination = signal.getsignal(signal.SIGTERM)
-        thresholds = gc.get_threshold()
         levels = {name: logging.getLogger(name).level for name in ("ignite", "accelerate", "torch")}
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             patch.setattr(sys, "argv", ["lineage", *arguments])
             patch.setenv("MLFLOW_LOGGING_LEVEL", "CRITICAL")
-            patch.setattr("lineage.cli._SECONDS_TO_TELL", 0)  # no launcher ends this process
+            patch.setattr("lineage.cli._SECONDS_FOR_RANK_0", 0)  # no launcher ends this process
             with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
                 main()
         signal.signal(signal.SIGTERM, on_termination)
-        gc.set_threshold(*thresholds)
+        gc.enable()
+        gc.unfreeze()
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         code = stop.value.code or 0

@@ -14,7 +14,7 @@ Lineage = Callable[..., Process]
 
 @pytest.fixture(scope="module", autouse=True)
 def family(module_home: object, call_main: Lineage, tiny: Callable[..., list[str]]) -> None:
-    """A patriarch and two students, and another patriarch, that the tests of this module only look at."""
+    """A patriarch and two students, and another patriarch; the tests of this module only read them."""
     assert call_main("grow", "digits", "--generations", "2", *tiny()).returncode == 0
     assert call_main("grow", "digits", "--generations", "0", *tiny("succession.seed=1")).returncode == 0
 
@@ -24,7 +24,7 @@ def _printed(outcome: Process) -> list[list[str]]:
     return [line.split() for line in outcome.stdout.splitlines()]
 
 
-def _told(outcome: Process, code: int) -> str:
+def _error_line(outcome: Process, code: int) -> str:
     assert (outcome.returncode, outcome.stdout) == (code, "")
     assert outcome.stderr.count("\n") == 1
     return outcome.stderr
@@ -51,7 +51,7 @@ def test_depth_ends_the_list(call_main: Lineage) -> None:
     assert [(relative["distance"], relative["uri"]) for relative in found] == [(1, "models:/digits/2")]
 
 
-def test_log_tells_what_happened(call_main: Lineage) -> None:
+def test_log_lists_all_events(call_main: Lineage) -> None:
     lines = call_main("log", "digits").stdout.splitlines()
     assert sum("registered" in line for line in lines) == 4
     assert any("@latest-generation moved from v2 to v3" in line for line in lines)
@@ -63,7 +63,7 @@ def test_log_tells_what_happened(call_main: Lineage) -> None:
     }  # fmt: skip
 
 
-def test_healthy_family_is_said_to_be(call_main: Lineage) -> None:
+def test_healthy_family_is_reported_healthy(call_main: Lineage) -> None:
     outcome = call_main("doctor", "digits")
     assert (outcome.returncode, outcome.stdout) == (0, "digits is healthy, 4 versions examined.\n")
     found = json.loads(call_main("doctor", "digits", "--json").stdout)
@@ -71,24 +71,24 @@ def test_healthy_family_is_said_to_be(call_main: Lineage) -> None:
 
 
 def test_refused_removal_exits_with_4(call_main: Lineage) -> None:
-    told = _told(call_main("rm", "models:/digits/1"), code=4)
-    assert "models:/digits/1 must have no descendants to be removed, but models:/digits/2 needs it" in told
+    error = _error_line(call_main("rm", "models:/digits/1"), code=4)
+    assert "models:/digits/1 must have no descendants to be removed, but models:/digits/2 needs it" in error
     assert len(read_family("digits")) == 4
 
 
 @pytest.mark.parametrize("command", ["log", "doctor"])
 def test_unknown_family_is_not_found(command: str, call_main: Lineage) -> None:
-    assert "Did you mean 'digits'?" in _told(call_main(command, "digts"), code=3)
+    assert "Did you mean 'digits'?" in _error_line(call_main(command, "digts"), code=3)
 
 
 @pytest.mark.parametrize("command", ["ancestors", "descendants", "rm"])
 def test_unknown_version_is_not_found(command: str, call_main: Lineage) -> None:
-    assert "holds no models:/digits/9" in _told(call_main(command, "models:/digits/9"), code=3)
+    assert "holds no models:/digits/9" in _error_line(call_main(command, "models:/digits/9"), code=3)
 
 
 def test_reserved_alias_is_refused(call_main: Lineage) -> None:
-    told = _told(call_main("promote", "models:/digits/1", "--alias", "best"), code=2)
-    assert "which lineage moves by itself" in told
+    error = _error_line(call_main("promote", "models:/digits/1", "--alias", "best"), code=2)
+    assert "which lineage moves by itself" in error
 
 
 def test_family_is_looked_after(home: Path, call_main: Lineage, tiny: Callable[..., list[str]]) -> None:

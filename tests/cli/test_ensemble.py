@@ -24,7 +24,9 @@ def test_ensemble_prints_members_and_prefixes(trunk: tuple[lineage.Version, ...]
     assert "digits/1" not in done.stdout
 
 
-def test_ensemble_is_registered_and_said_so(trunk: tuple[lineage.Version, ...], call_main: Call) -> None:
+def test_registered_ensemble_is_printed_with_its_version(
+    trunk: tuple[lineage.Version, ...], call_main: Call
+) -> None:
     done = call_main("ensemble", trunk[1].uri, "--register", "committee", "--weights", "1,3", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -21,13 +21,13 @@ def families(module_home: object, call_main: Lineage, tiny: Callable[..., list[s
 
 
 def _accuracies(name: str, generation: int) -> list[float]:
-    """Of both seeds."""
+    """Return the test accuracy of both seeds in one generation, by seed."""
     versions = [version for version in read_family(name) if version.generation == generation]
     return [v.metrics["test_accuracy"] for v in sorted(versions, key=lambda version: version.seed)]
 
 
-def _told(outcome: Process, code: int) -> str:
-    """The one line that an error prints."""
+def _error_line(outcome: Process, code: int) -> str:
+    """Return the one line that an error prints."""
     assert outcome.returncode == code
     assert not outcome.stdout
     assert outcome.stderr.startswith("Error: ")
@@ -46,8 +46,8 @@ def test_tree_draws_students_under_their_teachers(call_main: Lineage) -> None:
         "└─ v3",
         "   └─ v4",
     ]
-    words = ["tolerant  seed 0", "student  seed 0", "tolerant  seed 1", "student  seed 1"]
-    assert all(line.endswith(end) for line, end in zip(lines, words, strict=True))
+    ends = ["tolerant  seed 0", "student  seed 0", "tolerant  seed 1", "student  seed 1"]
+    assert all(line.endswith(end) for line, end in zip(lines, ends, strict=True))
 
 
 def test_tree_prints_json_with_edges(call_main: Lineage) -> None:
@@ -78,16 +78,16 @@ def test_tree_prints_a_graph(option: str, first: str, edge: str, call_main: Line
 
 @pytest.mark.parametrize("options", [["--dot", "--json"], ["--mermaid", "--dot"], ["--json", "--html", "t"]])
 def test_tree_in_several_forms_is_refused(options: list[str], call_main: Lineage) -> None:
-    told = _told(call_main("tree", "digits", *options), code=2)
+    error = _error_line(call_main("tree", "digits", *options), code=2)
     assert (
-        told == "Error: At most one of --json, --dot, --mermaid and --html may be given, but got several.\n"
+        error == "Error: At most one of --json, --dot, --mermaid and --html may be given, but got several.\n"
     )
 
 
 @pytest.mark.parametrize("command", ["tree", "compare"])
 def test_unknown_model_is_not_found_and_a_near_one_suggested(command: str, call_main: Lineage) -> None:
-    told = _told(call_main(command, "digts"), code=3)
-    assert "holds no registered model 'digts'. Did you mean 'digits'?" in told
+    error = _error_line(call_main(command, "digts"), code=3)
+    assert "holds no registered model 'digts'. Did you mean 'digits'?" in error
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_show_prints_a_table(call_main: Lineage) -> None:
     ],
 )
 def test_show_of_what_is_not_there_is_refused(uri: str, code: int, fragment: str, call_main: Lineage) -> None:
-    assert fragment in _told(call_main("show", uri), code)
+    assert fragment in _error_line(call_main("show", uri), code)
 
 
 def test_compare_pairs_differences_by_seed(call_main: Lineage) -> None:
@@ -178,7 +178,7 @@ def test_compare_takes_another_metric(call_main: Lineage) -> None:
 def test_compare_of_what_cannot_hold_is_refused(
     arguments: list[str], fragment: str, call_main: Lineage
 ) -> None:
-    assert fragment in _told(call_main("compare", *arguments), code=2)
+    assert fragment in _error_line(call_main("compare", *arguments), code=2)
 
 
 @pytest.mark.parametrize(
@@ -188,5 +188,5 @@ def test_store_that_is_not_there_is_unreachable(
     arguments: list[str], call_main: Lineage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/mlflow.db")
-    told = _told(call_main(*arguments), code=5)
-    assert told.startswith("Error: The store sqlite:////nowhere/mlflow.db must be")
+    error = _error_line(call_main(*arguments), code=5)
+    assert error.startswith("Error: The store sqlite:////nowhere/mlflow.db must be")

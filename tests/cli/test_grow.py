@@ -97,12 +97,12 @@ CANNOT_HOLD = [
         "Unknown schedule 'mypkg:mine'; known are constant, cosine, step.",
     ),
 ]
-"""What is given to ``grow digits``, the exit code and how the error begins."""
+"""Arguments of ``grow digits``, the exit code, and the beginning of the error."""
 
 
 @pytest.fixture(scope="module")
 def grown(module_home: Path, call_main: Lineage, tiny: Options) -> Process:
-    """What growing the tiny ``digits`` prints; the family stays in the store."""
+    """The outcome of growing the tiny ``digits``; the family stays in the store."""
     return call_main("grow", "digits", *tiny())
 
 
@@ -253,7 +253,7 @@ def test_grow_from_a_file_needs_no_shipped_name(call_main: Lineage, tiny: Option
 
 
 class _Impatient:
-    """A reporter that presses Ctrl-C in the second epoch."""
+    """A reporter that interrupts the training after its second epoch."""
 
     def pulled(self, version: object) -> None: ...
 
@@ -408,7 +408,7 @@ def test_evaluate_on_other_images_is_refused(call_main: Lineage, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "error"),
     [
         ("models:/digits/4", 3, "holds no models:/digits/4"),
         ("models:/digits@worst", 3, "holds no models:/digits@worst"),
@@ -419,8 +419,8 @@ def test_evaluate_on_other_images_is_refused(call_main: Lineage, tmp_path: Path)
 )
 @pytest.mark.usefixtures("grown")
 def test_evaluate_of_what_is_not_there_is_refused(
-    arguments: str, code: int, told: str, call_main: Lineage
+    arguments: str, code: int, error: str, call_main: Lineage
 ) -> None:
     outcome = call_main("evaluate", *arguments.split())
-    assert told in _sentence(outcome)
+    assert error in _sentence(outcome)
     assert outcome.returncode == code

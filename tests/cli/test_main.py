@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,30 +50,45 @@ def _interrupted(home: Path, options: list[str], number: signal.Signals) -> tupl
         text=True,
     ) as process:
         assert process.stderr is not None
-        told = ""
+        output = ""
         for line in process.stderr:
-            told += line
+            output += line
             if "epoch 2/" in line:
                 process.send_signal(number)
-        return process.wait(timeout=60), told
+        return process.wait(timeout=60), output
 
 
-def test_help_answers_in_a_third_of_a_second() -> None:
-    def seconds() -> float:
-        started = time.perf_counter()
-        outcome = _process(_script(), "--help")
-        passed = time.perf_counter() - started
-        assert outcome.returncode == 0
-        assert all(command in outcome.stdout for command in COMMANDS)
-        return passed
-
-    assert min(seconds() for _ in range(5)) <= 0.3
+def test_help_lists_all_commands_and_loads_no_heavy_library() -> None:
+    outcome = _process(sys.executable, "-X", "importtime", "-m", "lineage", "--help")
+    assert outcome.returncode == 0
+    assert all(command in outcome.stdout for command in COMMANDS)
+    loaded = {line.rpartition("|")[2].strip() for line in outcome.stderr.splitlines()}
+    assert "typer" in loaded
+    assert not {"torch", "mlflow", "pydantic", "accelerate", "numpy"} & loaded
 
 
 @pytest.mark.parametrize("module", ["lineage", "lineage.cli"])
 def test_import_loads_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print({{'torch', 'mlflow', 'pydantic', 'accelerate'}} & {{*sys.modules}})"
     assert _process(sys.executable, "-c", code).stdout == "set()\n"
+
+
+def test_commands_that_read_a_family_load_no_torch(home: Path, tiny: Options, call_main: Lineage) -> None:
+    assert call_main("grow", "digits", *tiny("training.epochs=0"), *PATRIARCH).returncode == 0
+    commands = ["tree digits", "show models:/digits/1", "log digits", "compare digits"]
+    commands += ["ancestors models:/digits/1", "doctor digits --skip-weights"]
+    code = f"""
+import sys
+from lineage.cli import main
+for command in {commands}:
+    sys.argv = ["lineage", *command.split()]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, command
+print({{"torch", "optuna", "sklearn"}} & {{*sys.modules}})
+"""
+    assert _process(sys.executable, "-c", code, cwd=home).stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize("command", [[_script()], [sys.executable, "-m", "lineage"]])
@@ -122,10 +136,10 @@ def test_interrupted_growing_is_marked_and_continues(
     number: signal.Signals, home: Path, tiny: Options, call_main: Lineage
 ) -> None:
     options = tiny("training.epochs=20")
-    code, told = _interrupted(home, options, number)
+    code, output = _interrupted(home, options, number)
     assert code == 130
-    assert told.endswith("Interrupted; the same command continues from the last complete epoch.\n")
-    assert "Traceback" not in told
+    assert output.endswith("Interrupted; the same command continues from the last complete epoch.\n")
+    assert "Traceback" not in output
     (killed,) = _runs()
     assert killed.info.status == "KILLED"
     assert not MlflowClient().search_registered_models()
@@ -165,7 +179,7 @@ def test_arguments_that_cannot_be_read_are_usage_errors(
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
-def test_error_is_told_by_the_first_process_alone(
+def test_error_is_printed_by_rank_0_alone(
     rank: str, lines: int, call_main: Lineage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", rank)

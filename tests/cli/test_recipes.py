@@ -26,7 +26,9 @@ def _refused(*arguments: str) -> LineageError:
 def test_ls_prints_each_recipe_with_its_first_line() -> None:
     lines = _printed("ls").splitlines()
     assert [line.split()[0] for line in lines] == recipe_names()
-    assert any(line.endswith("a small family, to see how everything works.") for line in lines)
+    for line, name in zip(lines, recipe_names(), strict=True):
+        first = recipe_path(name).read_text(encoding="utf-8").partition("\n")[0]
+        assert first == f"# {line.removeprefix(name).strip()}"
 
 
 def test_ls_prints_json() -> None:
@@ -74,7 +76,9 @@ def test_cp_overwrites_only_with_force(tmp_path: Path) -> None:
     target.write_text("precious")
     error = _refused("cp", "digits", str(target))
     assert isinstance(error, IntegrityError)
-    assert str(error) == f"'{target}' is there already; pass --force to overwrite it."
+    assert str(error) == (
+        f"'{target}' must not exist, but does; give another name, or --force to overwrite it."
+    )
     assert target.read_text() == "precious"
     _printed("cp", "digits", str(target), "--force")
     assert load_recipe(str(target)) == load_recipe("digits")
@@ -83,13 +87,13 @@ def test_cp_overwrites_only_with_force(tmp_path: Path) -> None:
 def test_cp_to_a_missing_folder_is_refused(tmp_path: Path) -> None:
     error = _refused("cp", "digits", str(tmp_path / "none" / "mine.toml"))
     assert isinstance(error, NotFoundError)
-    assert str(error) == f"There is no folder '{tmp_path / 'none'}' to copy to; create it first."
+    assert str(error) == f"The folder '{tmp_path / 'none'}' must exist, but does not; create it first."
 
 
 def test_cp_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     error = _refused("cp", "digits", str(tmp_path / "file" / "mine.toml"))
-    assert "A copy must be writable" in str(error)
+    assert "must be writable, but is not" in str(error)
 
 
 def test_cp_of_an_unknown_recipe_writes_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What families are for, on an sqlite file, on a server, and on a server over PostgreSQL."""
+"""All that is done with a family, on an sqlite file, on a server, and on a server over PostgreSQL."""
 
 import json
 import subprocess

@@ -23,7 +23,7 @@ def transfer(call_main: Main, *arguments: str, uri: str = "models:/digits/2") ->
     return call_main("transfer", uri, "--to", "digits", *FEW, *arguments)
 
 
-def test_transfer_prints_a_table_and_tells_its_progress(grown: Process, call_main: Main) -> None:
+def test_transfer_prints_a_table_and_its_progress(grown: Process, call_main: Main) -> None:
     outcome = transfer(call_main, "--ancestors", "1")
     assert outcome.returncode == 0
     results = [read_transfers(find_version(f"models:/digits/{number}"))[-1] for number in (1, 2)]
@@ -49,11 +49,11 @@ def test_json_of_transfer_goes_to_standard_output_alone(grown: Process, call_mai
         assert list(one["chosen"]) == ["n_neighbors"]
 
 
-def test_finetuning_tells_its_epochs(grown: Process, call_main: Main) -> None:
+def test_finetuning_prints_its_epochs(grown: Process, call_main: Main) -> None:
     outcome = transfer(call_main, "--probe", "finetune", "--set", "training.epochs=2")
     assert outcome.returncode == 0
-    told = [line for line in outcome.stderr.splitlines() if "epoch" in line]
-    assert [line.partition(",")[0] for line in told] == [
+    epochs = [line for line in outcome.stderr.splitlines() if "epoch" in line]
+    assert [line.partition(",")[0] for line in epochs] == [
         "models:/digits/2: epoch 1/2",
         "models:/digits/2: epoch 2/2",
     ]
@@ -80,7 +80,7 @@ def test_finetuning_tells_its_epochs(grown: Process, call_main: Main) -> None:
         ),
     ],
 )
-def test_transfer_says_in_a_sentence_what_is_wrong(
+def test_transfer_of_what_cannot_hold_is_one_sentence(
     grown: Process, call_main: Main, arguments: tuple[str, ...], code: int, sentence: str
 ) -> None:
     outcome = transfer(call_main, *arguments)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lineage
-from lineage.cli.family import diff as command
+from lineage.cli.diff import diff as command
 from lineage.data.datasets import load_dataset
 from lineage.errors import UsageError
 from lineage.evaluation.diff import diff
@@ -63,7 +63,8 @@ def test_program_without_a_linear_end_has_no_features_to_compare(
     capsys.readouterr()
     command(own.uri, theirs.uri)
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "Their features are not compared: an ensemble, or a program without a linear end, has none."
+        "Their features are not compared: an ensemble has none, nor has an adopted program that does not"
+        " end in a linear layer."
     )
 
 

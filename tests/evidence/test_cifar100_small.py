@@ -1,4 +1,4 @@
-"""Holds the recipe ``cifar100-small`` to its promises on real images: half an hour, by ``make evidence``."""
+"""The recipe ``cifar100-small`` keeps its promises on real images: half an hour, by ``make evidence``."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_three_generations_take_half_an_hour_evaluate_as_logged_and_transfer_in_
 
 
 def lineage_command(home: Path, *arguments: str, data: Path = DATA) -> str:
-    """What a command prints, run as a user would: with all threads, and on the images in ``data``."""
+    """Run a command as a user would, with all threads and the images in ``data``; return what it prints."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-m", "lineage", *arguments, "--set", f"data.root={data}"]
     done = subprocess.run(command, cwd=home, env=environment, check=True, text=True, stdout=subprocess.PIPE)

@@ -39,7 +39,7 @@ def test_history_marks_what_is_inferred() -> None:
         ["2027-01-15 08:00:00 UTC", "v1 registered", "ann"],
         ["2027-01-15 08:00:00 UTC", "@best moved to v1", "ann"],
         ["–", "@best moved from v1 to v2", "inferred"],
-        ["–", "@[b] taken away from v2", "inferred"],
+        ["–", "@[b] removed from v2", "inferred"],
         ["–", "v2 removed", "inferred"],
     ]
 

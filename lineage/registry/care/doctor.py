@@ -15,7 +15,6 @@ from lineage.registry.care.checks import (
 )
 from lineage.registry.care.leftovers import check_logged_models, check_runs, check_soft_targets
 from lineage.registry.family.family import Family, Version, from_model_version
-from lineage.registry.flavor import load_version
 from lineage.registry.store.connection import translated_errors
 from lineage.registry.store.search import read_model_with_versions
 
@@ -121,6 +120,8 @@ def check_weights(family: Family) -> Iterator[Finding]:
 
 
 def _loading_error(version: Version) -> LineageError | None:
+    from lineage.registry.flavor import load_version  # imports torch, which no other check needs
+
     try:
         load_version(version)
     except RegistryError:  # the store does not answer, which says nothing about the weights

@@ -11,10 +11,9 @@ from lineage.registry.care.checks import Finding
 from lineage.registry.care.remove import tombstones_of
 from lineage.registry.family.family import TAG, Family, logged_model_id
 from lineage.registry.family.history import logged_events
-from lineage.registry.flavor import FLAVOR_NAME
 from lineage.registry.store.connection import connect
 from lineage.registry.store.progress import unregistered_runs
-from lineage.registry.store.runs import GenerationRun
+from lineage.registry.store.runs import FLAVOR_NAME, GenerationRun
 from lineage.registry.store.search import (
     ModelWithVersions,
     search_logged_models,

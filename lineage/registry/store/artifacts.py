@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lineage.data.datasets import DataSpec
+from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.formats import file_digest, json_digest, read_problem
 from lineage.models.networks import build_network, options_without_weights

@@ -30,6 +30,7 @@ from lineage.registry.store.mlflow_internals import resolve_tags
 
 PAGE_FILE = "family.html"
 RECIPE_FILE = "recipe.json"
+FLAVOR_NAME = "lineage"
 
 _LONGEST_DIGEST = 36  # MLflow's limit for the digest of a dataset input
 

@@ -1,0 +1,29 @@
+"""``lineage compare``: families side by side."""
+
+from typing import Annotated
+
+import typer
+
+from lineage.cli.output import AsJson, print_json, print_rich
+from lineage.cli.startup import collect_no_garbage
+
+
+def compare(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Names of the registered models.")],
+    metric: Annotated[
+        str, typer.Option(help="Metric to compare, as 'lineage show' lists it.")
+    ] = "test_accuracy",
+    as_json: AsJson = False,
+) -> None:
+    """Compare families by generation: mean ± deviation over seeds, and differences from the first family."""
+    collect_no_garbage()
+    from lineage.evaluation.compare import compare as compare_lines
+    from lineage.evaluation.compare import group_lines
+    from lineage.registry.family.lookup import read_family
+    from lineage.report.tables import comparison_table
+
+    comparison = compare_lines(group_lines([read_family(name) for name in models]), metric)
+    if as_json:
+        print_json(comparison.to_json())
+    else:
+        print_rich(comparison_table(comparison))

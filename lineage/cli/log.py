@@ -1,0 +1,20 @@
+"""``lineage log``: the history of a family."""
+
+from lineage.cli.output import AsJson, Model, print_json, print_rich
+from lineage.cli.startup import collect_no_garbage
+
+
+def log(model: Model, as_json: AsJson = False) -> None:
+    """Print the history of a family: registrations, moved aliases, removals.
+
+    Changes that lineage did not make itself are inferred from the registry, and marked as such.
+    """
+    collect_no_garbage()
+    from lineage.registry.family.history import read_history
+    from lineage.report.care_tables import history_table
+
+    events = read_history(model)
+    if as_json:
+        print_json([event.to_json() for event in events])
+    else:
+        print_rich(history_table(events))

@@ -1,0 +1,39 @@
+"""``lineage ancestors`` and ``lineage descendants``: the versions that one version comes from or leads to."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lineage.cli.output import AsJson, VersionUri, print_json, print_rich
+from lineage.cli.startup import collect_no_garbage
+
+if TYPE_CHECKING:
+    from lineage.registry.family.lookup import Relative
+
+Depth = Annotated[int | None, typer.Option(min=1, help="Number of edges to follow; all by default.")]
+
+
+def ancestors(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
+    """List the teachers of a version, or the members of an ensemble, and in turn theirs, nearest first."""
+    collect_no_garbage()
+    from lineage.registry.family.lookup import ancestors_of, find_version
+
+    _print(ancestors_of(find_version(uri), depth), as_json)
+
+
+def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
+    """List the students of a version, the ensembles it is a member of, and in turn theirs, nearest first."""
+    collect_no_garbage()
+    from lineage.registry.family.lookup import descendants_of, find_version
+
+    _print(descendants_of(find_version(uri), depth), as_json)
+
+
+def _print(relatives: "Sequence[Relative]", as_json: bool) -> None:
+    from lineage.report.care_tables import relatives_table
+
+    if as_json:
+        print_json([relative.to_json() for relative in relatives])
+    else:
+        print_rich(relatives_table(relatives))

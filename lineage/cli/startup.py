@@ -1,0 +1,58 @@
+"""What the command line sets for its whole process, so that ``import lineage`` elsewhere changes nothing."""
+
+import atexit
+import gc
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lineage.cli.memory import keep_freed_memory
+
+
+def prepare_process() -> None:
+    """Silence other libraries' notices, keep freed memory, and let SIGTERM interrupt as Ctrl-C does."""
+    keep_freed_memory()
+    for name in ("ignite", "accelerate", "torch"):  # their errors reach the user as exceptions
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # read when MLflow is imported
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for --json
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import without garbage collection, and keep the imported objects out of later collections.
+
+    torch and MLflow create more than a million objects that live as long as the process. Walking them, while
+    they are created and when the process ends, took half of the time that ``lineage grow`` needs to find that
+    there is nothing to do.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.freeze)
+
+
+def collect_no_garbage() -> None:
+    """Turn garbage collection off until the process ends: for commands that read a family and print it.
+
+    A family of thousands of versions is millions of objects, none of which is garbage.
+    """
+    gc.disable()
+    atexit.register(gc.freeze)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Turn a cluster's SIGTERM into Ctrl-C, so that the run is marked as KILLED and can be continued."""
+    raise KeyboardInterrupt
