@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pages import DOCS, PAGES, README, TUTORIAL, Block, Command, blocks, running_blocks
+from pages import DOCS, PAGES, README, TUTORIAL, Command, blocks, running_blocks
 
 _NUMBERS = (  # accuracies, times and speeds differ between machines
     (re.compile(r"[+-]?\d[\d,]*\.\d+"), "#"),
@@ -19,8 +19,14 @@ _NUMBERS = (  # accuracies, times and speeds differ between machines
     (re.compile("─+"), "─"),
     (re.compile(r"\s+"), " "),
 )
+
+
+def _commands(page: Path) -> list[Command]:
+    return [command for block in running_blocks(page) for command in block.commands]
+
+
 _STORES = {"MLFLOW_TRACKING_URI", "LINEAGE_HOME", "LINEAGE_STUDIES", "COLUMNS"}
-_ELSEWHERE = [page for page in PAGES if page not in (README, TUTORIAL) and running_blocks(page)]
+_ELSEWHERE = [page for page in PAGES if page not in (README, TUTORIAL) and _commands(page)]
 _EXAMPLES = [
     example.stem
     for example in sorted((DOCS / "examples").glob("*.py"))
@@ -71,16 +77,9 @@ class Shell:
         )
         return Outcome(command, done.stdout, done.returncode)
 
-    def run_blocks(self, page_blocks: list[Block]) -> list[tuple[Command, Outcome]]:
-        """Run every command and every program of some blocks, in their order."""
-        outcomes = []
-        for block in page_blocks:
-            if block.language == "python":
-                program = Command(f"python -c {shlex.quote(block.text)}", ())
-                outcomes.append((program, self.run(program.text)))
-            else:
-                outcomes += [(command, self.run(command.text)) for command in block.commands]
-        return outcomes
+    def run_page(self, page: Path) -> list[tuple[Command, Outcome]]:
+        """Run every command of a page, in their order."""
+        return [(command, self.run(command.text)) for command in _commands(page)]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +96,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> She
 @pytest.fixture(scope="module")
 def tutorial(shell: Shell) -> list[tuple[Command, Outcome]]:
     """The tutorial, run as it is written; the folder that it leaves is kept for the other pages."""
-    outcomes = shell.run_blocks(running_blocks(TUTORIAL))
+    outcomes = shell.run_page(TUTORIAL)
     shutil.copytree(shell.home, _kept(shell))
     return outcomes
 
@@ -121,7 +120,7 @@ def test_tutorial_prints_what_it_says(tutorial: list[tuple[Command, Outcome]]) -
 
 
 def test_readme_prints_what_it_says(tutorial: list[tuple[Command, Outcome]]) -> None:
-    tour = [command for block in running_blocks(README) for command in block.commands]
+    tour = _commands(README)
     assert tour
     for command, (told, outcome) in zip(tour, tutorial, strict=False):
         assert command.text == told.text, "The README's tour must be the beginning of the tutorial."
@@ -130,14 +129,16 @@ def test_readme_prints_what_it_says(tutorial: list[tuple[Command, Outcome]]) -> 
 
 @pytest.mark.parametrize("page", _ELSEWHERE, ids=lambda page: page.stem)
 def test_guide_prints_what_it_says(page: Path, after_tutorial: Shell) -> None:
-    for command, outcome in after_tutorial.run_blocks(running_blocks(page)):
+    for command, outcome in after_tutorial.run_page(page):
         _compare(command, outcome)
 
 
-def test_examples_of_the_python_api_run(after_tutorial: Shell) -> None:
+def test_programs_of_pages_and_examples_of_the_api_run(after_tutorial: Shell) -> None:
     assert len(_EXAMPLES) > 7
     programs = [(DOCS / "examples" / f"{name}.py").read_text() for name in _EXAMPLES]
-    programs += [block.text for block in running_blocks(README) if block.language == "python"]
+    pages = [block.text for page in PAGES for block in running_blocks(page) if block.language == "python"]
+    assert len(pages) > 1
+    programs += pages
     code = "\n".join(f"exec({program!r}, {{}})" for program in programs)
     outcome = after_tutorial.run(f"python -c {shlex.quote(code)}")
     assert outcome.code == 0, outcome.output
