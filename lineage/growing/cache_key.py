@@ -15,7 +15,7 @@ from lineage.recipe import Recipe, StudentSettings
 from lineage.training.devices import derive_seed
 from lineage.training.handlers import optimizer_settings, schedule_settings
 from lineage.training.losses import objective_settings
-from lineage.training.soft_targets import SoftTargetFormat
+from lineage.training.soft_target_format import SoftTargetFormat
 
 STUDENT = "student"
 

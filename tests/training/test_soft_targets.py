@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
-from lineage.training.soft_targets import SoftTargetFolder, SoftTargetFormat, StoredSoftTargets
+from lineage.training.soft_target_format import SoftTargetFormat
+from lineage.training.soft_targets import SoftTargetFolder, StoredSoftTargets
 
 CLASSES = 50
 
