@@ -6,13 +6,15 @@ same whatever the batch it is part of, and whatever the number of workers or pro
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from lineage.data.images import DataSpec
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 _GOLDEN_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _FIRST_FACTOR = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -88,14 +90,16 @@ def crop_and_flip(pixels: Tensor, rows: Tensor, bits: Tensor, augmentation: Augm
     return views
 
 
-def streamed_transform(spec: DataSpec, augmentation: Augmentation | None) -> v2.Transform:
-    """What turns one decoded image, uint8 (C, H, W), into a network's input, float32 ``input_shape``.
+def streamed_transform(spec: DataSpec, augmentation: Augmentation | None) -> "v2.Transform":
+    """Return a transform from one decoded image, uint8 (C, H, W), to float32 of shape ``spec.input_shape``.
 
     Args:
-        spec: Its input shape, mean and deviation.
-        augmentation: None resizes and cuts the centre; otherwise a crop of random place, size and shape
-            (Szegedy et al., CVPR 2015) and, where asked for, a flip.
+        spec: Data spec with the input shape, mean and standard deviation.
+        augmentation: None to resize and cut the centre; otherwise a crop of random place, size and aspect
+            (Szegedy et al., CVPR 2015), and a flip if the augmentation has one.
     """
+    from torchvision.transforms import v2
+
     size = spec.input_shape[1:]
     steps: list[v2.Transform]
     if augmentation is None:

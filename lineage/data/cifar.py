@@ -2,15 +2,18 @@
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from lineage.data.images import DataSet, MemoryImages, memory_dataset, require_folder
 from lineage.data.parquet import find_parquet, read_parquet
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.formats import first_line
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 # fmt: off
 CIFAR100_SUPERCLASSES = (
@@ -24,37 +27,44 @@ CIFAR100_SUPERCLASSES = (
 
 
 def build_cifar10(root: Path | None, download: bool, image_size: int) -> DataSet:
-    """CIFAR-10, or a part of it in the same layout."""
-    return _build("cifar10", CIFAR10, root, download, image_size, superclasses=None)
+    """Load CIFAR-10, or a part of it in the same layout."""
+    return _build("cifar10", root, download, image_size, superclasses=None)
 
 
 def build_cifar100(root: Path | None, download: bool, image_size: int) -> DataSet:
-    """CIFAR-100 with its 20 superclasses."""
-    return _build("cifar100", CIFAR100, root, download, image_size, superclasses=CIFAR100_SUPERCLASSES)
+    """Load CIFAR-100 with its 20 superclasses, or a part of it in the same layout."""
+    return _build("cifar100", root, download, image_size, superclasses=CIFAR100_SUPERCLASSES)
 
 
 def read_torchvision(
-    name: str, kind: type[CIFAR10], root: Path, download: bool, superclasses: tuple[int, ...] | None
+    name: str, reader: type["CIFAR10"], root: Path, download: bool, superclasses: tuple[int, ...] | None
 ) -> DataSet:
-    """The data set in torchvision's layout, whose pickles are opened only after their checksums are verified.
+    """Read a data set in torchvision's layout, whose pickles are opened after their checksums are verified.
+
+    Args:
+        name: Name of the data set in errors and in its description.
+        reader: torchvision's class that reads and verifies the files.
+        root: Folder that holds the reader's ``base_folder``.
+        download: Whether to download missing files.
+        superclasses: Superclass of each class, or None.
 
     Raises:
-        IntegrityError: If a file is missing or its checksum is another.
+        IntegrityError: If a file is missing or has another checksum.
         NotFoundError: If the download fails.
     """
     try:
         with warnings.catch_warnings():
             # The files were pickled by a NumPy whose flags today's calls deprecated.
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-            train, test = (kind(root, train=part, download=download) for part in (True, False))
+            train, test = (reader(root, train=part, download=download) for part in (True, False))
     except RuntimeError as error:
         raise IntegrityError(
-            f"{root / kind.base_folder} must hold the files that torchvision knows by checksum, but one is "
+            f"{root / reader.base_folder} must hold the files that torchvision knows by checksum, but one is "
             "missing or altered; remove the folder and add --set data.download=true."
         ) from error
     except OSError as error:
         raise NotFoundError(
-            f"Data set '{name}' must be fetched from {kind.url} to {root}, but that failed: "
+            f"Data set '{name}' must be fetched from {reader.url} to {root}, but that failed: "
             f"{first_line(error)}; try again or place it there by hand."
         ) from error
     parts = [
@@ -64,14 +74,9 @@ def read_torchvision(
 
 
 def _build(
-    name: str,
-    kind: type[CIFAR10],
-    root: Path | None,
-    download: bool,
-    image_size: int,
-    superclasses: tuple[int, ...] | None,
+    name: str, root: Path | None, download: bool, image_size: int, superclasses: tuple[int, ...] | None
 ) -> DataSet:
-    """Read whichever layout ``root`` has; where it has none and a download is asked for, fetch the files."""
+    """Read the layout that ``root`` has; if it has neither, download the files if the caller wants it."""
     fetched = Path(torch.hub.get_dir()).parent / "datasets" / name
     if root is None and not download:
         raise UsageError(
@@ -79,13 +84,16 @@ def _build(
             f"--set data.download=true to fetch it to {fetched}."
         )
     root = root or fetched
-    if download and not root.exists():
-        return read_torchvision(name, kind, root, download, superclasses)
-    if folder := find_parquet(require_folder(name, root)):
-        return read_parquet(name, folder, image_size)
-    if not (download or (root / kind.base_folder).is_dir()):
+    if root.exists() or not download:
+        folder = find_parquet(require_folder(name, root))
+        if folder is not None:
+            return read_parquet(name, folder, image_size)
+    from torchvision.datasets import CIFAR10, CIFAR100  # takes a second; Parquet files need none of it
+
+    reader = CIFAR10 if name == "cifar10" else CIFAR100
+    if not (download or (root / reader.base_folder).is_dir()):
         raise NotFoundError(
-            f"{root} must hold train-*.parquet and test-*.parquet, or torchvision's {kind.base_folder}, but "
-            f"holds neither; correct data.root, or fetch '{name}' by --set data.download=true."
+            f"{root} must hold train-*.parquet and test-*.parquet, or torchvision's {reader.base_folder},"
+            f" but holds neither; correct data.root, or fetch '{name}' by --set data.download=true."
         )
-    return read_torchvision(name, kind, root, download, superclasses)
+    return read_torchvision(name, reader, root, download, superclasses)

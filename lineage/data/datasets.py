@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from lineage.data.cifar import build_cifar10, build_cifar100
 from lineage.data.folders import build_imagefolder, build_imagenet
@@ -49,6 +47,9 @@ def build_digits(root: Path | None, download: bool, image_size: int) -> DataSet:
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The 17 grey levels
     are spread over 0..255.
     """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(-1)
     labels = torch.from_numpy(digits.target).long()

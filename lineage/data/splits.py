@@ -3,7 +3,6 @@
 import math
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from lineage.errors import UsageError
@@ -97,6 +96,8 @@ def _count_absent(labels: Tensor, num_classes: int) -> int:
 
 def _stratified(rows: Tensor, labels: Tensor, seed: int, **size: int) -> tuple[Tensor, Tensor]:
     """scikit-learn's stratified split, each part sorted."""
+    from sklearn.model_selection import train_test_split
+
     first, second = train_test_split(
         rows.numpy(), stratify=labels[rows].numpy(), random_state=seed % 2**32, **size
     )

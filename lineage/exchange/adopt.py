@@ -11,9 +11,9 @@ from lineage.data.datasets import DataSet, DataSpec
 from lineage.errors import UsageError
 from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
 from lineage.models.exported import ExportedNetwork
-from lineage.models.networks import EXPORTED, build_network
+from lineage.models.networks import EXPORTED, TORCHVISION, build_network
 from lineage.models.pretrained import describe_torchvision, fit_state, read_state
-from lineage.models.torchvision import PREFIX, known_weights
+from lineage.models.torchvision import known_weights
 from lineage.recipe import DataSettings, NetworkSettings, Sections, parse_settings, require_effect
 from lineage.registry.family.adopted import adoption_key, fetch_program, find_adopted, register_adopted
 from lineage.registry.family.family import Version
@@ -147,7 +147,7 @@ def _check(candidate: Candidate, data: str | None, measured: bool) -> None:
     """Refuse arguments that do not go together."""
     if (candidate.network is None) == (candidate.model is None):
         raise UsageError("Either --network or --model must be given, but got both or neither.")
-    is_torchvision = (candidate.network or "").startswith(PREFIX)
+    is_torchvision = (candidate.network or "").startswith(TORCHVISION)
     if data is None and not is_torchvision:
         raise UsageError(
             "--from-data must name the data that it was trained on, for classes and input shape."
@@ -217,7 +217,7 @@ def _describe(candidate: Candidate, dataset: DataSet | None, normalisation: Norm
 
 def _torchvision_weights(candidate: Candidate) -> str | None:
     """Return the name of torchvision's weights that the candidate has; None for a file or a model."""
-    if not (candidate.network or "").startswith(PREFIX):
+    if not (candidate.network or "").startswith(TORCHVISION):
         return None
     weights = candidate.weights or "DEFAULT"
     is_path = Path(weights).suffix != "" or "/" in weights or Path(weights).exists()

@@ -14,13 +14,6 @@ from torch import nn
 from lineage.errors import RecipeError, suggestion
 from lineage.extensions import Builder, resolve
 from lineage.models.cifar import densenet_bc, resnet, wide_resnet
-from lineage.models.exported import ExportedNetwork
-from lineage.models.torchvision import (
-    PREFIX,
-    build_torchvision,
-    torchvision_names,
-    torchvision_options,
-)
 
 NETWORKS: dict[str, Builder] = {
     "resnet8": partial(resnet, 8),
@@ -35,11 +28,13 @@ NETWORKS: dict[str, Builder] = {
     "wrn-28-10": partial(wide_resnet, 28, 10),
     "wrn-40-2": partial(wide_resnet, 40, 2),
 }
-"""Our builders, called ``(num_classes, input_shape, **options)``; an installed package's take the same."""
+"""Builders by name, called ``(num_classes, input_shape, **options)`` like those of installed packages."""
 
+TORCHVISION = "torchvision:"
+"""Prefix of the names of torchvision's classification models."""
 
 EXPORTED = "pt2"
-"""A program of ``torch.export``; no recipe names it, and all that it is comes with its weights."""
+"""Name of networks that are exported programs; no recipe names them, their weights hold all that they are."""
 
 
 def build_network(
@@ -78,10 +73,8 @@ def build_network(
 
 
 def has_features(network: nn.Module) -> bool:
-    """Whether a network gives features: ensembles and some exported programs have none."""
-    if isinstance(network, ExportedNetwork):
-        return network.has_features
-    return callable(getattr(network, "features", None))
+    """Tell whether a network gives features: ensembles and some exported programs have none."""
+    return bool(getattr(network, "has_features", callable(getattr(network, "features", None))))
 
 
 def options_without_weights(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,19 +88,32 @@ def options_without_weights(name: str, options: Mapping[str, Any]) -> dict[str, 
         options: Options it was built with.
     """
     kept = {key: value for key, value in options.items() if key != "weights"}
-    if name.startswith(PREFIX) and options.get("weights") and "transform_input" in torchvision_options(name):
-        kept.setdefault("transform_input", True)
+    if name.startswith(TORCHVISION) and options.get("weights"):
+        from lineage.models.torchvision import torchvision_options
+
+        if "transform_input" in torchvision_options(name):
+            kept.setdefault("transform_input", True)
     return kept
 
 
 def _find(name: str) -> tuple[Builder, list[str] | None]:
-    """The builder of a name and the options it takes, None for any."""
-    if name.startswith(PREFIX):
-        return partial(build_torchvision, name), torchvision_options(name)
+    """Return the builder of a name and the options that it takes, None for any.
+
+    torchvision and torch.export take a second or more to import: they are imported for their networks alone.
+    """
     if name == EXPORTED:
+        from lineage.models.exported import ExportedNetwork
+
         return ExportedNetwork, []
-    if name not in NETWORKS and PREFIX + name in torchvision_names():
-        raise RecipeError(f"Unknown network '{name}'. Did you mean '{PREFIX}{name}'?")
+    if name.startswith(TORCHVISION):
+        from lineage.models.torchvision import build_torchvision, torchvision_options
+
+        return partial(build_torchvision, name), torchvision_options(name)
+    if name not in NETWORKS and ":" not in name:
+        from lineage.models.torchvision import torchvision_names
+
+        if TORCHVISION + name in torchvision_names():
+            raise RecipeError(f"Unknown network '{name}'. Did you mean '{TORCHVISION}{name}'?")
     builder = resolve("network", name, NETWORKS)
     parameters = list(inspect.signature(builder).parameters.values())[2:]  # after num_classes and input_shape
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

@@ -18,8 +18,7 @@ from torchvision import models
 
 from lineage.errors import NotFoundError, RecipeError, suggestion
 from lineage.formats import first_line
-
-PREFIX = "torchvision:"
+from lineage.models.networks import TORCHVISION
 
 _SET_HERE = {"num_classes", "aux_logits", "dropout_aux", "init_weights"}
 # By model class: what its builders fix, and what they take beyond the scalar defaults of its constructor.
@@ -93,7 +92,7 @@ class ConvolutionalHeadNetwork(nn.Module):
 
 def torchvision_names() -> list[str]:
     """Every classification model of the installed torchvision, as ``torchvision:NAME``."""
-    return [PREFIX + name for name in models.list_models(module=models)]
+    return [TORCHVISION + name for name in models.list_models(module=models)]
 
 
 def torchvision_options(name: str) -> list[str]:
@@ -164,7 +163,7 @@ def _model_class(name: str) -> type[nn.Module]:
             f"Network '{name}' must be one of the {len(known)} classification models of torchvision."
             f"{suggestion(name, known)}"
         )
-    builder = models.get_model_builder(name.removeprefix(PREFIX))
+    builder = models.get_model_builder(name.removeprefix(TORCHVISION))
     model_class: type[nn.Module] = typing.get_type_hints(builder)["return"]
     return model_class
 
@@ -193,7 +192,7 @@ def known_weights(name: str, weights: str) -> models.WeightsEnum:
     Raises:
         RecipeError: If torchvision lists no such weights for the model.
     """
-    members = models.get_model_weights(name.removeprefix(PREFIX)).__members__
+    members = models.get_model_weights(name.removeprefix(TORCHVISION)).__members__
     known = {key: member for key, member in members.items() if member.meta["categories"]}
     if weights not in list(known):
         raise RecipeError(
@@ -205,7 +204,7 @@ def known_weights(name: str, weights: str) -> models.WeightsEnum:
 
 def _construct(name: str, settings: Mapping[str, Any], input_shape: tuple[int, int, int]) -> nn.Module:
     try:
-        model: nn.Module = models.get_model(name.removeprefix(PREFIX), **settings)
+        model: nn.Module = models.get_model(name.removeprefix(TORCHVISION), **settings)
     except OSError as error:
         weights = settings["weights"]
         raise NotFoundError(

@@ -11,6 +11,7 @@ from lineage.errors import IntegrityError
 from lineage.models.ensemble import fit_to_data
 from lineage.models.pretrained import describe_torchvision
 
+WORDS = imagenet.imagenet_words()
 IDS = tuple(f"n{1_000_000 + 7 * number:08d}" for number in range(1000))
 
 
@@ -26,8 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_torchvisions_words_are_a_thousand_and_the_same_for_all_weights() -> None:
-    assert len(imagenet.WORDS) == 1000
-    assert tuple(ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1.meta["categories"]) == imagenet.WORDS
+    assert len(WORDS) == 1000
+    assert tuple(ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1.meta["categories"]) == WORDS
 
 
 def test_teacher_with_torchvisions_words_fits_the_folder_of_ids(
@@ -49,7 +50,7 @@ def test_a_thousand_other_ids_are_other_classes(folder: Path) -> None:
         fit_to_data(nn.Flatten(), own, data, "resnet18")
 
 
-@pytest.mark.parametrize("names", [imagenet.WORDS[::-1], imagenet.WORDS[:-1], ("cat", "dog")])
+@pytest.mark.parametrize("names", [WORDS[::-1], WORDS[:-1], ("cat", "dog")])
 def test_words_in_another_order_or_number_are_other_classes(names: tuple[str, ...]) -> None:
-    assert not imagenet.same_classes(imagenet.WORDS, names)
+    assert not imagenet.same_classes(WORDS, names)
     assert imagenet.same_classes(names, names)
