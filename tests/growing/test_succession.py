@@ -354,7 +354,7 @@ def test_two_processes_register_one_family_and_measure_every_sample(
     family = read_family("digits")
     assert [version.teacher for version in family] == [None, "digits/1", "digits/2"]
     assert MlflowClient().get_run(family.versions[0].run_id).data.tags["lineage.processes"] == "2"
-    assert done.stdout.count("ensemble") == 1  # one table, from rank 0
+    assert done.stdout.count("digits, seed 0") == 1  # one table, from rank 0
     for version in family:
         evaluation = lineage.evaluate(version.uri)
         for name in ("test_accuracy", "test_top5_accuracy"):
