@@ -49,10 +49,10 @@ def test_claim_of_a_silent_owner_is_taken_over_by_one(url: str, name: str) -> No
 
 
 def test_sign_of_life_keeps_claims(url: str, name: str) -> None:
-    living, other = _leases(url, name, grace=1), _leases(url, name, grace=1)
+    living, other = _leases(url, name, grace=3), _leases(url, name, grace=3)
     assert living.claim("a")
     with Heartbeat(living, interval=0.2):
-        time.sleep(2.1)
+        time.sleep(4.1)
         assert not other.claim("a")
 
 
