@@ -68,7 +68,7 @@ CANNOT_HOLD = [
     (
         "--set data.name=cifar100 --set data.root=nowhere",
         3,
-        "Data set 'cifar100' must be in a folder, but nowhere is none; correct data.root.",
+        "Data set 'cifar100' must be in a folder, but nowhere is not one; correct data.root.",
     ),
     (
         "--set data.name=cifar100",
