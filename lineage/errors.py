@@ -1,16 +1,16 @@
-"""What can go wrong, as one tree.
+"""Exceptions of ``lineage``, as one tree.
 
-Every message is one sentence that says what must hold, what was found and what to do. The command line prints
-it without a traceback and leaves with the exit code of its class::
+Every message is one sentence that states what must hold, what was found and what to do. The command line
+prints it without a traceback and exits with the code of its class::
 
     LineageError                 1
-    ├── TrainingError            1    a loss that is not finite
-    │   └── LostProcessError     1    one of several processes died or does not answer
-    ├── UsageError               2    an argument that cannot hold
-    │   └── RecipeError          2    a recipe that cannot hold
-    ├── NotFoundError            3    a recipe, model version, file or data set that is not there
-    ├── IntegrityError           4    what is there is not what was promised; a refusal to protect it
-    └── RegistryError            5    the store cannot be reached or written
+    ├── TrainingError            1    the loss is not finite
+    │   └── LostProcessError     1    one of several processes died or does not respond
+    ├── UsageError               2    an argument is invalid
+    │   └── RecipeError          2    a recipe is invalid
+    ├── NotFoundError            3    a recipe, model version, file or data set does not exist
+    ├── IntegrityError           4    content is damaged or unsafe, or an operation was refused to protect it
+    └── RegistryError            5    the MLflow store cannot be reached or written
 """
 
 import difflib
@@ -18,40 +18,40 @@ from collections.abc import Iterable
 
 
 class LineageError(Exception):
-    """The root: whatever ``lineage`` raises on purpose."""
+    """Base class of all errors that ``lineage`` raises."""
 
     exit_code = 1
 
 
 class TrainingError(LineageError):
-    """Training cannot go on: the loss is not finite, or a process was lost."""
+    """Training cannot continue: the loss is not finite, or a process was lost."""
 
 
 class LostProcessError(TrainingError):
-    """One of several processes died or does not answer the others."""
+    """One of several training processes died or does not respond."""
 
     untold_exit_code = 75
-    """Of a process whose parent knows better who died, and tells it: see ``lineage.processes.LAUNCHED``."""
+    """Exit code of a process whose parent reports the death: see ``lineage.processes.LAUNCHED``."""
 
 
 class UsageError(LineageError):
-    """An argument or a combination of arguments that cannot hold."""
+    """An argument, or a combination of arguments, is invalid."""
 
     exit_code = 2
 
 
 class RecipeError(UsageError):
-    """A recipe that cannot hold: an unknown key, a wrong type, a value out of range."""
+    """A recipe is invalid: an unknown key, a wrong type, or a value out of range."""
 
 
 class NotFoundError(LineageError):
-    """A recipe, model version, file or data set that is not there."""
+    """A recipe, model version, file or data set does not exist."""
 
     exit_code = 3
 
 
 class IntegrityError(LineageError):
-    """What is there is not what was promised, or an operation was refused to protect it."""
+    """Content is damaged, altered or unsafe to load, or an operation was refused to protect it."""
 
     exit_code = 4
 

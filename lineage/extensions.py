@@ -1,8 +1,8 @@
-"""Finds builders by name: ours in a dict, others' through entry points.
+"""Look-up of builders by name: built-in ones in a dict, those of installed packages through entry points.
 
-An installed package offers a builder under one of the groups ``lineage.networks``, ``lineage.datasets``,
+A package registers a builder in one of the entry-point groups ``lineage.networks``, ``lineage.datasets``,
 ``lineage.objectives`` and ``lineage.schedules``; a recipe names it ``package:name``. A recipe never holds an
-import path: reading a configuration file must not run code that nobody installed.
+import path: reading a configuration file must not run code that is not installed for this purpose.
 """
 
 import inspect
@@ -16,16 +16,16 @@ Builder = Callable[..., Any]
 
 
 def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
-    """The builder that ``name`` stands for.
+    """Return the builder registered as ``name``.
 
     Args:
-        kind: What is built, in the singular: ``network``, ``dataset``, ``objective`` or ``schedule``. Its
-            entry-point group is ``lineage.<kind>s``.
-        name: A key of ``builtin``, or ``package:name`` for an entry point of an installed package.
-        builtin: The builders that ``lineage`` ships.
+        kind: Product of the builder, ``network``, ``dataset``, ``objective`` or ``schedule``; its entry-point
+            group is ``lineage.<kind>s``.
+        name: Key of ``builtin``, or ``package:name`` for an entry point of an installed package.
+        builtin: Builders that ``lineage`` ships.
 
     Raises:
-        RecipeError: If nothing of that name is shipped or installed, or its package cannot be imported.
+        RecipeError: If no builder of that name is built in or installed, or its package cannot be imported.
     """
     if name in builtin:
         return builtin[name]
@@ -37,7 +37,7 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
 
 
 def named_settings(builder: Builder, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``settings`` that the signature of ``builder`` names: what its product depends on."""
+    """Return the ``settings`` that are parameters of ``builder``, so those that its product depends on."""
     return {name: settings[name] for name in inspect.signature(builder).parameters if name in settings}
 
 
@@ -46,12 +46,12 @@ def _load(kind: str, name: str, point: EntryPoint) -> Builder:
         builder: Builder = point.load()
     except (ImportError, AttributeError) as error:
         raise RecipeError(
-            f"The {kind} '{name}' must be importable from '{point.value}', but is not: {error}; repair its"
-            " package."
+            f"The {kind} '{name}' must be importable from '{point.value}', but is not: {error};"
+            " repair its package."
         ) from error
     return builder
 
 
 def _package(point: EntryPoint) -> str:
-    """Top-level package that an entry point's code lives in."""
+    """Return the top-level package that contains an entry point's code."""
     return point.module.partition(".")[0]

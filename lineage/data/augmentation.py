@@ -1,7 +1,7 @@
-"""Random views of images, as a pure function of (data seed, view, sample index).
+"""Random augmentation of images, as a pure function of (data seed, view, sample index).
 
-No generator is carried along: each view's random bits are a hash of those three numbers, so a view is the
-same whatever the batch it is part of, and whatever the number of workers or processes.
+The random bits of a view are a hash of these three numbers, not draws from a generator. A view is therefore
+the same in every batch and for any number of workers and processes.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ _FIRST_FACTOR = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _SECOND_FACTOR = -7723592293110705685  # 0x94D049BB133111EB
 
 EVALUATION_SCALE = 256 / 224
-"""Edge that a streamed image is resized to for evaluation, as a multiple of the edge that is cut from it."""
+"""Ratio of resized edge to centre crop when a streamed image is evaluated."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a training image is varied.
+    """Settings of the random augmentation of training images.
 
     Attributes:
-        crop_padding: Pixels added on each side before a crop of the original size at a random place; 0 crops
-            nothing. Streamed images are cropped and resized at random instead.
-        padding_mode: What is added: the image mirrored at its border pixels, or black.
-        flip: Whether half of the views are mirrored left to right.
+        crop_padding: Pixels of padding on each side before a random crop of the original size; 0 disables
+            the crop. Ignored for streamed images, which get a random resized crop.
+        padding_mode: Content of the padding: the image mirrored at its border pixels, or black.
+        flip: Whether each view is mirrored horizontally with probability 1/2.
     """
 
     crop_padding: int = 0
@@ -41,18 +41,18 @@ class Augmentation:
 
 
 def random_bits(seed: int, views: Tensor, indices: Tensor) -> Tensor:
-    """64 random bits for each sample: the SplitMix64 finaliser over seed, view and index.
+    """Return 64 random bits per sample: the SplitMix64 finaliser over seed, view and index.
 
     Source: G. L. Steele, D. Lea, C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014,
     with the constants of Vigna's splitmix64.c.
 
     Args:
-        seed: Any integer; taken modulo 2⁶⁴.
-        views: Their numbers, int64, shape (B,) or ().
-        indices: int64, shape (B,).
+        seed: Data seed, any integer; taken modulo 2⁶⁴.
+        views: View numbers, int64, shape (B,) or ().
+        indices: Sample indices, int64, shape (B,).
 
     Returns:
-        int64, shape (B,), every bit uniform.
+        Uniform bits, int64, shape (B,).
     """
     state = _finalise(torch.tensor(_signed(seed)) + _GOLDEN_GAMMA)
     state = _finalise(state + (views + 1) * _GOLDEN_GAMMA)
@@ -60,18 +60,18 @@ def random_bits(seed: int, views: Tensor, indices: Tensor) -> Tensor:
 
 
 def crop_and_flip(pixels: Tensor, rows: Tensor, bits: Tensor, augmentation: Augmentation) -> Tensor:
-    """Random views of a batch, gathered from the whole data set in one step.
+    """Return augmented views of a batch, gathered from the whole data set in one step.
 
-    Padding, crop and flip only say which pixel goes where, so they fold into row and column numbers.
+    Padding, crop and flip only move pixels, so together they are one computation of source coordinates.
 
     Args:
         pixels: All images, uint8, shape (N, H, W, C).
-        rows: Which images to view, int64, shape (B,).
+        rows: Indices of the images in the batch, int64, shape (B,).
         bits: Random bits of each view, int64, shape (B,).
-        augmentation: What to vary; padding by reflection must be less than H and W.
+        augmentation: Settings; the padding must be less than H and W.
 
     Returns:
-        uint8, shape (B, H, W, C).
+        Augmented images, uint8, shape (B, H, W, C).
     """
     _, height, width, channels = pixels.shape
     padding, num_places = augmentation.crop_padding, 2 * augmentation.crop_padding + 1
@@ -95,8 +95,8 @@ def streamed_transform(spec: DataSpec, augmentation: Augmentation | None) -> "v2
 
     Args:
         spec: Data spec with the input shape, mean and standard deviation.
-        augmentation: None to resize and cut the centre; otherwise a crop of random place, size and aspect
-            (Szegedy et al., CVPR 2015), and a flip if the augmentation has one.
+        augmentation: Settings of the augmentation: a random resized crop (Szegedy et al., CVPR 2015) and, if
+            ``flip`` is set, a random horizontal flip. None resizes and takes the centre crop.
     """
     from torchvision.transforms import v2
 
@@ -113,10 +113,16 @@ def streamed_transform(spec: DataSpec, augmentation: Augmentation | None) -> "v2
 
 
 class Normalisation:
-    """Scales uint8 pixels to [0, 1] and to the data's mean 0 and deviation 1, in float32.
+    """Normalises uint8 pixels channel by channel to mean 0 and standard deviation 1, in float32.
 
-    One factor and one offset for each place in an image, so that the work runs along whole images and not
-    along their few channels.
+    Factor and offset are repeated for every pixel, so that one multiply-add runs along whole images instead
+    of along their few channels.
+
+    Args:
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], height: int, width: int) -> None:
@@ -128,34 +134,34 @@ class Normalisation:
         """Normalise a batch.
 
         Args:
-            pixels: uint8, shape (B, H, W, C), contiguous.
+            pixels: Images, uint8, shape (B, H, W, C), contiguous.
 
         Returns:
-            float32, shape (B, C, H, W), in channels_last memory format.
+            Normalised images, float32, shape (B, C, H, W), in channels_last memory format.
         """
         flat = pixels.flatten(1).float().mul_(self.factor).add_(self.offset)
         return flat.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def _fold(places: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Mirror places outside 0..size - 1 at the border pixels; also whether each lay inside."""
+    """Mirror coordinates outside 0..size - 1 at the border pixels; also return which ones lay inside."""
     last = size - 1
     folded = last - (last - places.abs()).abs()
     return folded, folded == places
 
 
 def _finalise(bits: Tensor) -> Tensor:
-    """SplitMix64's finaliser: products wrap around, shifts fill with zeros."""
+    """Apply SplitMix64's finaliser; products wrap around, shifts fill with zeros."""
     bits = (bits ^ _shift(bits, 30)) * _FIRST_FACTOR
     bits = (bits ^ _shift(bits, 27)) * _SECOND_FACTOR
     return bits ^ _shift(bits, 31)
 
 
 def _shift(bits: Tensor, places: int) -> Tensor:
-    """Shift int64 to the right as if it were unsigned."""
+    """Shift int64 to the right by ``places`` bits as if it were unsigned."""
     return (bits >> places) & ((1 << (64 - places)) - 1)
 
 
 def _signed(value: int) -> int:
-    """The int64 with the bits of ``value`` modulo 2⁶⁴."""
+    """Return the int64 whose bits are ``value`` modulo 2⁶⁴."""
     return (value + 2**63) % 2**64 - 2**63

@@ -1,7 +1,8 @@
-"""Batches of (images, labels, indices), the same on any number of workers and processes.
+"""Data loaders whose batches are the same for any number of workers and processes.
 
-Images are float32, shape (B, C, H, W), normalised, in channels_last memory format; labels and indices int64,
-shape (B,). An index is the image's row in its part of the data set. What is stored of a teacher comes last.
+A batch is (images, labels, indices, *stored soft targets). Images are float32, shape (B, C, H, W),
+normalised, in channels_last memory format; labels and indices are int64, shape (B,). An index is the image's
+row in its part of the data set.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,17 +31,17 @@ __all__ = [
 
 
 class EpochOrder(Sampler[int]):
-    """The order of an epoch's samples: a permutation of (order seed, epoch), cut to whole batches.
+    """Samples an epoch in an order fixed by (order seed, epoch), cut to whole batches.
 
-    A key is ``view * num_samples + position``, so that a persistent worker learns the view with each sample.
-    There is no ``generator`` and no ``set_epoch``: Accelerate would reseed the one and call the other with
-    its own counter.
+    It yields keys, ``view * num_samples + position``, so that a persistent worker learns the view with each
+    sample. It has no attribute ``generator`` and no method ``set_epoch``, because Accelerate would reseed the
+    first and call the second with its own counter.
 
     Args:
-        num_samples: To draw from.
-        num_drawn: An epoch.
-        order_seed: Fixes the order.
-        num_views: After which views come again; None shows new ones in every epoch.
+        num_samples: Number of training images.
+        num_drawn: Number of samples per epoch; the rest of the permutation is dropped.
+        order_seed: Seed of the permutations.
+        num_views: Distinct augmented views per image before they repeat; None shows new ones in every epoch.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class EpochOrder(Sampler[int]):
 
     @property
     def view(self) -> int:
-        """What the epoch shows of every image: from 1, as epochs are counted."""
+        """Number of the view that the epoch shows of every image, from 1 like epochs."""
         return self.epoch if self.num_views is None else (self.epoch - 1) % self.num_views + 1
 
     def __len__(self) -> int:
@@ -68,12 +69,12 @@ class EpochOrder(Sampler[int]):
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatches:
-    """What one generation trains on.
+    """Training data of one generation.
 
     Attributes:
-        loader: Gives one epoch; may be prepared by Accelerate with ``split_batches=True``.
-        steps_per_epoch: Optimizer steps an epoch; the loader gives ``accumulation`` batches for each.
-        order: The loader's sampler.
+        loader: Loader of one epoch; Accelerate may prepare it with ``split_batches=True``.
+        steps_per_epoch: Optimizer steps per epoch; the loader gives ``accumulation`` batches per step.
+        order: Sampler of the loader.
     """
 
     loader: DataLoader[Batch]
@@ -81,7 +82,7 @@ class TrainingBatches:
     order: EpochOrder
 
     def select_epoch(self, epoch: int) -> None:
-        """Choose order and views of the loader's next iteration, also where Accelerate has prepared it."""
+        """Set order and view of the loader's next iteration, also if Accelerate has prepared the loader."""
         self.order.epoch = epoch
 
 
@@ -98,23 +99,24 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
     num_views: int | None = None,
     soft_targets: SoftTargets | None = None,
 ) -> TrainingBatches:
-    """Shuffled batches of one size; what is left over of an epoch is dropped.
+    """Return shuffled batches of equal size; an incomplete last batch is dropped.
 
     Args:
-        images: One part of a data set.
-        spec: Its description.
-        indices: The rows that train, int64, shape (N,).
-        batch_size: Images in one optimizer step, over all processes.
-        augmentation: How images are varied; None shows them as evaluation does.
-        data_seed: Fixes the views.
-        order_seed: Fixes the order.
-        workers: Processes that prepare batches; 0 prepares them in this one.
-        accumulation: Batches that one optimizer step accumulates; divides ``batch_size``.
-        num_views: After how many epochs views come again; None shows new ones in every epoch.
-        soft_targets: A teacher's stored outputs that every batch carries; none by default.
+        images: Images of the training part.
+        spec: Description of the data set.
+        indices: Rows to train on, int64, shape (N,).
+        batch_size: Images per optimizer step, over all processes.
+        augmentation: Settings of the augmentation; None shows images as evaluation does.
+        data_seed: Seed of the augmentation.
+        order_seed: Seed of the order.
+        workers: Number of worker processes; 0 loads in the calling process.
+        accumulation: Batches accumulated per optimizer step; must divide ``batch_size``.
+        num_views: Distinct augmented views per image before they repeat; None shows new ones in every epoch.
+        soft_targets: Stored soft targets to append to every batch; none by default.
 
     Raises:
-        UsageError: If batch size, accumulation or padding do not fit each other or the data.
+        UsageError: If ``batch_size`` exceeds the number of images, ``accumulation`` does not divide it, or
+            the padding does not fit the images.
     """
     if batch_size > len(indices):
         raise UsageError(
@@ -145,9 +147,20 @@ def evaluation_batches(
     data_seed: int = 0,
     view: int = 0,
 ) -> DataLoader[Batch]:
-    """Batches in the order of ``indices``; the last may be smaller.
+    """Return batches in the order of ``indices``; the last may be smaller.
 
-    They are not augmented, unless one view of every image is asked for, as an epoch of training shows it.
+    Args:
+        images: Images of one part of the data set.
+        spec: Description of the data set.
+        indices: Rows to load, int64, shape (N,).
+        batch_size: Images per batch.
+        workers: Number of worker processes; 0 loads in the calling process.
+        augmentation: Settings of the augmentation; None, as for an evaluation, applies none.
+        data_seed: Seed of the augmentation.
+        view: Number of the augmented view to load of every image.
+
+    Raises:
+        UsageError: If the padding does not fit the images.
     """
     shown = view_of(images, spec, indices, augmentation, data_seed)
     keys = range(view * len(indices), (view + 1) * len(indices))
@@ -157,13 +170,13 @@ def evaluation_batches(
 def _loader(
     view: Dataset[Batch], batch_size: int, workers: int, keys: Iterable[int], drop_last: bool
 ) -> DataLoader[Batch]:
-    """A loader whose workers live on, and which draws nothing from the global generator."""
+    """Return a loader with persistent workers that draws nothing from the global generator."""
     return DataLoader(
         view,
         batch_size,
         sampler=keys,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         pin_memory=torch.cuda.is_available(),
         drop_last=drop_last,
         persistent_workers=workers > 0,
@@ -171,6 +184,6 @@ def _loader(
     )
 
 
-def _as_it_is(batch: Any) -> Any:
-    """A view's batch is a batch already; a named function, since workers may have to pickle it."""
+def _identity(batch: Any) -> Any:
+    """Return ``batch``, which the view has collated already; a lambda could not be pickled for workers."""
     return batch

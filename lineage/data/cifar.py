@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), from the Hub's Parquet layout or from torchvision's own."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), in the Parquet layout of the Hub or in torchvision's layout."""
 
 import warnings
 from pathlib import Path
@@ -22,7 +22,7 @@ CIFAR100_SUPERCLASSES = (
     18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19,
     5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
 )
-"""The data's own coarse label of each class; torchvision leaves it out."""
+"""Coarse label of each CIFAR-100 class, as its authors define it; torchvision leaves it out."""
 # fmt: on
 
 
@@ -49,23 +49,23 @@ def read_torchvision(
         superclasses: Superclass of each class, or None.
 
     Raises:
-        IntegrityError: If a file is missing or has another checksum.
+        IntegrityError: If a file is missing or its checksum differs.
         NotFoundError: If the download fails.
     """
     try:
         with warnings.catch_warnings():
-            # The files were pickled by a NumPy whose flags today's calls deprecated.
+            # The pickles come from a NumPy whose dtype flags have since been deprecated.
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
             train, test = (reader(root, train=part, download=download) for part in (True, False))
     except RuntimeError as error:
         raise IntegrityError(
-            f"{root / reader.base_folder} must hold the files that torchvision knows by checksum, but one is "
-            "missing or altered; remove the folder and add --set data.download=true."
+            f"{root / reader.base_folder} must hold files with the checksums that torchvision lists, but one "
+            "is missing or altered; remove the folder and add --set data.download=true."
         ) from error
     except OSError as error:
         raise NotFoundError(
             f"Data set '{name}' must be fetched from {reader.url} to {root}, but that failed: "
-            f"{first_line(error)}; try again or place it there by hand."
+            f"{first_line(error)}; try again, or put the files there by hand."
         ) from error
     parts = [
         MemoryImages(torch.from_numpy(part.data.copy()), torch.tensor(part.targets)) for part in (train, test)
@@ -76,7 +76,7 @@ def read_torchvision(
 def _build(
     name: str, root: Path | None, download: bool, image_size: int, superclasses: tuple[int, ...] | None
 ) -> DataSet:
-    """Read the layout that ``root`` has; if it has neither, download the files if the caller wants it."""
+    """Read the layout that ``root`` has; if it has none and ``download`` is set, fetch torchvision's."""
     fetched = Path(torch.hub.get_dir()).parent / "datasets" / name
     if root is None and not download:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Data sets by name: what a recipe's ``data.name`` can be.
+"""Data sets by name, as a recipe's ``data.name`` gives it.
 
-Small sets are held in memory as uint8 tensors, large ones are streamed; nothing is downloaded unless asked
-for, and nothing decoded is written to disk.
+Small data sets are held in memory as uint8 tensors, large ones are streamed. Only ``data.download=true`` and
+``hub:`` names without a root download anything; decoded images are never written to disk.
 """
 
 from collections.abc import Mapping
@@ -29,23 +29,23 @@ __all__ = [
 
 
 class DatasetBuilder(Protocol):
-    """Builds a data set; installed packages offer theirs in the entry-point group ``lineage.datasets``."""
+    """Function that builds a data set; packages register theirs as entry points in ``lineage.datasets``."""
 
     def __call__(self, root: Path | None, download: bool, image_size: int) -> DataSet:
-        """Build it.
+        """Build the data set.
 
         Args:
-            root: Folder with the files, or None where none is named.
-            download: Whether missing files may be fetched.
-            image_size: Edge in pixels of what a network is given, for images that are streamed.
+            root: Folder with the files, or None if the recipe sets no ``data.root``.
+            download: Whether to fetch missing files.
+            image_size: Edge of the network's input in pixels, for streamed images.
         """
 
 
 def build_digits(root: Path | None, download: bool, image_size: int) -> DataSet:
-    """The 1,797 handwritten digits that scikit-learn ships, 1×8×8, a fifth of each class as the test part.
+    """Build scikit-learn's 1,797 handwritten digits, 1×8×8; a fifth of each class is the test part.
 
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The 17 grey levels
-    are spread over 0..255.
+    are scaled to 0..255.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -65,7 +65,7 @@ DATASETS: Mapping[str, DatasetBuilder] = {
     "imagefolder": build_imagefolder,
     "imagenet": build_imagenet,
 }
-"""Builders by name; ``hub:<owner>/<name>`` and ``package:name`` are understood besides."""
+"""Built-in data sets; ``load_dataset`` also takes ``hub:<owner>/<name>`` and ``package:name``."""
 
 
 def load_dataset(
@@ -74,15 +74,16 @@ def load_dataset(
     """Load a data set.
 
     Args:
-        name: A key of ``DATASETS``, ``hub:<owner>/<name>``, or ``package:name`` of an installed package.
+        name: Key of ``DATASETS``, ``hub:<owner>/<name>``, or ``package:name`` of an installed package.
         root: Folder with the files; ``~`` is the home folder.
-        download: Whether missing files of CIFAR may be fetched; ``hub:`` without a root always may.
-        image_size: Edge in pixels of what a network is given, for images that are streamed.
+        download: Whether to fetch missing files of CIFAR; ``hub:`` names without a root are
+            fetched regardless.
+        image_size: Edge of the network's input in pixels, for streamed images.
 
     Raises:
         RecipeError: If the name is unknown.
-        UsageError: If a folder must be named and is not, or its contents have the wrong form.
-        NotFoundError: If the folder, a part of it, or a remote set is not there.
+        UsageError: If the data set needs a folder and none is given, or its contents have the wrong form.
+        NotFoundError: If the folder, a part of it, or a remote data set does not exist.
         IntegrityError: If contents are damaged.
     """
     folder = None if root is None else Path(root).expanduser()

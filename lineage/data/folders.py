@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, as ``ImageFolder`` and ILSVRC2012 have them; streamed as RGB."""
+"""Image folders with one folder per class, as in ``ImageFolder`` and ILSVRC2012; streamed as RGB."""
 
 import hashlib
 import os
@@ -27,14 +27,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".t
 class FolderImages:
     """Streamed images in ``root/CLASS/FILE``.
 
-    A million paths are hundreds of megabytes as Python objects, which forked workers would copy by counting
-    references. So the file names are one array of bytes, and a path is put together when it is read.
+    The file names are one array of bytes, and paths are joined on reading: a million paths as Python objects
+    take hundreds of megabytes, which forked workers would copy by changing the reference counts.
 
     Attributes:
-        root: The folder of one part.
-        class_names: Folders of the classes, in the order of the labels.
+        root: Folder of one part.
+        class_names: Class folders in the order of the labels.
         files: File names, bytes, shape (N,), sorted within each class.
-        labels: int64, shape (N,).
+        labels: Class of each image, int64, shape (N,).
     """
 
     root: Path
@@ -46,7 +46,7 @@ class FolderImages:
         return len(self.labels)
 
     def path(self, index: int) -> Path:
-        """Where an image lies."""
+        """Return the path of an image."""
         return self.root / self.class_names[int(self.labels[index])] / os.fsdecode(self.files[index])
 
     def read(self, index: int) -> Tensor:
@@ -56,49 +56,51 @@ class FolderImages:
 
 
 def build_imagefolder(root: Path | None, download: bool, image_size: int) -> DataSet:
-    """``train/CLASS/*`` with ``test/CLASS/*`` or ``val/CLASS/*``; there is nothing to download.
+    """Build a data set from ``train/CLASS/*`` and ``test/CLASS/*`` or ``val/CLASS/*``.
 
-    Its digest covers parts, classes, file names and sizes, but no contents: see ``build_imagenet``.
+    ``download`` is ignored. The digest covers parts, classes, file names and sizes, but not contents: see
+    ``build_imagenet``.
     """
     return _build("imagefolder", require_folder("imagefolder", root), ("test", "val"), image_size)
 
 
 def build_imagenet(root: Path | None, download: bool, image_size: int) -> DataSet:
-    """ILSVRC2012 as torchvision lays it out: ``train/WNID/*.JPEG`` and ``val/WNID/*.JPEG``.
+    """Build ILSVRC2012 from torchvision's layout, ``train/WNID/*.JPEG`` and ``val/WNID/*.JPEG``.
 
-    Its terms forbid a download by a tool. Classes are named by their WordNet ids: torchvision's ``meta.bin``,
-    which has the words, is a pickle.
+    ``download`` is ignored: the terms of ILSVRC2012 forbid it. Classes are named by their WordNet ids,
+    because torchvision keeps the readable names in ``meta.bin``, a pickle.
 
-    Its digest covers the part, class, name and size in bytes of every file. To read 1.28 million files before
-    each training would take longer than it is worth: pixels that change while the file keeps name and size go
-    unnoticed.
+    The digest covers the part, class, name and size in bytes of every file. Reading 1.28 million files before
+    each training would take too long, so changed pixels in a file of unchanged name and size go unnoticed.
     """
     return _build("imagenet", require_folder("imagenet", root), ("val",), image_size)
 
 
 def _build(name: str, root: Path, test_folders: tuple[str, ...], image_size: int) -> DataSet:
-    """The two parts; the digest covers each file's part, class, name and size in bytes, not its contents."""
+    """Scan both parts; the digest covers each file's part, class, name and size, not its contents."""
     test_folder = next((folder for folder in test_folders if (root / folder).is_dir()), None)
     if test_folder is None or not (root / "train").is_dir():
         raise NotFoundError(
             f"Data set '{name}' must have folders train/CLASS and {' or '.join(test_folders)}/CLASS, but "
-            f"{root} has not; correct data.root."
+            f"{root} lacks one of them; correct data.root."
         )
     class_names = tuple(_class_folders(root / "train"))
     if not class_names:
         raise NotFoundError(
-            f"{root / 'train'} must hold one folder a class, but holds none; correct data.root."
+            f"{root / 'train'} must hold one folder per class, but holds none; correct data.root."
         )
     for unknown in sorted(set(_class_folders(root / test_folder)) - set(class_names)):
         raise UsageError(
-            f"Each class of {root / test_folder} must be one of train, but '{unknown}' is none; "
+            f"Each class folder of {root / test_folder} must also be in train, but '{unknown}' is not; "
             f"remove it.{suggestion(unknown, class_names)}"
         )
     digest = hashlib.sha256()
     train = _scan(root / "train", class_names, digest)
     test = _scan(root / test_folder, class_names, digest)
     if len(test) == 0:
-        raise NotFoundError(f"{root / test_folder} must hold images ({_suffixes()}), but holds none.")
+        raise NotFoundError(
+            f"{root / test_folder} must hold images ({_suffixes()}), but holds none; add some."
+        )
     spec = DataSpec(
         name=name,
         class_names=class_names,
@@ -112,13 +114,13 @@ def _build(name: str, root: Path, test_folders: tuple[str, ...], image_size: int
 
 
 def _class_folders(part: Path) -> list[str]:
-    """Names of the folders in one part, sorted, without hidden ones."""
+    """List the class folders of one part, sorted, without hidden ones."""
     with os.scandir(part) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _scan(part: Path, class_names: tuple[str, ...], digest: "hashlib._Hash") -> FolderImages:
-    """List one part class by class, and add each file to the digest."""
+    """List the images of one part class by class, and add each file to the digest."""
     files, counts = [], []
     for label, class_name in enumerate(class_names):
         listed = _image_files(part / class_name)
@@ -137,7 +139,7 @@ def _part_name(part: Path) -> bytes:
 
 
 def _image_files(folder: Path) -> list[tuple[bytes, int]]:
-    """Name and size in bytes of each image in a folder, sorted; none where the folder is missing."""
+    """Return name and size in bytes of each image in a folder, sorted; empty if the folder is missing."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:

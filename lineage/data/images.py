@@ -1,4 +1,4 @@
-"""What a data set is to the rest of ``lineage``: images, labels, and what travels with a model."""
+"""Types of a data set: images, labels, and the description that is stored with a model."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ from lineage.formats import first_line
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_IMAGES_A_CHUNK = 4096
+_IMAGES_PER_CHUNK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,8 @@ class MemoryImages:
     """Images of one size, decoded and held in memory.
 
     Attributes:
-        pixels: uint8, shape (N, H, W, C).
-        labels: int64, shape (N,).
+        pixels: Decoded images, uint8, shape (N, H, W, C).
+        labels: Class of each image, int64, shape (N,).
     """
 
     pixels: Tensor
@@ -41,7 +41,7 @@ class MemoryImages:
 
 
 class StreamedImages(Protocol):
-    """Images of any size, decoded one by one when they are read."""
+    """Images of any size, decoded one by one on reading."""
 
     @property
     def labels(self) -> Tensor:
@@ -53,7 +53,7 @@ class StreamedImages(Protocol):
         """Decode one image.
 
         Returns:
-            uint8, shape (C, H, W); H and W are the image's own.
+            Decoded image, uint8, shape (C, H, W), in its own size.
 
         Raises:
             IntegrityError: If the image cannot be decoded.
@@ -65,16 +65,16 @@ Images = MemoryImages | StreamedImages
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model must know of its data to be used without them.
+    """Description of a data set, stored with each model so that it can be used without the data.
 
     Attributes:
-        name: The name that a recipe gives the data set.
-        class_names: Names in the order of the labels.
-        superclasses: Superclass of each class, or None where the data have none.
-        mean: Mean of each channel of the training images, whose pixels lie in [0, 1].
-        std: Standard deviation of each channel, likewise.
-        input_shape: (C, H, W) of what a network is given.
-        digest: SHA-256 of the contents, in hexadecimal; the reader of each layout says what it covers.
+        name: Name of the data set in a recipe.
+        class_names: Class names in the order of the labels.
+        superclasses: Superclass of each class, or None if the data set has none.
+        mean: Mean of each channel of the training images, for pixels in [0, 1].
+        std: Standard deviation of each channel of the training images, for pixels in [0, 1].
+        input_shape: Shape (C, H, W) of the network's input.
+        digest: Hexadecimal SHA-256 of the contents; the docstring of each builder states what it covers.
     """
 
     name: str
@@ -87,16 +87,16 @@ class DataSpec:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)
 
     def to_json(self) -> dict[str, Any]:
-        """The description as ``json.dumps`` takes it."""
+        """Return the description as a dict that ``json.dumps`` accepts."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "DataSpec":
-        """The description that ``to_json`` gave.
+        """Return the description that ``to_json`` turned into ``value``.
 
         Raises:
             IntegrityError: If a field is missing or has another type.
@@ -107,14 +107,14 @@ class DataSpec:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise IntegrityError(
-                f"A data description must be what lineage wrote, but its field '{where}' is not: "
+                f"A data description must have the fields that lineage writes, but field '{where}' is wrong: "
                 f"{first['msg']}; load the model from an untouched copy."
             ) from error
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """The two parts of a data set and its description; a validation part is cut from ``train`` later."""
+    """Both parts of a data set and its description; ``split_indices`` holds out a part of ``train``."""
 
     train: Images
     test: Images
@@ -128,10 +128,17 @@ def memory_dataset(
     class_names: Sequence[str],
     superclasses: Sequence[int] | None = None,
 ) -> DataSet:
-    """A data set held in memory, described by its own contents.
+    """Build a data set held in memory, whose description is computed from its contents.
 
     The digest covers the pixels and labels of both parts and the class names, in their order: the same
-    contents from another folder or layout have the same digest.
+    contents in another folder or layout have the same digest.
+
+    Args:
+        name: Name of the data set.
+        train: Training part.
+        test: Test part.
+        class_names: Class names in the order of the labels.
+        superclasses: Superclass of each class, or None.
     """
     mean, std = channel_statistics(train.pixels)
     height, width, channels = train.pixels.shape[1:]
@@ -152,19 +159,21 @@ def memory_dataset(
 
 
 def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, from exact counts: no thread count changes a digit.
+    """Return mean and standard deviation of each channel, from exact counts.
+
+    The number of threads therefore changes no digit.
 
     Args:
-        pixels: uint8, shape (N, H, W, C).
+        pixels: Images, uint8, shape (N, H, W, C).
 
     Returns:
-        Two tuples of C numbers, for pixels scaled to [0, 1] and rounded to 6 digits; a channel of one single
-        value has a deviation of 1, so that dividing by it is harmless.
+        Means and standard deviations, C of each, for pixels scaled to [0, 1], rounded to 6 digits. A constant
+        channel has standard deviation 1, so that dividing by it is safe.
     """
     channels = pixels.shape[3]
     counts = np.zeros((channels, 256), dtype=np.int64)
-    for start in range(0, len(pixels), _IMAGES_A_CHUNK):
-        chunk = pixels[start : start + _IMAGES_A_CHUNK]
+    for start in range(0, len(pixels), _IMAGES_PER_CHUNK):
+        chunk = pixels[start : start + _IMAGES_PER_CHUNK]
         for channel in range(channels):
             counts[channel] += torch.bincount(chunk[..., channel].flatten(), minlength=256).numpy()
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -176,17 +185,17 @@ def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def decode_rgb(source: Path | IO[bytes], where: str) -> NDArray[np.uint8]:
-    """Decode one image of any format that Pillow knows; torchvision's own decoders are deprecated since 0.29.
+    """Decode an image of any format that Pillow reads; torchvision's decoders are deprecated since 0.29.
 
     Args:
-        source: The encoded image.
-        where: What an error calls it.
+        source: Encoded image.
+        where: Name of the image in error messages.
 
     Returns:
-        Shape (H, W, 3).
+        Decoded image, shape (H, W, 3).
 
     Raises:
-        IntegrityError: If it does not decode.
+        IntegrityError: If the image cannot be decoded.
     """
     try:
         with Image.open(source) as image:
@@ -198,7 +207,12 @@ def decode_rgb(source: Path | IO[bytes], where: str) -> NDArray[np.uint8]:
 
 
 def require_labels(labels: Tensor, num_classes: int, where: str) -> Tensor:
-    """Return ``labels`` if each is a class.
+    """Return ``labels`` if each lies in 0..num_classes - 1.
+
+    Args:
+        labels: Labels to check, int64, shape (N,).
+        num_classes: Number of classes.
+        where: Name of the labels' place in error messages.
 
     Raises:
         IntegrityError: If a label lies outside 0..num_classes - 1.
@@ -207,8 +221,8 @@ def require_labels(labels: Tensor, num_classes: int, where: str) -> Tensor:
     if len(wrong):
         row = int(wrong[0])
         raise IntegrityError(
-            f"Labels in {where} must lie in 0..{num_classes - 1}, but row {row} has {int(labels[row])}: "
-            "this part has no usable labels, choose another one."
+            f"Labels in {where} must lie in 0..{num_classes - 1}, but row {row} has {int(labels[row])}; "
+            "correct them or choose a data set whose labels are published."
         )
     return labels
 
@@ -216,20 +230,26 @@ def require_labels(labels: Tensor, num_classes: int, where: str) -> Tensor:
 def require_folder(name: str, root: Path | None) -> Path:
     """Return ``root`` if it is a folder.
 
+    Args:
+        name: Name of the data set in error messages.
+        root: Folder with its files, or None.
+
     Raises:
-        UsageError: If no root is given.
-        NotFoundError: If there is no such folder.
+        UsageError: If ``root`` is None.
+        NotFoundError: If ``root`` is not a folder.
     """
     if root is None:
         raise UsageError(
             f"Data set '{name}' is read from a folder, but none is given; add --set data.root=FOLDER."
         )
     if not root.is_dir():
-        raise NotFoundError(f"Data set '{name}' must be in a folder, but {root} is none; correct data.root.")
+        raise NotFoundError(
+            f"Data set '{name}' must be in a folder, but {root} is not one; correct data.root."
+        )
     return root
 
 
 def _header(class_names: Sequence[str], *parts: MemoryImages) -> bytes:
-    """What separates contents of equal bytes but different shapes or names."""
+    """Return a digest prefix that tells apart equal bytes of different shapes or class names."""
     shapes = [list(part.pixels.shape) for part in parts]
     return json.dumps({"class_names": list(class_names), "shapes": shapes}).encode()

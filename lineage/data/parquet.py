@@ -1,8 +1,8 @@
-"""Reads the Parquet layout that the Hugging Face Hub uses for image classification.
+"""Reader of the Hugging Face Hub's Parquet layout for image classification.
 
-A folder holds ``train-*.parquet`` and ``test-*.parquet`` (or ``validation-*.parquet``). A column has encoded
-images (binary, or a struct with the field ``bytes``), others have integer labels; class names stand in the
-schema's ``huggingface`` metadata. Images are decoded as RGB.
+A folder holds ``train-*.parquet`` and ``test-*.parquet`` (or ``validation-*.parquet``). One column holds
+encoded images (binary, or a struct with the field ``bytes``), others hold integer labels; class names are in
+the ``huggingface`` metadata of the schema. Images are decoded as RGB.
 """
 
 import hashlib
@@ -36,21 +36,21 @@ from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.formats import first_line
 
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes of decoded training images up to which images of one size are held in memory."""
+"""Largest size in bytes of the decoded training or test images that are held in memory, not streamed."""
 
 _LABEL_COLUMNS = ("fine_label", "label", "labels")
-_ROWS_A_BATCH = 1024
+_ROWS_PER_BATCH = 1024
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table mean what.
+    """Columns of a table by their role.
 
     Attributes:
-        image: Encoded images.
-        label: Classes.
-        superclass: Superclasses (``coarse_label``), or None.
-        class_names: From the metadata, or None where it has none.
+        image: Column of the encoded images.
+        label: Column of the classes.
+        superclass: Column of the superclasses (``coarse_label``), or None.
+        class_names: Class names from the metadata, or None if it has none.
     """
 
     image: str
@@ -61,11 +61,11 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Streamed images whose encoded bytes lie in Arrow memory, which a Parquet file is read into as a whole.
+    """Streamed images whose encoded bytes are held in Arrow memory, decoded on reading.
 
     Attributes:
-        encoded: Chunked array of binary values, N long.
-        labels: int64, shape (N,).
+        encoded: Encoded images, N binary values.
+        labels: Class of each image, int64, shape (N,).
     """
 
     encoded: pa.ChunkedArray
@@ -80,7 +80,7 @@ class EncodedImages:
 
 
 def find_parquet(root: Path) -> Path | None:
-    """The folder with ``train-*.parquet``: ``root`` itself, its folder ``data``, or its only such subfolder.
+    """Return the folder with ``train-*.parquet``: ``root``, ``root/data``, or the only such subfolder.
 
     Raises:
         UsageError: If several subfolders have such files.
@@ -98,39 +98,46 @@ def find_parquet(root: Path) -> Path | None:
 
 
 def read_parquet(name: str, folder: Path, image_size: int) -> DataSet:
-    """The data set in a folder that ``find_parquet`` found.
+    """Read a data set from a folder of Parquet files, such as ``find_parquet`` returns.
 
     Args:
-        name: What the data set is called.
-        folder: Holds the Parquet files.
-        image_size: Edge in pixels of what a network is given, where images are streamed.
+        name: Name of the data set.
+        folder: Folder with the Parquet files.
+        image_size: Edge of the network's input in pixels, for streamed images.
 
     Raises:
         NotFoundError: If there is no test part.
-        UsageError: If columns of images or labels are missing.
+        UsageError: If the column of images or of labels is missing.
         IntegrityError: If a file, an image or a label cannot be read.
     """
     train = sorted(folder.glob("train-*.parquet"))
     test = sorted(folder.glob("test-*.parquet")) or sorted(folder.glob("validation-*.parquet"))
     if not test:
         raise NotFoundError(
-            f"{folder} must hold test-*.parquet or validation-*.parquet beside its training part."
+            f"{folder} must hold test-*.parquet or validation-*.parquet beside its training part, but holds "
+            "neither; add the test part."
         )
     try:
         parts = [arrow.dataset([str(file) for file in files], format="parquet") for files in (train, test)]
         return read_arrow(name, parts[0], parts[1], image_size)
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(
-            f"The Parquet files in {folder} must be readable, but: {first_line(error)}."
+            f"The Parquet files in {folder} must be readable, but are not: {first_line(error)}; replace them."
         ) from error
 
 
 def read_arrow(name: str, train: arrow.Dataset, test: arrow.Dataset, image_size: int) -> DataSet:
-    """The data set in two Arrow data sets of the Hub's columns.
+    """Build a data set from Arrow data with the Hub's columns.
 
-    Images of one size are held in memory, up to ``MEMORY_LIMIT``, and described as ``memory_dataset`` says.
-    Others are streamed: then mean and deviation are ImageNet's, and the digest covers class names, labels and
+    Images of one size are held in memory, up to ``MEMORY_LIMIT``, as ``memory_dataset`` describes. Others are
+    streamed: mean and standard deviation are then ImageNet's, and the digest covers class names, labels and
     the length in bytes of each encoded image.
+
+    Args:
+        name: Name of the data set.
+        train: Training part.
+        test: Test part.
+        image_size: Edge of the network's input in pixels, for streamed images.
     """
     columns = find_columns(train.schema, name)
     labels, test_labels = (_integers(part, columns.label, name) for part in (train, test))
@@ -155,14 +162,18 @@ def read_arrow(name: str, train: arrow.Dataset, test: arrow.Dataset, image_size:
 
 
 def find_columns(schema: pa.Schema, name: str) -> Columns:
-    """Tell images from labels by the Hub's metadata first, by name and type where there is none.
+    """Find the columns of images and labels by the Hub's metadata, or else by name and type.
 
     Raises:
-        UsageError: If there is no column of images, or not exactly one that can be the labels.
+        UsageError: If there is no column of images, or not exactly one candidate for the labels.
     """
     features = _features(schema)
-    images = _of_kind(features, "Image") or [field.name for field in schema if _holds_bytes(field.type)]
-    classes = _of_kind(features, "ClassLabel") or [f.name for f in schema if pa.types.is_integer(f.type)]
+    images = _columns_of_type(features, "Image") or [
+        field.name for field in schema if _can_hold_images(field.type)
+    ]
+    classes = _columns_of_type(features, "ClassLabel") or [
+        f.name for f in schema if pa.types.is_integer(f.type)
+    ]
     only = classes[0] if len(classes) == 1 else None
     label = next((column for column in _LABEL_COLUMNS if column in schema.names), only)
     if not images or label is None:
@@ -177,33 +188,33 @@ def find_columns(schema: pa.Schema, name: str) -> Columns:
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """The Hub's description of each column, empty where the schema has none."""
+    """Return the Hub's description of each column; empty if the schema has none."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = metadata.get("info", {}).get("features", {})
     return {column: feature for column, feature in features.items() if isinstance(feature, dict)}
 
 
-def _of_kind(features: dict[str, dict[str, Any]], kind: str) -> list[str]:
+def _columns_of_type(features: dict[str, dict[str, Any]], kind: str) -> list[str]:
     return [column for column, feature in features.items() if feature.get("_type") == kind]
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether a column of this type can have encoded images."""
+def _can_hold_images(kind: pa.DataType) -> bool:
+    """Return whether a column of this type can hold encoded images."""
     if pa.types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _integers(part: arrow.Dataset, column: str, name: str) -> Tensor:
-    """A column as int64, shape (N,), N at least 1."""
+    """Read a column as int64, shape (N,), with N ≥ 1."""
     values = part.to_table(columns=[column])[column]
     if len(values) == 0:
         raise UsageError(
-            f"Both parts of data set '{name}' must have images, but one has no row; choose another."
+            f"Both parts of data set '{name}' must have images, but one has no row; choose another data set."
         )
     if not pa.types.is_integer(values.type) or values.null_count:
         raise UsageError(
-            f"Column '{column}' of data set '{name}' must hold one integer a row, but it is "
+            f"Column '{column}' of data set '{name}' must hold one integer per row, but it is "
             f"{values.type} with {values.null_count} empty rows; number the classes from 0."
         )
     return torch.from_numpy(values.cast(pa.int64()).to_numpy().copy())
@@ -212,7 +223,7 @@ def _integers(part: arrow.Dataset, column: str, name: str) -> Tensor:
 def _superclasses(
     train: arrow.Dataset, columns: Columns, labels: Tensor, num_classes: int, name: str
 ) -> tuple[int, ...] | None:
-    """Superclass of each class, read off the training images."""
+    """Return the superclass of each class, as the training images pair them; None without such a column."""
     if columns.superclass is None:
         return None
     coarse = _integers(train, columns.superclass, name)
@@ -221,13 +232,13 @@ def _superclasses(
     if not torch.equal(superclasses[labels], coarse) or (superclasses < 0).any():
         raise IntegrityError(
             f"Each class of data set '{name}' must lie in one superclass, but column "
-            f"'{columns.superclass}' gives some class of '{columns.label}' several or none; drop or mend it."
+            f"'{columns.superclass}' gives some class of '{columns.label}' several or none; correct it."
         )
     return tuple(superclasses.tolist())
 
 
 def _encoded(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The encoded images in a column of either type."""
+    """Return the encoded images of a column, whose type is binary or a struct with the field ``bytes``."""
     encoded = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
     if encoded.null_count:
         raise UsageError(
@@ -238,21 +249,21 @@ def _encoded(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
 
 
 def _batches(part: arrow.Dataset, column: str) -> Iterator[pa.Array]:
-    """The encoded images in their order, a few thousand at a time."""
+    """Yield the encoded images in order, in batches of ``_ROWS_PER_BATCH``."""
     for batch in part.to_batches(
-        columns=[column], batch_size=_ROWS_A_BATCH, batch_readahead=2, fragment_readahead=1
+        columns=[column], batch_size=_ROWS_PER_BATCH, batch_readahead=2, fragment_readahead=1
     ):
         yield _encoded(batch.column(0))
 
 
 def _first_shape(part: arrow.Dataset, column: str) -> tuple[int, ...]:
-    """(H, W, 3) of the first image."""
+    """Return the shape (H, W, 3) of the first image."""
     first = _encoded(part.head(1, columns=[column])[column])
     return _decode(first[0], 0).shape
 
 
 def _decode_all(part: arrow.Dataset, column: str, shape: tuple[int, ...]) -> Tensor | None:
-    """All images as uint8, shape (N, H, W, 3); None if a shape differs or ``MEMORY_LIMIT`` is passed."""
+    """Decode all images to uint8, shape (N, H, W, 3); None if shapes differ or exceed ``MEMORY_LIMIT``."""
     num_images = part.count_rows()
     if num_images * math.prod(shape) > MEMORY_LIMIT:
         return None
@@ -265,12 +276,12 @@ def _decode_all(part: arrow.Dataset, column: str, shape: tuple[int, ...]) -> Ten
                 return None
             pixels[row] = image
             row += 1
-    pa.default_memory_pool().release_unused()  # what was read lies in the pool until then
+    pa.default_memory_pool().release_unused()  # Arrow would keep the encoded batches allocated
     return torch.from_numpy(pixels)
 
 
 def _decode(encoded: pa.Scalar, row: int) -> NDArray[np.uint8]:
-    """One image, shape (H, W, 3)."""
+    """Decode one image to shape (H, W, 3)."""
     return decode_rgb(BytesIO(encoded.as_buffer()), f"Row {row}")
 
 

@@ -1,4 +1,4 @@
-"""Cuts a validation part, or a smaller training part, with the same share of every class."""
+"""Stratified splits: a validation part, or a smaller training part, with the same share of every class."""
 
 import math
 
@@ -11,22 +11,22 @@ from lineage.errors import UsageError
 def split_indices(
     labels: Tensor, num_classes: int, validation: float, seed: int, train_samples: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Divide the training part of a data set into what trains and what validates.
+    """Split the training part of a data set into training and validation rows.
 
-    The validation images depend on ``validation`` and ``seed`` alone, not on ``train_samples``.
+    The validation rows depend on ``validation`` and ``seed`` alone, not on ``train_samples``.
 
     Args:
-        labels: int64, shape (N,).
-        num_classes: How many classes there are, C.
-        validation: Share of each class that validates, in [0, 1); 0 leaves none.
-        seed: Taken modulo 2³².
-        train_samples: How many images train, of what validation leaves; None takes all.
+        labels: Class of each image, int64, shape (N,).
+        num_classes: Number of classes.
+        validation: Share of each class held out for validation, in [0, 1); 0 holds out none.
+        seed: Seed of the split, taken modulo 2³².
+        train_samples: Number of training images, at most those that validation leaves; None takes all.
 
     Returns:
-        Rows that train and rows that validate, each int64 and sorted.
+        Training rows and validation rows, each int64 and sorted.
 
     Raises:
-        UsageError: If an argument is out of range, or a class would miss from either part.
+        UsageError: If an argument is out of range, or a class would be missing from either part.
     """
     if not 0 <= validation < 1:
         raise UsageError(
@@ -52,7 +52,7 @@ def split_indices(
 def _divide(
     rows: Tensor, labels: Tensor, num_classes: int, validation: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Cut the validation part."""
+    """Hold out the share ``validation`` of the rows."""
     num_images = len(rows)
     num_validation = math.ceil(validation * num_images)
     must = f"Each of the {num_classes} classes must have an image in training and in validation, but "
@@ -72,7 +72,7 @@ def _divide(
 
 
 def _subset(rows: Tensor, labels: Tensor, num_classes: int, train_samples: int, seed: int) -> Tensor:
-    """Take some of the rows that train."""
+    """Draw ``train_samples`` of the training rows."""
     available = len(rows)
     if not num_classes <= train_samples <= available - num_classes:
         raise UsageError(
@@ -90,12 +90,12 @@ def _subset(rows: Tensor, labels: Tensor, num_classes: int, train_samples: int, 
 
 
 def _count_absent(labels: Tensor, num_classes: int) -> int:
-    """How many classes have no label here."""
+    """Return the number of classes that are absent from ``labels``."""
     return int((torch.bincount(labels, minlength=num_classes) == 0).sum())
 
 
 def _stratified(rows: Tensor, labels: Tensor, seed: int, **size: int) -> tuple[Tensor, Tensor]:
-    """scikit-learn's stratified split, each part sorted."""
+    """Split rows by scikit-learn's stratified split, and sort each part."""
     from sklearn.model_selection import train_test_split
 
     first, second = train_test_split(

@@ -1,6 +1,7 @@
-"""What the rows of a data set look like: images, in memory or streamed, in views that a key numbers.
+"""Torch data sets that return the batch for a list of keys.
 
-A key is ``view * num_samples + position``, with the position among the rows that are looked at.
+A key is ``view * num_samples + position``: the number of an augmented view, and a position among the selected
+rows of the data set.
 """
 
 from typing import Protocol
@@ -23,10 +24,18 @@ Batch = tuple[Tensor, ...]
 
 
 class SoftTargets(Protocol):
-    """What is stored of a teacher for every view of every image that trains."""
+    """Teacher outputs stored for every view of every training image."""
 
     def read(self, views: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
-        """Of some of them: tensors (B, …) for views from 1 and places among those images, int64 (B,)."""
+        """Read the stored outputs of a batch.
+
+        Args:
+            views: View numbers, from 1, int64, shape (B,).
+            positions: Positions among the training images, int64, shape (B,).
+
+        Returns:
+            Tensors of shape (B, …).
+        """
 
 
 def view_of(
@@ -36,7 +45,14 @@ def view_of(
     augmentation: Augmentation | None,
     data_seed: int,
 ) -> Dataset[Batch]:
-    """Some rows of images, augmented or as evaluation sees them, in batches (images, labels, rows).
+    """Return a torch data set of selected rows, which gives batches (images, labels, rows).
+
+    Args:
+        images: Images in memory or streamed.
+        spec: Description of the data set.
+        indices: Rows to select, int64, shape (N,).
+        augmentation: Settings of the augmentation; None shows images as evaluation does.
+        data_seed: Seed of the augmentation.
 
     Raises:
         UsageError: If the padding does not fit the images.
@@ -47,7 +63,7 @@ def view_of(
 
 
 class MemoryView(Dataset[Batch]):
-    """Some rows of images in memory, a whole batch at a time."""
+    """Selected rows of images in memory, augmented and normalised a whole batch at a time."""
 
     def __init__(
         self,
@@ -73,7 +89,7 @@ class MemoryView(Dataset[Batch]):
         return len(self.indices)
 
     def __getitems__(self, keys: list[int]) -> Batch:
-        """The batch of keys; a plain position is one of view 0."""
+        """Return the batch for ``keys``; positions alone are keys of view 0."""
         views, rows = _views_and_rows(keys, self.indices)
         if self.augmentation is None:
             pixels = self.images.pixels[rows]
@@ -84,12 +100,12 @@ class MemoryView(Dataset[Batch]):
 
 
 class ViewWithSoftTargets(Dataset[Batch]):
-    """Images, and beside them what is stored of a teacher for what they show.
+    """Batches of another data set, followed by a teacher's stored outputs for the same views.
 
     Args:
-        view: Of the images.
-        soft targets: Of the same images.
-        num_samples: How many there are.
+        view: Data set of the images.
+        soft_targets: Stored outputs for these images.
+        num_samples: Number of images.
     """
 
     def __init__(self, view: Dataset[Batch], soft_targets: SoftTargets, num_samples: int) -> None:
@@ -101,14 +117,14 @@ class ViewWithSoftTargets(Dataset[Batch]):
         return self.num_samples
 
     def __getitems__(self, keys: list[int]) -> Batch:
-        """The batch of keys."""
+        """Return the batch for ``keys``, with the stored outputs appended."""
         numbers = torch.tensor(keys)
         batch: Batch = self.view.__getitems__(keys)  # type: ignore[attr-defined]
         return (*batch, *self.soft_targets.read(numbers // self.num_samples, numbers % self.num_samples))
 
 
 class StreamedView(Dataset[Batch]):
-    """Some rows of streamed images, decoded and transformed one by one."""
+    """Selected rows of streamed images, decoded and transformed one by one."""
 
     def __init__(
         self,
@@ -127,12 +143,12 @@ class StreamedView(Dataset[Batch]):
         return len(self.indices)
 
     def __getitems__(self, keys: list[int]) -> Batch:
-        """The batch of keys; a plain position is one of view 0."""
+        """Return the batch for ``keys``; positions alone are keys of view 0."""
         views, rows = _views_and_rows(keys, self.indices)
         bits = random_bits(self.data_seed, views, rows)
         shown = []
-        # torchvision draws from the CPU's global generator. torch.manual_seed would seed those of the GPUs as
-        # well, which belong to the model.
+        # torchvision draws from the CPU's global generator. torch.manual_seed would also reseed the GPUs'
+        # generators, from which the model draws.
         with torch.random.fork_rng(devices=[]):
             for row, seed in zip(rows.tolist(), bits.tolist(), strict=True):
                 torch.default_generator.manual_seed(seed)
@@ -142,6 +158,6 @@ class StreamedView(Dataset[Batch]):
 
 
 def _views_and_rows(keys: list[int], indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Take keys apart: view and row of each sample, both int64, shape (B,)."""
+    """Return the view and the row of each key, both int64, shape (B,)."""
     numbers = torch.tensor(keys)
     return numbers // len(indices), indices[numbers % len(indices)]

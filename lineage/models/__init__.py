@@ -1,1 +1,1 @@
-"""Networks by name: our own, torchvision's, exported programs, and ensembles as modules."""
+"""Networks by name: built-in ones, torchvision's, exported programs, and ensembles."""

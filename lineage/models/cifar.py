@@ -1,9 +1,8 @@
-"""The field's networks for small images: CIFAR ResNet, wide ResNet and DenseNet-BC.
+"""Networks for small images: CIFAR ResNet, wide ResNet and DenseNet-BC.
 
-All three run in three stages and halve the resolution between them, so that 32×32 images end as 8×8 maps.
-They take any number of channels and any height and width from 8 pixels. They are initialised as their
-authors' code does: convolutions after He et al. (ICCV 2015, arXiv 1502.01852) in the fan-out form, and a
-classifier without initial bias.
+All three have three stages and halve the resolution between them, so that 32×32 images end as 8×8 maps. They
+take any number of channels, and height and width from 8 pixels. They are initialised as in their authors'
+code: convolutions after He et al. (ICCV 2015, arXiv 1502.01852) with fan-out, the classifier's bias at zero.
 """
 
 import torch
@@ -19,9 +18,9 @@ class SmallImageNetwork(nn.Module):
     """A convolutional trunk, global average pooling and a linear classifier.
 
     Args:
-        trunk: Maps images (B, channels, H, W) to feature maps (B, D, H', W').
-        num_features: D.
-        num_classes: C.
+        trunk: Module that maps images (B, channels, H, W) to feature maps (B, D, H', W').
+        num_features: Number D of feature maps.
+        num_classes: Number C of classes.
     """
 
     def __init__(self, trunk: nn.Module, num_features: int, num_classes: int) -> None:
@@ -34,12 +33,12 @@ class SmallImageNetwork(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def features(self, x: Tensor) -> Tensor:
-        """Spatial mean of the last feature maps, shape (B, D): what the classifier sees."""
+        """Return the classifier's input: the spatial mean of the last feature maps, shape (B, D)."""
         maps: Tensor = self.trunk(x)
         return maps.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, shape (B, C), of images of shape (B, channels, H, W)."""
+        """Return logits (B, C) for images (B, channels, H, W)."""
         logits: Tensor = self.classifier(self.features(x))
         return logits
 
@@ -47,25 +46,26 @@ class SmallImageNetwork(nn.Module):
 def resnet(
     depth: int, num_classes: int, input_shape: tuple[int, int, int], *, width: int = 16
 ) -> SmallImageNetwork:
-    """ResNet for CIFAR, with shortcuts that have no parameters.
+    """Build a ResNet for CIFAR, whose shortcuts have no parameters.
 
-    Three stages of n blocks with ``width``, 2 × ``width`` and 4 × ``width`` channels; where these grow, the
-    shortcut is subsampled and padded with zeros: option A of He et al. (CVPR 2016, arXiv 1512.03385).
+    The three stages have n blocks each and ``width``, 2 × ``width`` and 4 × ``width`` channels. Where the
+    number of channels grows, the shortcut is subsampled and padded with zeros: option A of He et al. (CVPR
+    2016, arXiv 1512.03385).
 
     Args:
         depth: Number of weighted layers, 6n + 2.
-        num_classes: C.
+        num_classes: Number C of classes.
         input_shape: Channels, height and width of an image.
         width: Channels of the first stage, 1 or more; 16 in the paper.
 
     Raises:
-        RecipeError: If ``width`` is not a whole number above 0, or the images are smaller than 8×8.
+        RecipeError: If ``width`` is not a positive integer, or the images are smaller than 8×8.
         ValueError: If ``depth`` is not 6n + 2.
     """
     _require_size(f"resnet{depth}", input_shape)
     if type(width) is not int or width < 1:
         raise RecipeError(
-            f"Option width of network 'resnet{depth}' must be a whole number above 0, but got {width!r}."
+            f"Option width of network 'resnet{depth}' must be a positive integer, but got {width!r}."
         )
     num_blocks = _blocks_per_stage(depth, 2)
     layers: list[nn.Module] = [_conv3x3(input_shape[0], width), *_norm_relu(width)]
@@ -78,12 +78,12 @@ def resnet(
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut without parameters.
+    """Residual block of two 3×3 convolutions, with a shortcut without parameters.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels of the output, at least ``in_channels``.
-        stride: Of the first convolution, and of the shortcut's subsampling.
+        stride: Stride of the first convolution and of the shortcut.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -98,10 +98,11 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps (B, ``channels``, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        """Return feature maps (B, ``channels``, ⌈H / stride⌉, ⌈W / stride⌉)."""
         residual: Tensor = self.residual(x)
         if self.stride > 1 or self.new_channels:
-            subsampled = F.avg_pool2d(x, 1, self.stride)  # a slice loses channels_last backwards
+            # Equal to x[..., ::stride, ::stride], whose gradient would lose channels_last.
+            subsampled = F.avg_pool2d(x, 1, self.stride)
             x = F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
         return F.relu(residual.add_(x), inplace=True)
 
@@ -109,15 +110,16 @@ class ResidualBlock(nn.Module):
 def wide_resnet(
     depth: int, widening: int, num_classes: int, input_shape: tuple[int, int, int], *, dropout: float = 0.0
 ) -> SmallImageNetwork:
-    """Wide ResNet, WRN-``depth``-``widening`` of Zagoruyko and Komodakis (BMVC 2016, arXiv 1605.07146).
+    """Build WRN-``depth``-``widening``, a wide ResNet.
+
+    Source: S. Zagoruyko, N. Komodakis, Wide Residual Networks, BMVC 2016, arXiv 1605.07146.
 
     Args:
         depth: Number of convolutions, 6n + 4.
-        widening: k: the stages have 16k, 32k and 64k channels.
-        num_classes: C.
+        widening: Widening factor k; the stages have 16k, 32k and 64k channels.
+        num_classes: Number C of classes.
         input_shape: Channels, height and width of an image.
-        dropout: Probability, in [0, 1), of dropping a value between the convolutions of a block; the paper
-            has 0 or 0.3.
+        dropout: Dropout probability between the convolutions of a block, in [0, 1); 0 or 0.3 in the paper.
 
     Raises:
         RecipeError: If ``dropout`` is out of range, or the images are smaller than 8×8.
@@ -141,15 +143,15 @@ def wide_resnet(
 
 
 class WideBlock(nn.Module):
-    """Two 3×3 convolutions, each after normalisation and activation, beside a shortcut.
+    """Pre-activation residual block of two 3×3 convolutions.
 
     Where channels or resolution change, the shortcut is a 1×1 convolution of the activated input.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels of the output.
-        stride: Of the first convolution and of the shortcut.
-        dropout: Probability of dropping a value between the convolutions.
+        stride: Stride of the first convolution and of the shortcut.
+        dropout: Dropout probability between the convolutions.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, dropout: float) -> None:
@@ -165,7 +167,7 @@ class WideBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps (B, ``channels``, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        """Return feature maps (B, ``channels``, ⌈H / stride⌉, ⌈W / stride⌉)."""
         activated = self.activation(x)
         residual: Tensor = self.residual(activated)
         return residual + (x if self.shortcut is None else self.shortcut(activated))
@@ -174,14 +176,15 @@ class WideBlock(nn.Module):
 def densenet_bc(
     depth: int, growth: int, num_classes: int, input_shape: tuple[int, int, int]
 ) -> SmallImageNetwork:
-    """DenseNet-BC-``depth``-``growth`` of Huang et al. (CVPR 2017, arXiv 1608.06993).
+    """Build the DenseNet-BC-``depth``-``growth`` of Huang et al. (CVPR 2017, arXiv 1608.06993).
 
-    B: a 1×1 convolution to 4 × ``growth`` channels before each 3×3. C: transitions that halve the channels.
+    B stands for bottleneck, a 1×1 convolution to 4 × ``growth`` channels before each 3×3 convolution; C for
+    compression, transitions that halve the number of channels.
 
     Args:
         depth: Number of weighted layers, 6n + 4.
         growth: Channels that each layer adds.
-        num_classes: C.
+        num_classes: Number C of classes.
         input_shape: Channels, height and width of an image.
 
     Raises:
@@ -205,11 +208,11 @@ def densenet_bc(
 
 
 class DenseLayer(nn.Module):
-    """A bottleneck and a 3×3 convolution whose output is appended to their input.
+    """Bottleneck and 3×3 convolution, whose output is concatenated to their input.
 
     Args:
         in_channels: Channels of the input.
-        growth: Channels to append.
+        growth: Number of channels that are appended.
     """
 
     def __init__(self, in_channels: int, growth: int) -> None:
@@ -222,7 +225,7 @@ class DenseLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps (B, ``in_channels + growth``, H, W)."""
+        """Return feature maps (B, ``in_channels + growth``, H, W)."""
         return torch.cat([x, self.new(x)], 1)
 
 
@@ -235,7 +238,7 @@ def _norm_relu(channels: int) -> list[nn.Module]:
 
 
 def _blocks_per_stage(depth: int, outside: int) -> int:
-    """Number n in ``depth`` = 6n + ``outside``, the latter being the layers outside the three stages."""
+    """Return n in ``depth`` = 6n + ``outside``, where ``outside`` counts the layers outside the stages."""
     num_blocks, rest = divmod(depth - outside, 6)
     if rest or num_blocks < 1:
         raise ValueError(f"depth must be 6n + {outside} with n of at least 1, but got {depth}.")

@@ -1,4 +1,4 @@
-"""Networks made of networks: ensembles, and networks fitted to data that are normalised differently."""
+"""Modules that wrap networks: ensembles, and adapters for images normalised differently."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from lineage.errors import IntegrityError
 
 
 class EnsembleNetwork(nn.Module):
-    """The weighted mean of several networks' probabilities, as logits.
+    """Ensemble whose logits are the logarithm of its members' weighted mean probability.
 
-    Its logits are the logarithm of the mean, so that their softmax is the mean itself: an ensemble is
-    evaluated, served and learned from like any other network.
+    The softmax of these logits is the mean itself, so an ensemble is evaluated, served and distilled like any
+    other network.
 
     Args:
         members: Networks that take the same normalised images.
-        weights: One for each member, positive; they are scaled to sum to 1.
+        weights: Positive weight of each member; scaled to sum to 1.
     """
 
     weights: Tensor
@@ -30,19 +30,19 @@ class EnsembleNetwork(nn.Module):
         self.register_buffer("weights", (scaled / scaled.sum()).float(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of normalised images (B, C, H, W)."""
+        """Return logits (B, classes) for normalised images (B, C, H, W)."""
         stacked = torch.stack([member(images).float().softmax(1) for member in self.members])
         mean = torch.einsum("m,mbc->bc", self.weights, stacked)
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
 
 class Renormalised(nn.Module):
-    """A network that is given images normalised for other data than its own.
+    """Adapter for a network whose input is normalised by another data set's mean and standard deviation.
 
     Args:
-        network: What sees the images.
-        own: Data it was trained on.
-        given: Data whose mean and deviation the images were normalised with.
+        network: Network to adapt.
+        own: Data that the network was trained on.
+        given: Data whose mean and standard deviation the input was normalised with.
     """
 
     scale: Tensor
@@ -59,19 +59,19 @@ class Renormalised(nn.Module):
         self.register_buffer("shift", ((mean - own_mean) / own_std).float(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, C, H, W) that were normalised for the other data."""
+        """Return logits (B, classes) for images (B, C, H, W) normalised for ``given``."""
         logits: Tensor = self.network(images * self.scale + self.shift)
         return logits
 
 
 def fit_to_data(network: nn.Module, own: DataSpec, data: DataSpec, who: str) -> nn.Module:
-    """``network`` as it can be used on ``data``: a different normalisation is converted, not ignored.
+    """Return ``network``, wrapped to convert the normalisation if that of ``data`` differs.
 
     Args:
-        network: A teacher or a member of an ensemble.
-        own: What it was trained on.
-        data: What it will see.
-        who: What errors call it.
+        network: Teacher or ensemble member.
+        own: Data that the network was trained on.
+        data: Data that the network will be used on.
+        who: Name of the network in error messages.
 
     Raises:
         IntegrityError: If classes, their order or the input shape differ.
@@ -93,7 +93,7 @@ def fit_to_data(network: nn.Module, own: DataSpec, data: DataSpec, who: str) -> 
 
 
 def _first_difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, str]:
-    """What stands in each where they first differ."""
+    """Describe the first class in which two lists differ, once for each list."""
     for index in range(max(len(ours), len(theirs))):
         pair = [names[index] if index < len(names) else None for names in (ours, theirs)]
         if pair[0] != pair[1]:

@@ -1,4 +1,4 @@
-"""Programs of ``torch.export`` as networks: others' models, without their code and without pickle."""
+"""Programs of ``torch.export`` as networks: foreign models without their code and without pickle."""
 
 import copy
 import io
@@ -16,19 +16,20 @@ from lineage.formats import first_line
 from lineage.models.pt2_archive import clean_archive
 
 _ARCHIVE = "archive"
-_NORMALISES = {torch.ops.aten.batch_norm.default: 5, torch.ops.aten.dropout.default: 2}
+# Operators whose behaviour depends on the mode, and the position of their argument ``training``.
+_TRAINING_ARGUMENT = {torch.ops.aten.batch_norm.default: 5, torch.ops.aten.dropout.default: 2}
 _LINEAR = torch.ops.aten.linear.default
 
 
 class ExportedNetwork(nn.Module):
-    """A network that is an exported program; its whole state is the program's archive, as bytes.
+    """Network that runs an exported program; its state dict is the program's archive, as bytes.
 
     One tensor therefore holds graph and weights, and one digest covers both. The program is frozen: it can be
-    measured, be a teacher and give features; to be trained further, it is taken apart by ``learner``.
+    evaluated, teach and return features; ``learner`` returns a trainable copy of its trunk.
 
     Args:
-        num_classes: C.
-        input_shape: (C, H, W) of an image.
+        num_classes: Number of classes.
+        input_shape: Shape (C, H, W) of an image.
     """
 
     def __init__(self, num_classes: int, input_shape: tuple[int, int, int]) -> None:
@@ -40,11 +41,12 @@ class ExportedNetwork(nn.Module):
         self.trunk: Program | None = None
 
     def read(self, archive: bytes) -> None:
-        """Become the program in ``archive``, which ``clean_archive`` has passed or passes now.
+        """Load the program in ``archive``, after ``clean_archive`` has checked it.
 
         Raises:
-            IntegrityError: If it holds more than data, or no program.
-            UsageError: If the program does not map such images to such logits, or was exported for training.
+            IntegrityError: If the archive holds more than data, or no program.
+            UsageError: If the program does not map images of ``input_shape`` to ``num_classes`` logits, or
+                was exported in training mode.
         """
         archive = clean_archive(archive)
         exported = _load(archive)
@@ -60,11 +62,11 @@ class ExportedNetwork(nn.Module):
 
     @property
     def has_features(self) -> bool:
-        """Whether the program ends in a linear layer."""
+        """Whether the program has features: it ends in a linear layer, whose input they are."""
         return self.trunk is not None
 
     def features(self, x: Tensor) -> Tensor:
-        """What the program's last linear layer sees, shape (B, D).
+        """Return the input of the program's last linear layer, shape (B, D).
 
         Raises:
             UsageError: If the program does not end in a linear layer.
@@ -73,12 +75,12 @@ class ExportedNetwork(nn.Module):
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, shape (B, classes), of images of shape (B, C, H, W)."""
+        """Return logits (B, classes) for images (B, C, H, W)."""
         logits: Tensor = self.program(x)
         return logits
 
     def learner(self) -> "Learner":
-        """What comes before the last linear layer, with weights that can be trained.
+        """Return a trainable copy of the trunk, which is the program up to its last linear layer.
 
         Raises:
             UsageError: If the program does not end in a linear layer.
@@ -86,32 +88,35 @@ class ExportedNetwork(nn.Module):
         return Learner(copy.deepcopy(self._require_trunk()))
 
     def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """The archive, as uint8, below ``prefix``."""
+        """Return the archive as one uint8 tensor, its name prefixed by ``prefix``."""
         del keep_vars
-        found = {} if destination is None else destination
-        found[prefix + _ARCHIVE] = torch.from_numpy(np.frombuffer(self.archive, np.uint8).copy())
-        return found
+        state = {} if destination is None else destination
+        state[prefix + _ARCHIVE] = torch.from_numpy(np.frombuffer(self.archive, np.uint8).copy())
+        return state
 
     def train(self, mode: bool = True) -> "ExportedNetwork":
-        """Nothing: the graph does what it did when it was exported."""
+        """Set the flag alone: the graph's behaviour was fixed when it was exported."""
         self.training = mode
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As its archive, from which it is read again; a copy, or another process, has it on the CPU."""
-        return _revived, (self.num_classes, self.input_shape, self.archive)
+        """Pickle the network as its archive; the copy is on the CPU."""
+        return _from_archive, (self.num_classes, self.input_shape, self.archive)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_args: Any) -> None:
-        """Become the program whose archive ``state_dict`` gave, on its own or within another module's state.
+        """Load the program whose archive is in ``state_dict``, alone or as part of another module's state.
 
         Raises:
-            RuntimeError: If the state is not one archive.
+            RuntimeError: If the state under ``prefix`` is not one archive.
         """
         own = [name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)]
         if own != [_ARCHIVE]:
             raise RuntimeError(f"an exported program has the one tensor '{_ARCHIVE}', not {own}")
         self.read(state_dict[prefix + _ARCHIVE].cpu().numpy().tobytes())
-        for name, child in self.named_children():  # torch goes on to look for theirs
+        for (
+            name,
+            child,
+        ) in self.named_children():  # load_state_dict continues with the children and requires their tensors
             state_dict |= child.state_dict(prefix=f"{prefix}{name}.")
 
     def _require_trunk(self) -> "Program":
@@ -120,29 +125,29 @@ class ExportedNetwork(nn.Module):
         return self.trunk
 
     def _require_logits(self, batch: int) -> None:
-        """Pass a batch through: what cannot run is refused here."""
+        """Run the program on one batch, to refuse one that fails or returns another shape."""
         images = torch.zeros(batch, *self.input_shape)
         try:
             with torch.inference_mode():
-                found = self(images)
+                logits = self(images)
         except (RuntimeError, TypeError, AttributeError) as error:
             reason = first_line(error)
             raise UsageError(
                 f"An exported program must take images of shape {self.input_shape}, but does not: {reason}."
             ) from error
-        if tuple(found.shape[1:]) != (self.num_classes,):
+        if tuple(logits.shape[1:]) != (self.num_classes,):
             raise UsageError(
                 f"An exported program must give one logit for each of {self.num_classes} classes, but gives"
-                f" outputs of shape {tuple(found.shape[1:])}; name the data that it was trained on."
+                f" outputs of shape {tuple(logits.shape[1:])}; name the data that it was trained on."
             )
 
 
 class Program(nn.Module):
-    """A recorded graph, which takes the batch sizes and the layout in memory that it was recorded with.
+    """Exported graph, run in the batch sizes and the memory layout that it was exported with.
 
     Args:
-        graph: With its weights.
-        batches: The smallest batch and the largest; None for any.
+        graph: Graph with its weights.
+        batches: Smallest and largest batch size; the largest is None if unbounded.
     """
 
     def __init__(self, graph: fx.GraphModule, batches: tuple[int, int | None]) -> None:
@@ -151,7 +156,7 @@ class Program(nn.Module):
         self.batches = batches
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pass ``x`` through in batches of a size that was exported, the last one filled up with zeros."""
+        """Run the graph on ``x`` in batches of a size that it accepts, the last one padded with zeros."""
         smallest, largest = self.batches
         parts = []
         for part in torch.split(x.contiguous(), largest or max(len(x), 1)):
@@ -161,26 +166,26 @@ class Program(nn.Module):
         return torch.cat(parts)
 
     def train(self, mode: bool = True) -> "Program":
-        """Nothing: the graph does what it did when it was exported."""
+        """Set the flag alone: the graph's behaviour was fixed when it was exported."""
         self.training = mode
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Program":
-        """As of any module, also within another that is moved, but no weight changes its layout in memory.
+        """Move or convert the weights without changing their memory layout.
 
-        A graph may hold a view that fits one layout alone, such as that of a convolution's output.
+        A graph may hold a view that is valid for one layout alone, such as that of a convolution's output.
         """
-        super()._apply(lambda tensor: _laid_out_as(tensor, fn(tensor)), recurse)  # type: ignore[no-untyped-call]
+        super()._apply(lambda tensor: _with_layout_of(tensor, fn(tensor)), recurse)  # type: ignore[no-untyped-call]
         return self
 
 
 class Learner(nn.Module):
-    """The trunk of an exported program, to be trained further under another classifier.
+    """Trunk of an exported program, to be trained under a new classifier.
 
-    What the graph fixes stays fixed: BatchNorm uses the statistics it was exported with, dropout is off.
+    BatchNorm keeps the statistics that it was exported with, and dropout stays off: the graph fixes both.
 
     Args:
-        trunk: Is trained in place.
+        trunk: Program up to its last linear layer; it is trained in place.
     """
 
     def __init__(self, trunk: Program) -> None:
@@ -188,13 +193,13 @@ class Learner(nn.Module):
         self.trunk = trunk
 
     def features(self, x: Tensor) -> Tensor:
-        """What the program's last linear layer saw, shape (B, D)."""
+        """Return the input of the program's last linear layer, shape (B, D)."""
         features: Tensor = self.trunk(x)
         return features
 
 
 def export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
-    """The archive of ``network`` as a program for any number of images of ``input_shape``.
+    """Export ``network`` for any batch size of images of ``input_shape``, and return the archive.
 
     Raises:
         UsageError: If torch cannot export it.
@@ -206,21 +211,21 @@ def export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
             network, (torch.zeros(2, *input_shape),), dynamic_shapes=({0: Dim.AUTO},)
         )
         torch.export.save(program, buffer)
-    except Exception as error:  # torch raises whatever it stumbles over in the network's code
+    except Exception as error:  # torch.export passes on any error of the network's code
         reason = first_line(error)
         raise UsageError(f"The model must be one that torch can export, but it is not: {reason}.") from error
     return buffer.getvalue()
 
 
-def _revived(num_classes: int, input_shape: tuple[int, int, int], archive: bytes) -> ExportedNetwork:
+def _from_archive(num_classes: int, input_shape: tuple[int, int, int], archive: bytes) -> ExportedNetwork:
     network = ExportedNetwork(num_classes, input_shape)
     if archive:
         network.read(archive)
     return network.eval()
 
 
-def _laid_out_as(before: Tensor, after: Tensor) -> Tensor:
-    """The values of ``after`` in the layout of ``before``."""
+def _with_layout_of(before: Tensor, after: Tensor) -> Tensor:
+    """Return the values of ``after`` in the memory layout of ``before``."""
     if after.stride() == before.stride():
         return after
     return torch.empty_like(before, dtype=after.dtype, device=after.device).copy_(after)
@@ -229,7 +234,7 @@ def _laid_out_as(before: Tensor, after: Tensor) -> Tensor:
 def _load(archive: bytes) -> ExportedProgram:
     try:
         return torch.export.load(io.BytesIO(archive))
-    except Exception as error:  # whatever torch stumbles over in a damaged file
+    except Exception as error:  # a damaged file makes torch raise errors of many types
         reason = first_line(error)
         raise IntegrityError(
             f"An exported program must be one that torch {torch.__version__} reads, but is not: {reason}."
@@ -237,7 +242,7 @@ def _load(archive: bytes) -> ExportedProgram:
 
 
 def _batch_bounds(program: ExportedProgram, input_shape: tuple[int, int, int]) -> tuple[int, int | None]:
-    """The smallest and the largest batch that was exported; None for any."""
+    """Return the smallest and the largest batch size that the program accepts; None for no upper bound."""
     inputs = program.graph_signature.user_inputs
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     images = values.get(str(inputs[0])) if len(inputs) == 1 else None
@@ -256,7 +261,7 @@ def _batch_bounds(program: ExportedProgram, input_shape: tuple[int, int, int]) -
 
 def _require_evaluation(graph: fx.Graph) -> None:
     for node in graph.nodes:
-        place = _NORMALISES.get(node.target)
+        place = _TRAINING_ARGUMENT.get(node.target)
         if place is not None and node.args[place]:
             raise UsageError(
                 f"A model must be exported in evaluation mode, but its {node.name} is in training mode; call"
@@ -265,7 +270,7 @@ def _require_evaluation(graph: fx.Graph) -> None:
 
 
 def _without_classifier(program: fx.GraphModule) -> fx.GraphModule | None:
-    """The program up to its last linear layer, with the same weights; None where it ends otherwise."""
+    """Return the program up to its last linear layer, with shared weights; None if it ends otherwise."""
     outputs = program.graph.output_node().args[0]
     logits = outputs[0] if isinstance(outputs, tuple | list) and len(outputs) == 1 else None
     if not isinstance(logits, fx.Node) or logits.target is not _LINEAR:

@@ -1,7 +1,7 @@
 """Networks by name.
 
-Every network maps normalised images (B, channels, H, W) to logits (B, C), and offers ``features(x)``, shape
-(B, D): what its classifier sees, which is what a transfer freezes.
+Every network maps normalised images (B, channels, H, W) to logits (B, C). Its method ``features(x)`` returns
+the classifier's input, shape (B, D), which a transfer evaluation keeps frozen.
 """
 
 import inspect
@@ -34,7 +34,7 @@ TORCHVISION = "torchvision:"
 """Prefix of the names of torchvision's classification models."""
 
 EXPORTED = "pt2"
-"""Name of networks that are exported programs; no recipe names them, their weights hold all that they are."""
+"""Name of a network that is an exported program; no recipe uses it, its archive holds graph and weights."""
 
 
 def build_network(
@@ -43,49 +43,50 @@ def build_network(
     input_shape: tuple[int, int, int],
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """A fresh network, initialised from torch's global random state.
+    """Build a network, initialised from torch's global random state.
 
     Args:
-        name: A key of ``NETWORKS``, ``torchvision:NAME`` or an installed package's ``package:name``.
-        num_classes: C.
+        name: Key of ``NETWORKS``, ``torchvision:NAME``, or ``package:name`` of an installed package.
+        num_classes: Number C of classes.
         input_shape: Channels, height and width of an image.
-        options: What the builder takes by name beyond these, such as ``{"width": 32}``.
+        options: Keyword arguments of the builder, such as ``{"width": 32}``.
 
     Returns:
-        A module with ``features`` and ``forward``, in training mode, on torch's default device.
+        Module with ``features`` and ``forward``, in training mode, on torch's default device.
 
     Raises:
-        NotFoundError: If the weights that ``options`` names cannot be fetched.
-        RecipeError: If the name or an option is unknown, a value or the images' shape cannot be, or a
-            package's builder returns something else.
+        NotFoundError: If the weights named in ``options`` cannot be fetched.
+        RecipeError: If the name or an option is unknown, a value or the input shape is not supported, or a
+            package's builder returns no such module.
     """
     options = dict(options or {})
-    builder, taken = _find(name)
-    if taken is not None:
-        _require_taken(name, options, taken)
+    builder, accepted = _find(name)
+    if accepted is not None:
+        _require_accepted(name, options, accepted)
     network = builder(num_classes, input_shape, **options)
     if not isinstance(network, nn.Module) or not callable(getattr(network, "features", None)):
         raise RecipeError(
             f"Network '{name}' must be a torch.nn.Module with a method features(x), but its builder returned "
-            f"{type(network).__name__}; add what is missing."
+            f"{type(network).__name__}; correct the builder."
         )
     return network
 
 
 def has_features(network: nn.Module) -> bool:
-    """Tell whether a network gives features: ensembles and some exported programs have none."""
+    """Return whether a network has features; ensembles and some exported programs have none."""
     return bool(getattr(network, "has_features", callable(getattr(network, "features", None))))
 
 
 def options_without_weights(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that build the same network without fetching the weights it began with.
+    """Return options that build the same network without fetching its initial weights.
 
-    For loading a trained network: its own weights replace them anyway, and they may be out of reach. With
-    torchvision's weights GoogLeNet and Inception v3 transform their input, so that is then said outright.
+    A trained network is loaded with them: its own weights replace the initial ones, which may be unavailable.
+    ``weights`` makes torchvision's GoogLeNet and Inception v3 transform their input, so without it the option
+    ``transform_input`` is set.
 
     Args:
-        name: The network's name.
-        options: Options it was built with.
+        name: Name of the network.
+        options: Options that the network was built with.
     """
     kept = {key: value for key, value in options.items() if key != "weights"}
     if name.startswith(TORCHVISION) and options.get("weights"):
@@ -97,9 +98,9 @@ def options_without_weights(name: str, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _find(name: str) -> tuple[Builder, list[str] | None]:
-    """Return the builder of a name and the options that it takes, None for any.
+    """Return the builder of a network and the options that it accepts, or None if it accepts any.
 
-    torchvision and torch.export take a second or more to import: they are imported for their networks alone.
+    torchvision and torch.export take a second or more to import, so only their own networks import them.
     """
     if name == EXPORTED:
         from lineage.models.exported import ExportedNetwork
@@ -121,10 +122,10 @@ def _find(name: str) -> tuple[Builder, list[str] | None]:
     return builder, [parameter.name for parameter in parameters]
 
 
-def _require_taken(name: str, options: Collection[str], taken: Collection[str]) -> None:
+def _require_accepted(name: str, options: Collection[str], accepted: Collection[str]) -> None:
     for option in options:
-        if option not in taken:
-            known = f"only the options {', '.join(taken)}" if taken else "no options"
+        if option not in accepted:
+            known = f"only the options {', '.join(accepted)}" if accepted else "no options"
             raise RecipeError(
-                f"Network '{name}' takes {known}, but got '{option}'.{suggestion(option, taken)}"
+                f"Network '{name}' takes {known}, but got '{option}'.{suggestion(option, accepted)}"
             )

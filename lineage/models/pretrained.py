@@ -1,4 +1,4 @@
-"""Weights that ``lineage`` did not train: files of them, and what torchvision says of its own."""
+"""Pretrained weights: files of tensors, and the description of torchvision's weights."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,19 +14,19 @@ from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.formats import first_line, text_digest
 from lineage.models.torchvision import known_weights, torchvision_options
 
-# torchvision's auxiliary classifiers, which its builders drop and so do ours
+# torchvision's auxiliary classifiers, which ``build_torchvision`` leaves out
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _PICKLED = (b"PK", b"\x80")
 
 
 def describe_torchvision(name: str, weights: str) -> DataSpec:
-    """What torchvision says of the data that its ``weights`` were trained on.
+    """Describe the data that torchvision's ``weights`` were trained on, from torchvision's metadata.
 
-    The data set is named after the weights, and its digest is of these words alone: the images are elsewhere.
+    The data set is named after the weights. Its digest covers the description alone, not the images.
 
     Args:
-        name: ``torchvision:NAME``.
-        weights: Such as ``IMAGENET1K_V1`` or ``DEFAULT``.
+        name: Network, as ``torchvision:NAME``.
+        weights: Name of the weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
 
     Raises:
         RecipeError: If torchvision has no such model or weights.
@@ -43,23 +43,25 @@ def describe_torchvision(name: str, weights: str) -> DataSpec:
         input_shape=(len(preset.mean), preset.crop_size[0], preset.crop_size[0]),
         digest="",
     )
-    words = json.dumps(described.to_json(), sort_keys=True)
-    return DataSpec(**vars(described) | {"digest": text_digest(words)})
+    description = json.dumps(described.to_json(), sort_keys=True)
+    return DataSpec(**vars(described) | {"digest": text_digest(description)})
 
 
 def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
-    """The tensors, by name, in a file of weights.
+    """Read the tensors, by name, from a file of weights.
 
     Args:
-        file: In the format of safetensors; or of ``torch.save``, which is pickle.
-        trust_pickle: Whether pickle may be read, which runs whatever code its writer put there.
+        file: File in the format of safetensors, or of ``torch.save``, which is pickle.
+        trust_pickle: Whether to read pickle, which runs any code that the file contains.
 
     Raises:
         NotFoundError: If there is no such file.
         IntegrityError: If the file is pickled and not trusted, or damaged.
     """
     if not file.is_file():
-        raise NotFoundError(f"Weights must be a file or a name of torchvision's, but '{file}' is neither.")
+        raise NotFoundError(
+            f"Weights must be a file or a name of torchvision's weights, but '{file}' is neither; correct it."
+        )
     with file.open("rb") as content:
         pickled = content.read(2).startswith(_PICKLED)
     if not pickled:
@@ -69,28 +71,28 @@ def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
             raise IntegrityError(f"'{file}' must hold safetensors, but does not: {error}.") from error
     if not trust_pickle:
         raise IntegrityError(
-            f"Weights must be safetensors, but '{file}' is pickled, and reading it could run anybody's code;"
-            " save it with safetensors.torch.save_file, or say --trust-pickle."
+            f"Weights must be safetensors, but '{file}' is pickled, and reading it could run any code;"
+            " save it with safetensors.torch.save_file, or add --trust-pickle if you trust its author."
         )
     return _unpickle(file)
 
 
 def fit_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load ``state`` into ``network``, whose keys may be ours or those of torchvision's own model.
+    """Load ``state`` into ``network``, with the keys of ``network`` or of torchvision's original model.
 
     Args:
-        network: What ``build_network`` gave.
-        state: Every parameter and buffer.
-        name: Of the network, for errors.
+        network: Network, as ``build_network`` returns it.
+        state: All parameters and buffers, by name.
+        name: Name of the network in error messages.
 
     Raises:
-        UsageError: If the tensors are not those of the network.
+        UsageError: If names or shapes of the tensors do not match the network.
     """
     ours = set(network.state_dict())
     renamed = {_our_key(key, ours): tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
-    strangers = {key.rpartition(".")[0] for key in renamed.keys() - ours}
-    if len(strangers) == 1:  # torchvision's last layer, which has a place of its own here
-        last = f"{strangers.pop()}."
+    unmatched = {key.rpartition(".")[0] for key in renamed.keys() - ours}
+    if len(unmatched) == 1:  # torchvision's last layer, here ``classifier``
+        last = f"{unmatched.pop()}."
         renamed = {
             key.replace(last, "classifier.", 1) if key not in ours else key: renamed[key] for key in renamed
         }
@@ -105,22 +107,22 @@ def fit_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
 
 
 def _our_key(key: str, ours: Iterable[str]) -> str:
-    """The key of ours that torchvision's ``key`` stands for; itself where none does."""
+    """Return the key in ``ours`` for torchvision's ``key``, or ``key`` if there is none."""
     candidates = (f"backbone.{key}", key, f"backbone.{key.removeprefix('features.')}")
     return next((candidate for candidate in candidates if candidate in ours), key)
 
 
 def _unpickle(file: Path) -> dict[str, Tensor]:
     try:
-        with file.open("rb") as content:  # by its name, torch would take it for safetensors
-            found = torch.load(content, map_location="cpu", weights_only=False)
-    except Exception as error:  # unpickling raises whatever the file makes it raise
+        with file.open("rb") as content:  # given a path, torch would go by its suffix and read safetensors
+            loaded = torch.load(content, map_location="cpu", weights_only=False)
+    except Exception as error:  # unpickling can raise any error
         reason = first_line(error)
         raise IntegrityError(f"'{file}' must be a file of torch.save, but is not: {reason}.") from error
-    state = found.state_dict() if isinstance(found, nn.Module) else found
+    state = loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise IntegrityError(
-            f"'{file}' must hold a module or its state_dict, but holds {type(found).__name__}; save that"
+            f"'{file}' must hold a module or its state_dict, but holds {type(loaded).__name__}; save that"
             " alone."
         )
     return dict(state)

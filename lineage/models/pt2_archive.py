@@ -1,8 +1,8 @@
-"""What may stand in a ``.pt2`` file for it to be read without running anybody's code.
+"""Check of a ``.pt2`` file, so that loading it cannot run foreign code.
 
 The file is a zip of a graph in JSON, weights as raw bytes, and records that ``torch.export.load`` unpickles:
-the example inputs always, odd weights and constants where a configuration says so. The graph's operators are
-looked up by name in torch, and its sizes are evaluated by sympy.
+the example inputs always, weights and constants where a configuration says so. torch looks up the graph's
+operators by name, and sympy evaluates its sizes.
 """
 
 import ast
@@ -21,11 +21,11 @@ _GRAPH = re.compile(r"[^/]+/models/[^/]+\.json")
 _LABEL = re.compile(
     r"[^/]+/(?:\.data/)?(?:version|archive_format|archive_version|byteorder|serialization_id)"
 )
-# The operators that a graph may call by name: torch would look up any other attribute of its own as well.
+# Operators that a graph may call by name; torch would look up any other attribute of its modules as well.
 _OPERATOR = re.compile(
     r"torch\.ops\.(?:aten|prims|torchvision|higher_order)\.\w+(?:\.\w+)?|(?:_operator|math)\.\w+|torch\.sym_\w+"
 )
-# sympy evaluates a size as Python. Its own classes have capitals, and the names of symbols are words.
+# sympy evaluates sizes as Python. Its classes start with a capital, and names of symbols are words.
 _ARITHMETIC = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop)
 _PLAIN = (*_ARITHMETIC, ast.keyword, ast.Load)
 _CLASS = re.compile(r"[A-Z]\w*")
@@ -33,10 +33,11 @@ _WORD = re.compile(r"(?!_)\w+")
 
 
 def clean_archive(archive: bytes) -> bytes:
-    """``archive`` without its example inputs, if all else in it is data.
+    """Return ``archive`` without its example inputs, if everything else in it is data.
 
     Raises:
-        IntegrityError: If it is no archive of ``torch.export.save``, or holds what would be unpickled or run.
+        IntegrityError: If it is not an archive of ``torch.export.save``, or holds anything that would be
+            unpickled or run.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as source:
@@ -49,7 +50,7 @@ def clean_archive(archive: bytes) -> bytes:
     result = io.BytesIO()
     with zipfile.ZipFile(result, "w") as target:
         for name, content in records.items():
-            info = zipfile.ZipInfo(name)  # without the time: equal programs are equal bytes
+            info = zipfile.ZipInfo(name)  # without a time stamp, so that equal programs have equal bytes
             if _INPUTS.fullmatch(name):
                 target.writestr(info, b"")
             elif name in raw or _CONFIG.fullmatch(name) or _LABEL.fullmatch(name):
@@ -63,7 +64,7 @@ def clean_archive(archive: bytes) -> bytes:
 
 
 def _raw_records(config: str, records: Mapping[str, bytes]) -> Iterator[str]:
-    """The records that ``config`` lists, all of which must be read as raw bytes."""
+    """Yield the records that ``config`` lists; refuse any that would be unpickled."""
     folder = config.rpartition("/")[0]
     for entry in _json(config, records[config]).get("config", {}).values():
         file = str(entry.get("path_name"))
@@ -73,7 +74,7 @@ def _raw_records(config: str, records: Mapping[str, bytes]) -> Iterator[str]:
 
 
 def _require_plain_graph(name: str, content: bytes) -> None:
-    """Refuse a graph that calls anything but operators, or whose expressions are more than arithmetic."""
+    """Refuse a graph that calls anything but torch operators, or has expressions beyond arithmetic."""
     for key, value in _items(_json(name, content)):
         if key == "expr_str" and not _is_arithmetic(str(value)):
             raise _refusal(f"the expression {value!r}")
@@ -82,7 +83,7 @@ def _require_plain_graph(name: str, content: bytes) -> None:
 
 
 def _is_arithmetic(expression: str) -> bool:
-    """Whether ``expression`` is made of numbers, symbols and classes of sympy alone."""
+    """Return whether ``expression`` consists of numbers, symbols and sympy classes alone."""
     try:
         return all(map(_is_plain, ast.walk(ast.parse(expression, mode="eval"))))
     except (SyntaxError, ValueError, RecursionError):
@@ -100,7 +101,7 @@ def _is_plain(node: ast.AST) -> bool:
 
 
 def _items(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth; a node's target, but no other thing of that name."""
+    """Yield every key and value at any depth; ``target`` only of nodes, which also have ``inputs``."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             if key != "target" or "inputs" in tree:

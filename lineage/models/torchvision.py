@@ -1,7 +1,7 @@
-"""torchvision's classification models as networks of ours, with features and errors in a sentence.
+"""torchvision's classification models, with ``features`` and one-sentence errors.
 
-Every one of them ends in a linear layer, which is taken out of the model and kept as the classifier; only
-SqueezeNet ends in a convolution.
+All of them end in a linear layer, which is split off as the classifier, except SqueezeNet, which ends in a
+convolution.
 """
 
 import inspect
@@ -20,14 +20,16 @@ from lineage.errors import NotFoundError, RecipeError, suggestion
 from lineage.formats import first_line
 from lineage.models.networks import TORCHVISION
 
+# Parameters that ``build_torchvision`` sets.
 _SET_HERE = {"num_classes", "aux_logits", "dropout_aux", "init_weights"}
-# By model class: what its builders fix, and what they take beyond the scalar defaults of its constructor.
+# By model class: parameters that torchvision's builders set themselves, and parameters that they accept
+# although the constructor has no scalar default for them.
 _FIXED = {
     "DenseNet": {"growth_rate", "num_init_features"},
     "SqueezeNet": {"version"},
     "SwinTransformer": {"stochastic_depth_prob"},
 }
-_ALSO_TAKEN = {
+_ALSO_ACCEPTED = {
     "EfficientNet": {"dropout"},
     "MobileNetV3": {"width_mult", "reduced_tail", "dilated"},
     "VisionTransformer": {"representation_size"},
@@ -35,11 +37,11 @@ _ALSO_TAKEN = {
 
 
 class LinearHeadNetwork(nn.Module):
-    """A model parted before its last linear layer.
+    """Classification model split into backbone and classifier at its last linear layer.
 
     Args:
-        model: A classification model; its last linear layer is replaced.
-        num_classes: C. A classifier of another size gives way to a fresh one.
+        model: Classification model; its last linear layer is replaced by ``nn.Identity`` in place.
+        num_classes: Number C of classes; a classifier of another size is replaced by a new one.
     """
 
     def __init__(self, model: nn.Module, num_classes: int) -> None:
@@ -54,22 +56,22 @@ class LinearHeadNetwork(nn.Module):
         self.classifier = classifier
 
     def features(self, x: Tensor) -> Tensor:
-        """What the classifier sees, shape (B, D)."""
+        """Return the classifier's input, shape (B, D)."""
         features: Tensor = self.backbone(x)
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, shape (B, C), of images of shape (B, 3, H, W)."""
+        """Return logits (B, C) for images (B, 3, H, W)."""
         logits: Tensor = self.classifier(self.features(x))
         return logits
 
 
 class ConvolutionalHeadNetwork(nn.Module):
-    """SqueezeNet, which classifies every position by a 1×1 convolution and pools the classes' maps.
+    """SqueezeNet, which classifies every position by a 1×1 convolution and averages over positions.
 
     Args:
-        model: A SqueezeNet.
-        num_classes: C. A classifier of another size gives way to a fresh one.
+        model: SqueezeNet of torchvision.
+        num_classes: Number C of classes; a classifier of another size is replaced by a new one.
     """
 
     def __init__(self, model: models.SqueezeNet, num_classes: int) -> None:
@@ -81,22 +83,22 @@ class ConvolutionalHeadNetwork(nn.Module):
             self.classifier[1] = nn.Conv2d(convolution.in_channels, num_classes, kernel_size=1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Spatial mean of the last feature maps, shape (B, D)."""
+        """Return the spatial mean of the last feature maps, shape (B, D)."""
         return F.adaptive_avg_pool2d(self.backbone(x), 1).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, shape (B, C), of images of shape (B, 3, H, W)."""
+        """Return logits (B, C) for images (B, 3, H, W)."""
         logits: Tensor = self.classifier(self.backbone(x))
         return logits.flatten(1)
 
 
 def torchvision_names() -> list[str]:
-    """Every classification model of the installed torchvision, as ``torchvision:NAME``."""
+    """List the classification models of the installed torchvision, as ``torchvision:NAME``."""
     return [TORCHVISION + name for name in models.list_models(module=models)]
 
 
 def torchvision_options(name: str) -> list[str]:
-    """Options that a model takes: ``weights`` and the plain numbers and switches of its class.
+    """List the options of a model: ``weights`` and the scalar parameters of its class.
 
     Args:
         name: One of ``torchvision_names()``.
@@ -107,8 +109,8 @@ def torchvision_options(name: str) -> list[str]:
     model_class = _model_class(name)
     parameters = inspect.signature(model_class).parameters.values()
     scalars = {p.name for p in parameters if isinstance(p.default, bool | int | float | str)}
-    taken = scalars - _SET_HERE - _FIXED.get(model_class.__name__, set())
-    return ["weights", *sorted(taken | _ALSO_TAKEN.get(model_class.__name__, set()))]
+    accepted = scalars - _SET_HERE - _FIXED.get(model_class.__name__, set())
+    return ["weights", *sorted(accepted | _ALSO_ACCEPTED.get(model_class.__name__, set()))]
 
 
 def build_torchvision(
@@ -119,27 +121,28 @@ def build_torchvision(
     weights: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """A torchvision classification model, freshly initialised or with torchvision's weights.
+    """Build a torchvision classification model, randomly initialised or with torchvision's weights.
 
-    Models with auxiliary classifiers are built without them. ViT and MaxViT see one size alone:
-    that of ``input_shape``.
+    Models with auxiliary classifiers are built without them. ViT and MaxViT are built for the size in
+    ``input_shape`` and take no other.
 
     Args:
         name: One of ``torchvision_names()``.
-        num_classes: C.
+        num_classes: Number C of classes.
         input_shape: Channels (3), height and width of an image.
-        weights: Name of weights that torchvision lists for the model, such as ``IMAGENET1K_V1``; fetched
-            unless they lie in torch's cache. Their classifier stays if it has ``num_classes`` classes.
-        **options: Of ``torchvision_options(name)``.
+        weights: Name of weights that torchvision lists for the model, such as ``IMAGENET1K_V1``; downloaded
+            unless they are in torch's cache. Their classifier is kept if it has ``num_classes`` classes.
+        **options: Other options from ``torchvision_options(name)``.
 
     Raises:
         NotFoundError: If the weights cannot be fetched.
-        RecipeError: If the model, the weights, an option's value or the images' shape cannot be.
+        RecipeError: If the model or the weights do not exist, or an option's value or the input shape is not
+            supported.
     """
     model_class = _model_class(name)
     if input_shape[0] != 3:
         raise RecipeError(
-            f"Network '{name}' needs images of 3 channels, but got {input_shape[0]}; take one that is not "
+            f"Network '{name}' needs images of 3 channels, but got {input_shape[0]}; choose one that is not "
             "torchvision's, such as 'resnet20'."
         )
     settings = {**_size_settings(name, model_class, input_shape), **options}
@@ -171,7 +174,7 @@ def _model_class(name: str) -> type[nn.Module]:
 def _size_settings(
     name: str, model_class: type[nn.Module], input_shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """What models that are built for one image size are told of it."""
+    """Return the settings for models that are built for one image size."""
     _, height, width = input_shape
     if issubclass(model_class, models.MaxVit):
         return {"input_size": (height, width)}
@@ -183,11 +186,13 @@ def _size_settings(
 
 
 def known_weights(name: str, weights: str) -> models.WeightsEnum:
-    """An entry of torchvision's table; one without classes is left out, for its last layers hold NaN.
+    """Return the weights that torchvision lists as ``weights`` for a model.
+
+    Entries without class names are left out, because the weights of their last layers are NaN.
 
     Args:
         name: One of ``torchvision_names()``.
-        weights: Such as ``IMAGENET1K_V1`` or ``DEFAULT``.
+        weights: Name of the weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
 
     Raises:
         RecipeError: If torchvision lists no such weights for the model.
@@ -208,22 +213,24 @@ def _construct(name: str, settings: Mapping[str, Any], input_shape: tuple[int, i
     except OSError as error:
         weights = settings["weights"]
         raise NotFoundError(
-            f"Weights {weights.name} of '{name}' must be in torch's cache or within reach, but fetching "
-            f"failed ({error}); put {weights.url} into {torch.hub.get_dir()}/checkpoints."
+            f"Weights {weights.name} of '{name}' must be in torch's cache or available for download, but the "
+            f"download failed ({error}); put {weights.url} into {torch.hub.get_dir()}/checkpoints."
         ) from error
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         raise RecipeError(
             f"Network '{name}' cannot be built for {_pixels(input_shape)} with {given}: {first_line(error)}"
         ) from error
-    if getattr(model, "aux_logits", False):  # the weights of Inception v3 bring its auxiliary classifier
+    if getattr(
+        model, "aux_logits", False
+    ):  # torchvision's builder adds it together with Inception v3's weights
         vars(model).update(aux_logits=False)
         model.register_module("AuxLogits", None)
     return model
 
 
 def _require_fit(name: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
-    """Pass the mere shape of one image through the network, so that images too small are refused here."""
+    """Run the network on the meta device, without data, to refuse images that are too small for it."""
     tensors = chain(network.named_parameters(), network.named_buffers())
     shapes = {key: tensor.detach().to("meta") for key, tensor in tensors}
     network.eval()  # batch normalisation would refuse a batch of one

@@ -68,7 +68,7 @@ CANNOT_HOLD = [
     (
         "--set data.name=cifar100 --set data.root=nowhere",
         3,
-        "Data set 'cifar100' must be in a folder, but nowhere is none; correct data.root.",
+        "Data set 'cifar100' must be in a folder, but nowhere is not one; correct data.root.",
     ),
     (
         "--set data.name=cifar100",
@@ -321,7 +321,7 @@ def test_grow_of_grey_images_with_a_network_of_colours_is_refused(call_main: Lin
     Path("mine.toml").write_text(text)
     outcome = call_main("grow", "mine.toml", "--set", "network.name=torchvision:resnet18")
     assert _sentence(outcome).startswith(
-        "Network 'torchvision:resnet18' needs images of 3 channels, but got 1; take one that is not"
+        "Network 'torchvision:resnet18' needs images of 3 channels, but got 1; choose one that is not"
     )
     assert outcome.returncode == 2
     assert not _created()

@@ -116,7 +116,7 @@ def test_description_travels_through_json() -> None:
 def test_description_with_a_missing_field_is_refused() -> None:
     value = load_dataset("digits").spec.to_json()
     del value["mean"]
-    with pytest.raises(IntegrityError, match="its field 'mean' is not: Field required"):
+    with pytest.raises(IntegrityError, match="field 'mean' is wrong: Field required"):
         DataSpec.from_json(value)
 
 
@@ -215,7 +215,7 @@ def test_parquet_labels_that_are_no_integers_are_refused(tmp_path: Path) -> None
     for part in ("train", "test"):
         columns = {"label": ["cat", "dog"]}
         write_parquet(tmp_path / f"{part}-0.parquet", random_images(2), columns)
-    with pytest.raises(UsageError, match=r"'label' .* must hold one integer a row, but it is string"):
+    with pytest.raises(UsageError, match=r"'label' .* must hold one integer per row, but it is string"):
         load_dataset("hub:owner/name", str(tmp_path))
 
 
@@ -241,7 +241,7 @@ def test_parquet_without_rows_is_refused(hub_folder: Path) -> None:
 
 def test_parquet_that_is_no_parquet_is_refused(hub_folder: Path) -> None:
     (hub_folder / "train-00000-of-00001.parquet").write_bytes(b"nothing of the kind")
-    with pytest.raises(IntegrityError, match="must be readable, but"):
+    with pytest.raises(IntegrityError, match="must be readable, but are not"):
         load_dataset("hub:owner/name", str(hub_folder))
 
 
@@ -368,7 +368,7 @@ def test_torchvisions_pickle_is_not_opened_when_its_checksum_is_wrong(tmp_path: 
     folder.mkdir()
     for name in ("train", "test", "meta"):
         (folder / name).write_bytes(pickle.dumps(Touch()))
-    with pytest.raises(IntegrityError, match="knows by checksum, but one is missing or altered"):
+    with pytest.raises(IntegrityError, match="torchvision lists, but one is missing or altered"):
         load_dataset("cifar100", str(tmp_path))
     assert not (tmp_path / "opened").exists()
 
@@ -435,7 +435,7 @@ def test_imagenet_reads_train_and_val(image_folder: Path) -> None:
 
 def test_image_folder_with_a_class_unknown_in_training_is_refused(image_folder: Path) -> None:
     (image_folder / "val" / "birds").mkdir()
-    with pytest.raises(UsageError, match=r"'birds' is none; remove it\. Did you mean 'bird'\?"):
+    with pytest.raises(UsageError, match=r"'birds' is not; remove it\. Did you mean 'bird'\?"):
         load_dataset("imagefolder", str(image_folder))
 
 
