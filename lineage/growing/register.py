@@ -60,7 +60,7 @@ def open_run(plan: GenerationPlan, teacher: Version | None, fresh: bool) -> Gene
         plan.checkpoint.discard()
     elif left is not None:
         return left
-    plan.checkpoint.prepare()
+    plan.checkpoint.make_folder()
     recipe = plan.recipe
     run = start_run(
         ensure_experiment(recipe.model.name),
@@ -76,7 +76,7 @@ def open_run(plan: GenerationPlan, teacher: Version | None, fresh: bool) -> Gene
         flatten(recipe),
         plan.split_data.dataset.spec,
     )
-    plan.checkpoint.note(_RUN_FILE, run.run_id)
+    plan.checkpoint.write_note(_RUN_FILE, run.run_id)
     return run
 
 
@@ -135,7 +135,7 @@ def _log_and_register(
 
 def _left_run(plan: GenerationPlan) -> GenerationRun | None:
     """Return the run noted beside the checkpoint, opened again, if the store in use holds it."""
-    run_id = plan.checkpoint.noted(_RUN_FILE)
+    run_id = plan.checkpoint.read_note(_RUN_FILE)
     if run_id is None:
         return None
     try:

@@ -130,7 +130,7 @@ class SoftTargetCache:
         started = time.perf_counter()
         num_images = len(self.plan.split_data.train)
         recording = SoftTargetFolder(self._folder, self.form, self.plan.num_views, num_images)
-        if on_main_process(lambda: recording.is_complete and self.checkpoint.noted(_RUN_FILE) is None):
+        if on_main_process(lambda: recording.is_complete and self.checkpoint.read_note(_RUN_FILE) is None):
             return  # the store refused the files before
         run = on_main_process(self._open_run)
         try:
@@ -154,7 +154,7 @@ class SoftTargetCache:
 
     def _open_run(self) -> GenerationRun | None:
         """Return the run that a killed process left, or a new one; None if the store refuses it."""
-        run_id = self.checkpoint.noted(_RUN_FILE)
+        run_id = self.checkpoint.read_note(_RUN_FILE)
         if run_id is not None:
             with suppress(NotFoundError):  # deleted meanwhile
                 return resume_run(run_id)
@@ -164,7 +164,7 @@ class SoftTargetCache:
         except LineageError as error:
             self._report_unkept(error)
             return None
-        self.checkpoint.note(_RUN_FILE, run.run_id)
+        self.checkpoint.write_note(_RUN_FILE, run.run_id)
         return run
 
     def _keep(self, run: GenerationRun | None, seconds: float) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import stat
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lineage.errors import IntegrityError
+from lineage.errors import IntegrityError, UsageError
 from lineage.training.checkpoints import Checkpoint, History, state_home
 from lineage.training.devices import make_accelerator
 
@@ -18,7 +19,8 @@ import os, sys, time
 from pathlib import Path
 from lineage.training.checkpoints import Checkpoint
 
-Checkpoint(Path(sys.argv[1]) / "key").acquire()
+checkpoint = Checkpoint(Path(sys.argv[1]) / "key")
+checkpoint.acquire()
 worker = os.fork()
 if worker:
     print(worker, flush=True)
@@ -82,19 +84,19 @@ def test_checkpoint_of_a_later_epoch_wins_where_a_crash_left_two(tmp_path: Path)
 
 def test_checkpoint_folder_is_private(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "home" / "key")
-    checkpoint.note("run_id", "abc")
+    checkpoint.write_note("run_id", "abc")
     for folder in (checkpoint.folder, checkpoint.folder.parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_checkpoint_keeps_notes_until_it_is_discarded(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "key")
-    assert checkpoint.noted("run_id") is None
-    checkpoint.note("run_id", "abc")
+    assert checkpoint.read_note("run_id") is None
+    checkpoint.write_note("run_id", "abc")
     checkpoint.save(_prepared()[0], 1)
-    assert checkpoint.noted("run_id") == "abc"
+    assert checkpoint.read_note("run_id") == "abc"
     checkpoint.discard()
-    assert checkpoint.noted("run_id") is None
+    assert checkpoint.read_note("run_id") is None
     assert checkpoint.epoch == 0
 
 
@@ -104,11 +106,11 @@ def test_checkpoint_is_owned_by_one_at_a_time(tmp_path: Path) -> None:
     sentence = rf"grow the generation in {tmp_path}/key, but process {os.getpid()} on \S+ is growing it; wait"
     with pytest.raises(IntegrityError, match=sentence):
         other.acquire()
-    mine.note("run_id", "abc")
+    mine.write_note("run_id", "abc")
     other.discard()
-    assert mine.noted("run_id") == "abc"
+    assert mine.read_note("run_id") == "abc"
     mine.discard()
-    assert mine.noted("run_id") is None
+    assert mine.read_note("run_id") is None
     with pytest.raises(IntegrityError):
         other.acquire()
     mine.release()
@@ -120,9 +122,9 @@ def test_checkpoint_is_owned_by_one_at_a_time(tmp_path: Path) -> None:
 def test_checkpoint_that_holds_a_state_outlives_its_owner(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "key")
     checkpoint.acquire()
-    checkpoint.note("run_id", "abc")
+    checkpoint.write_note("run_id", "abc")
     checkpoint.release()
-    assert checkpoint.noted("run_id") == "abc"
+    assert checkpoint.read_note("run_id") == "abc"
 
 
 def test_checkpoint_of_a_killed_process_is_free_though_its_workers_live(tmp_path: Path) -> None:
@@ -138,6 +140,37 @@ def test_checkpoint_of_a_killed_process_is_free_though_its_workers_live(tmp_path
     checkpoint.release()
     os.kill(worker, signal.SIGKILL)
     owner.stdout.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UsageError, match=r"must be on a file system that locks files.*set LINEAGE_HOME"):
+        Checkpoint(tmp_path / "key").acquire()
+
+
+def test_checkpoint_is_owned_though_its_folder_vanishes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "key")
+    make_folder = Checkpoint.make_folder
+
+    def make_and_lose(self: Checkpoint) -> None:
+        make_folder(self)
+        self.folder.rmdir()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "make_folder", make_and_lose)
+        checkpoint.acquire()
+    assert stat.S_IMODE(checkpoint.folder.stat().st_mode) == 0o700
+    with pytest.raises(IntegrityError, match=f"process {os.getpid()}"):
+        Checkpoint(tmp_path / "key").acquire()
+    checkpoint.release()
 
 
 def _prepared() -> tuple:
