@@ -14,7 +14,7 @@ from lineage.evaluation.features import num_features
 from lineage.models.exported import ExportedNetwork
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import derive_seed
-from lineage.training.generation import GenerationTraining, Samples, TrainConfig
+from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
 from lineage.training.handlers import build_optimizer
 from lineage.training.losses import strict_loss
 
@@ -63,7 +63,7 @@ class Finetuning:
     """Settings of a finetuning.
 
     Attributes:
-        course: Epochs, learning rate and the like; its seed also gives the classifier's first weights.
+        config: Epochs, learning rate and the like; its seed also gives the classifier's first weights.
         optimizer: Name of the optimizer.
         optimizer_settings: Arguments of ``build_optimizer``.
         batch_size: Images a step, over all processes.
@@ -72,7 +72,7 @@ class Finetuning:
         workers: Loader processes.
     """
 
-    course: TrainConfig
+    config: TrainConfig
     optimizer: str
     optimizer_settings: Mapping[str, Any]
     batch_size: int
@@ -102,7 +102,7 @@ def make_finetuning(
             program has no features.
     """
     dataset = split_data.dataset
-    spec, seed = dataset.spec, settings.course.seed
+    spec, seed = dataset.spec, settings.config.seed
     if isinstance(network, ExportedNetwork):
         network = network.learner()
     headed = FreshlyHeaded(network, spec.num_classes, spec.input_shape, seed)
@@ -115,7 +115,7 @@ def make_finetuning(
         data_seed=settings.data_seed,
         order_seed=seed,
         workers=settings.workers,
-        accumulation=settings.course.accumulation,
+        accumulation=settings.config.accumulation,
     )
     return GenerationTraining(
         accelerator=accelerator,
@@ -123,11 +123,11 @@ def make_finetuning(
         optimizer=build_optimizer(settings.optimizer, headed, **settings.optimizer_settings),
         loss=lambda logits, labels, _teacher_logits: strict_loss(logits, labels),
         teacher=None,
-        samples=Samples(
+        data=GenerationData(
             batches=batches,
             validation=split_data.validation_subset(settings.batch_size, settings.workers),
             test=split_data.test_subset(settings.batch_size, settings.workers),
         ),
-        course=settings.course,
+        config=settings.config,
         checkpoint=checkpoint,
     )

@@ -178,10 +178,10 @@ def _finetune(
 ) -> _Result:
     """Train the whole network under a fresh classifier for a few epochs."""
     finetuning = target.finetuning()
-    course = finetuning.course
+    config = finetuning.config
     precision = target.settings.training.precision
     training = make_finetuning(
-        make_accelerator(precision, course.accumulation, course.sync_batchnorm),
+        make_accelerator(precision, config.accumulation, config.sync_batchnorm),
         model.network,
         replace(target.split_data, dataset=fitted.dataset),
         finetuning,
@@ -192,7 +192,7 @@ def _finetune(
         @trainer.on(Events.EPOCH_COMPLETED)
         def _tell(engine: Engine) -> None:
             numbers = epoch_line(engine.state.metrics)
-            tell(f"{version.uri}: epoch {engine.state.epoch}/{course.epochs}, {numbers}")
+            tell(f"{version.uri}: epoch {engine.state.epoch}/{config.epochs}, {numbers}")
 
     trained = training.run(attach)
     last = trained.history[-1]

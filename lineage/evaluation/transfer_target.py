@@ -90,7 +90,7 @@ class Target:
     def finetuning(self) -> Finetuning:
         """Return the settings of a finetuning as plain values."""
         training, data = self.settings.training, self.settings.data
-        course = TrainConfig(
+        config = TrainConfig(
             epochs=training.epochs,
             lr=training.lr,
             schedule=build_schedule(
@@ -104,7 +104,7 @@ class Target:
             sync_batchnorm=training.sync_batchnorm,
         )
         return Finetuning(
-            course=course,
+            config=config,
             optimizer=training.optimizer,
             optimizer_settings=training.model_dump(include=_OPTIMIZER_SETTINGS),
             batch_size=training.batch_size,

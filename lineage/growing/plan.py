@@ -19,7 +19,7 @@ from lineage.recipe import Recipe
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
-from lineage.training.generation import GenerationTraining, Samples, TrainConfig
+from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
 from lineage.training.handlers import Schedule, build_optimizer, build_schedule
 from lineage.training.losses import build_objective, distillation_loss
 from lineage.training.measurement import Subset
@@ -126,8 +126,8 @@ class GenerationPlan(GenerationSettings):
             ),
             loss=self._loss(),
             teacher=live if stored is None else StoredTeacher(stored),
-            samples=Samples(self._batches(stored), self.validation, self.test),
-            course=TrainConfig(
+            data=GenerationData(self._batches(stored), self.validation, self.test),
+            config=TrainConfig(
                 epochs=training.epochs,
                 lr=training.lr,
                 schedule=self._schedule(),

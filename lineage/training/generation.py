@@ -73,7 +73,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Samples:
+class GenerationData:
     """What one generation sees.
 
     Attributes:
@@ -97,7 +97,7 @@ class GenerationTraining:
         loss: What is minimised.
         teacher: Giver of soft targets, or None for a patriarch.
         samples: To train on and to measure on.
-        course: The rest.
+        config: The rest.
         checkpoint: Where the state after every epoch goes.
     """
 
@@ -109,25 +109,25 @@ class GenerationTraining:
         optimizer: Optimizer,
         loss: Loss,
         teacher: Teacher | None,
-        samples: Samples,
-        course: TrainConfig,
+        data: GenerationData,
+        config: TrainConfig,
         checkpoint: Checkpoint,
     ) -> None:
         self.accelerator = accelerator
         self.teacher = teacher
-        self.samples = samples
-        self.course = course
+        self.data = data
+        self.config = config
         self.checkpoint = checkpoint
         self.history = History()
         network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.evaluated = copy.deepcopy(network)  # before `prepare` wraps the forward pass in autocast
-        if course.sync_batchnorm:
+        if config.sync_batchnorm:
             network = synchronise_batchnorm(network, accelerator)
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.guard = LossGuard(accelerator)
         soft_targets = None if teacher is None else teacher.logits
         self.trainer = make_trainer(
-            accelerator, self.network, self.optimizer, loss, soft_targets, course.clip_norm
+            accelerator, self.network, self.optimizer, loss, soft_targets, config.clip_norm
         )
         self.average = self._attach_training()
         accelerator.register_for_checkpointing(self.history)
@@ -142,25 +142,25 @@ class GenerationTraining:
         Raises:
             TrainingError: If the loss is not finite.
         """
-        self._attach_evaluation(self._predictions_of_teacher("validation", self.samples.validation))
+        self._attach_evaluation(self._predictions_of_teacher("validation", self.data.validation))
         attach(self.trainer)
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
-        if self._resume() < self.course.epochs:  # Ignite starts a finished engine from zero
-            self.trainer.run(max_epochs=self.course.epochs, epoch_length=len(self.samples.batches.loader))
+        if self._resume() < self.config.epochs:  # Ignite starts a finished engine from zero
+            self.trainer.run(max_epochs=self.config.epochs, epoch_length=len(self.data.batches.loader))
         return self._finish()
 
     def _attach_training(self) -> nn.Module | None:
         """Attach all that moves weights; the network that holds their average, if one is kept."""
-        course = self.course
-        loader = self.accelerator.prepare_data_loader(self.samples.batches.loader)
+        config = self.config
+        loader = self.accelerator.prepare_data_loader(self.data.batches.loader)
         attach_epoch_order(
-            self.trainer, self.samples.batches, loader, course.seed, self.accelerator.process_index
+            self.trainer, self.data.batches, loader, config.seed, self.accelerator.process_index
         )
-        attach_learning_rate(self.trainer, self.optimizer, course.lr, course.schedule, course.accumulation)
+        attach_learning_rate(self.trainer, self.optimizer, config.lr, config.schedule, config.accumulation)
         self.guard.attach(self.trainer)
-        if course.average_decay is None:
+        if config.average_decay is None:
             return None
-        average = attach_weight_average(self.trainer, self.network, course.average_decay, course.accumulation)
+        average = attach_weight_average(self.trainer, self.network, config.average_decay, config.accumulation)
         self.accelerator.register_for_checkpointing(average)
         return average
 
@@ -176,17 +176,17 @@ class GenerationTraining:
         def _evaluate(engine: Engine) -> None:
             record = {"train_loss": self.guard.mean(), "lr": self.optimizer.param_groups[0]["lr"]}
             passed = time.perf_counter() - started  # the mean waited for the device
-            record["images_per_second"] = len(self.samples.batches.order) / passed
+            record["images_per_second"] = len(self.data.batches.order) / passed
             record |= self._measure_validation(teacher_predictions)
             self.history.epochs.append(record)
             self.history.seconds += time.perf_counter() - started
             engine.state.metrics = record
 
     def _measure_validation(self, teacher_predictions: Tensor | None) -> dict[str, float]:
-        if len(self.samples.validation) == 0:
+        if len(self.data.validation) == 0:
             return {}
         self._take_weights()
-        part, top_k = self.samples.validation, self.course.top_k
+        part, top_k = self.data.validation, self.config.top_k
         measured = measure(self.accelerator, self.evaluated, part, top_k, teacher_predictions)
         return {f"validation_{name}": value for name, value in measured.metrics.items()}
 
@@ -214,21 +214,19 @@ class GenerationTraining:
         done = self.checkpoint.epoch
         if done:
             self.checkpoint.load(self.accelerator)
-            length = len(self.samples.batches.loader)
+            length = len(self.data.batches.loader)
             self.trainer.load_state_dict(
-                {"epoch": done, "epoch_length": length, "max_epochs": self.course.epochs}
+                {"epoch": done, "epoch_length": length, "max_epochs": self.config.epochs}
             )
         return done
 
     def _finish(self) -> TrainResult:
         started = time.perf_counter()
         if not self.history.epochs:
-            predictions = self._predictions_of_teacher("validation", self.samples.validation)
+            predictions = self._predictions_of_teacher("validation", self.data.validation)
             self.history.epochs.append(self._measure_validation(predictions))
         self._take_weights()
-        predictions = self._predictions_of_teacher("test", self.samples.test)
-        test = measure(
-            self.accelerator, self.evaluated, self.samples.test, self.course.top_k, predictions, True
-        )
+        predictions = self._predictions_of_teacher("test", self.data.test)
+        test = measure(self.accelerator, self.evaluated, self.data.test, self.config.top_k, predictions, True)
         seconds = self.history.seconds + time.perf_counter() - started
         return TrainResult(self.evaluated.cpu(), self.history.epochs, test, seconds)

@@ -36,10 +36,10 @@ def dataset() -> DataSet:
 
 
 def finetuned(folder: Path, epochs: int = 3, train: int = 80) -> TrainResult:
-    course = TrainConfig(epochs=epochs, lr=0.05, schedule=constant(), seed=5, top_k=3)
+    config = TrainConfig(epochs=epochs, lr=0.05, schedule=constant(), seed=5, top_k=3)
     settings = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0}
     how = Finetuning(
-        course, "sgd", settings | {"decay_norm_and_bias": True}, 16, Augmentation(flip=True), data_seed=0
+        config, "sgd", settings | {"decay_norm_and_bias": True}, 16, Augmentation(flip=True), data_seed=0
     )
     split_data = SplitData(dataset(), torch.arange(train), torch.arange(train, 100))
     training = make_finetuning(make_accelerator(), network(width=4), split_data, how, Checkpoint(folder))

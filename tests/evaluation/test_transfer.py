@@ -319,4 +319,4 @@ def test_finetuning_synchronises_batchnorm_where_it_is_asked_to() -> None:
     settings = read_target_settings("digits", "finetune", ["training.sync_batchnorm=true"])
     images = MemoryImages(torch.zeros(4, 8, 8, 1, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
     split_data = SplitData(memory_dataset("made-up", images, images, "ab"), torch.arange(3), torch.arange(1))
-    assert Target(settings, "finetune", 0, split_data).finetuning().course.sync_batchnorm
+    assert Target(settings, "finetune", 0, split_data).finetuning().config.sync_batchnorm

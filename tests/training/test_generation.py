@@ -14,7 +14,7 @@ from lineage.errors import TrainingError
 from lineage.models.networks import build_network
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import make_accelerator
-from lineage.training.generation import GenerationTraining, Samples, TrainConfig, TrainResult
+from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig, TrainResult
 from lineage.training.handlers import build_optimizer, constant, cosine
 from lineage.training.losses import distillation_loss, strict_loss
 from lineage.training.measurement import Subset, measure
@@ -52,9 +52,9 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
         batch_size: int = 32,
         network: nn.Module | None = None,
         precision: Any = "fp32",
-        **course: Any,
+        **config: Any,
     ) -> GenerationTraining:
-        accumulation = course.get("accumulation", 1)
+        accumulation = config.get("accumulation", 1)
         accelerator = make_accelerator(precision, accumulation)
         if network is None:
             torch.manual_seed(seed)
@@ -78,13 +78,13 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             optimizer=build_optimizer("sgd", network, decay_norm_and_bias=True, **settings),
             loss=student_loss if teacher is not None else patriarch_loss,
             teacher=None if teacher is None else LiveTeacher(accelerator, teacher, spec.input_shape),
-            samples=Samples(
+            data=GenerationData(
                 batches,
                 Subset(dataset.train, rows[100:], spec, batch_size),
                 Subset(dataset.test, torch.arange(45), spec, batch_size),
             ),
-            course=TrainConfig(
-                **{"epochs": 2, "lr": lr, "schedule": cosine(2), "seed": seed, "top_k": 3} | course
+            config=TrainConfig(
+                **{"epochs": 2, "lr": lr, "schedule": cosine(2), "seed": seed, "top_k": 3} | config
             ),
             checkpoint=Checkpoint(tmp_path / folder),
         )
@@ -319,7 +319,7 @@ def test_bfloat16_trains_but_measures_in_float32(build: Build) -> None:
     assert set(kinds) == {torch.bfloat16}
     assert trained.test.logits.dtype == torch.float32
     assert {value.dtype for value in weights(trained).values()} <= {torch.float32, torch.int64}
-    again = measure(training.accelerator, trained.network, training.samples.test, 3, keep_logits=True)
+    again = measure(training.accelerator, trained.network, training.data.test, 3, keep_logits=True)
     assert torch.equal(again.logits, trained.test.logits)
 
 
