@@ -1,4 +1,4 @@
-"""How numbers, names, digests and errors are written, wherever ``lineage`` does so."""
+"""Formats of numbers, names, digests and errors, shared by all of ``lineage``."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Unit:
-    """How a metric is written: times ``scale``, with a format's ``digits``, before ``sign``.
+    """Unit of a metric: a value is multiplied by ``scale`` and written with ``digits`` before ``sign``.
 
     Attributes:
-        scale: What a value is multiplied by.
-        digits: As in a format specification.
-        sign: Stands behind the number.
-        of_changes: What a difference counts in; empty where unknown.
-        better: 1 where more is better, -1 where less is, 0 where neither can be said.
+        scale: Factor of a value.
+        digits: Format specification, such as ``.2f``.
+        sign: Text behind the number.
+        of_changes: Unit of a difference; empty if unknown.
+        better: 1 if more is better, -1 if less is, 0 if neither.
     """
 
     scale: float
@@ -48,7 +48,7 @@ _UNITS = {
 
 
 def unit_of(metric: str) -> Unit:
-    """How values of ``metric`` are written."""
+    """Return the unit of ``metric``."""
     return next((unit for name, unit in _UNITS.items() if metric.endswith(name)), _PLAIN)
 
 
@@ -77,7 +77,7 @@ def spread(metric: str, mean: float, deviation: float | None) -> str:
 
 
 def unit_of_changes(metric: str) -> str:
-    """What ``change`` counts in: ``percentage points``; empty where unknown."""
+    """Return the unit of ``change``, such as ``percentage points``; empty if unknown."""
     return unit_of(metric).of_changes
 
 

@@ -1,4 +1,4 @@
-"""What the command line sets for its whole process, so that ``import lineage`` elsewhere changes nothing."""
+"""Process-wide settings of the command line; ``import lineage`` elsewhere changes none of them."""
 
 import atexit
 import gc

@@ -115,7 +115,7 @@ def require_effect(
         overrides: Texts ``section.key=value``.
         used: Keys, ``section.key``, that have an effect.
         purpose: Noun phrase for what uses them, for the error.
-        remedies: What to do in place of an override, by its key or section; "leave it out" by default.
+        remedies: Advice in place of an override, by its key or section; "leave it out" by default.
 
     Raises:
         UsageError: If an override's key is not in ``used``.

@@ -1,4 +1,4 @@
-"""What a worker records of the trial that it grows: in the study's database and in the trial's MLflow run."""
+"""Record of the trial that a worker grows, in the study's database and in the trial's MLflow run."""
 
 import contextlib
 from collections.abc import Sequence

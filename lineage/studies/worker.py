@@ -1,4 +1,4 @@
-"""What each worker of a study does: take a trial, grow it, record how it ended, until no trial is left."""
+"""Worker of a study: take a trial, grow it, record how it ended, until no trial is left."""
 
 import contextlib
 import time

@@ -32,15 +32,15 @@ _ACCELERATE_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 def make_accelerator(
     precision: Precision = "fp32", accumulation: int = 1, sync_batchnorm: bool = False
 ) -> Accelerator:
-    """A fresh Accelerator for one generation, on the processes that the launcher started.
+    """Return a fresh Accelerator for one generation, on the processes that the launcher started.
 
     Batches are split between processes, so the global batch is the same for any number of them; random states
     are ours (every epoch is seeded), so Accelerate synchronises none.
 
     Args:
-        precision: Type of the forward pass under autocast; weights stay in float32.
-        accumulation: Batches that make one optimizer step.
-        sync_batchnorm: Whether BatchNorm is to see the batches of all processes as one.
+        precision: Number format of the forward pass under autocast; weights stay in float32.
+        accumulation: Batches per optimizer step.
+        sync_batchnorm: Whether BatchNorm uses the statistics of all processes' batches.
 
     Raises:
         UsageError: If the hardware does not have ``precision``, or cannot synchronise BatchNorm.
@@ -108,7 +108,7 @@ def on_main_process(action: Callable[[], T]) -> T:
     should be on the CPU.
 
     Raises:
-        LineageError: What ``action`` raised on rank 0, on every rank.
+        LineageError: On every rank, the error that ``action`` raised on rank 0.
     """
     if idist.get_world_size() == 1:
         return action()
@@ -128,11 +128,11 @@ def on_main_process(action: Callable[[], T]) -> T:
 def in_turns(action: Callable[[], T]) -> T:
     """Run ``action`` on rank 0, then on one process of every other machine, then on the rest.
 
-    What the first to come fetches to a disk, those after it find there, whether machines share the disk or
-    not. All ranks must call it, and each gets a result of its own.
+    Files that the first process downloads are found by the later ones, whether machines share a disk or not.
+    All ranks must call it, and each gets a result of its own.
 
     Raises:
-        LineageError: The first that ``action`` raised on any rank, on every rank.
+        LineageError: On every rank, the first error that ``action`` raised on any.
     """
     if idist.get_world_size() == 1:
         return action()
@@ -158,7 +158,7 @@ def share_weights(network: nn.Module) -> None:
 
 
 def synchronise_batchnorm(network: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """The network with BatchNorm over the batches of all processes, of the same parameters."""
+    """Return the network with BatchNorm synchronised over processes; it shares the parameters."""
     if accelerator.num_processes == 1:
         return network
     synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -166,21 +166,21 @@ def synchronise_batchnorm(network: nn.Module, accelerator: Accelerator) -> nn.Mo
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """The widest type that sums can be kept in: Apple's GPUs have no float64."""
+    """Return the widest type for sums on ``device``: Apple's GPUs have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2⁶³) that is a hash of ``parts``, so that neighbouring seeds share no streams."""
+    """Return a seed in [0, 2⁶³) hashed from ``parts``, so that neighbouring seeds give unrelated streams."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def environment_of_processes(processes: int) -> dict[str, str]:
-    """Environment variables for several processes that train together on this machine.
+    """Return environment variables for several processes that train together on this machine.
 
     Raises:
-        UsageError: If it has GPUs, but fewer.
+        UsageError: If the machine has GPUs, but fewer than processes.
     """
     num_gpus = torch.cuda.device_count()
     if 0 < num_gpus < processes:
@@ -191,11 +191,11 @@ def environment_of_processes(processes: int) -> dict[str, str]:
 
 
 def share_of_machine(index: int, processes: int) -> dict[str, str]:
-    """Environment variables that give one of several processes, which train apart, its share of the machine.
+    """Return environment variables that give one of several independent processes its share of the machine.
 
     Args:
-        index: Of the process, from 0.
-        processes: How many there are.
+        index: Index of the process, from 0.
+        processes: Number of processes.
     """
     share = _threads(processes)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -206,14 +206,14 @@ def share_of_machine(index: int, processes: int) -> dict[str, str]:
 
 
 def _threads(processes: int) -> dict[str, str]:
-    """Of each process, unless the user says how many."""
+    """Return the number of threads per process as a variable, unless the user has set it."""
     if "OMP_NUM_THREADS" in os.environ:
         return {}
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
 
 
 def describe_hardware() -> dict[str, str]:
-    """What the weights and speed of a run depend on besides its recipe."""
+    """Return the hardware and software that a run's weights and speed depend on, as tags of the run."""
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else "cpu",

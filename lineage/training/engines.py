@@ -32,17 +32,17 @@ def make_trainer(
     soft_targets: SoftTargets | None = None,
     clip_norm: float | None = None,
 ) -> Engine:
-    """An engine whose iterations are batches of one optimizer step, or of a part of it under accumulation.
+    """Return an engine that trains: one batch per iteration, one optimizer step per ``accumulation`` batches.
 
     The engine's output is the detached loss, left on the device.
 
     Args:
-        accelerator: What prepared ``network`` and ``optimizer``.
-        network: The prepared network that learns.
-        optimizer: The prepared optimizer of its parameters.
-        loss: What is minimised.
-        soft_targets: Gives the teacher's logits; None gives the loss none.
-        clip_norm: Largest norm of the gradient; None leaves it alone.
+        accelerator: Accelerator that prepared ``network`` and ``optimizer``.
+        network: Prepared network to train.
+        optimizer: Prepared optimizer of its parameters.
+        loss: Loss to minimise.
+        soft_targets: Function that returns the teacher's logits for a batch; None for a patriarch.
+        clip_norm: Largest norm of the gradient; not clipped if None.
     """
 
     def step(_: Engine, batch: Batch) -> Tensor:
@@ -64,7 +64,7 @@ def make_trainer(
 
 
 def freeze(network: nn.Module, device: torch.device) -> nn.Module:
-    """A teacher's state: on ``device``, running statistics in BatchNorm, no gradients."""
+    """Put a teacher on ``device``, in evaluation mode and without gradients; return it."""
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
 
 
@@ -76,18 +76,18 @@ def make_evaluator(
     teacher_predictions: Tensor | None = None,
     autocast: bool = False,
 ) -> Engine:
-    """An engine that passes in order over a data set of ``num_samples`` and updates ``metrics``.
+    """Return an engine that passes in order over ``num_samples`` samples and updates ``metrics``.
 
     It runs in float32 whatever the training precision, so that the numbers are those of the registered
-    weights, unless it is to see what is seen in training. Accelerate fills the last batch up with repeated
-    samples so that all processes take part; they are cut off again by position, so every sample counts once.
+    weights, unless ``autocast`` is set. Accelerate fills the last batch with repeated samples so that all
+    processes take part; they are cut off again by position, so every sample counts once.
 
     Args:
-        accelerator: What prepared the loader.
-        network: Not prepared: its weights must be equal on all ranks.
-        metrics: By name; each is computed when the pass is complete.
-        num_samples: N, the length of the data that will be passed over.
-        teacher_predictions: The teacher's classes by sample index, or None.
+        accelerator: Accelerator that prepared the loader.
+        network: Network that is not prepared; its weights must be equal on all ranks.
+        metrics: Metrics by name, computed when the pass is complete.
+        num_samples: Number of samples in the pass, over all processes.
+        teacher_predictions: Classes that the teacher predicts, by sample index; None without a teacher.
         autocast: Whether to use the training precision.
     """
 

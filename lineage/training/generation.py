@@ -1,4 +1,4 @@
-"""Trains one generation: joins engines, handlers and checkpoint, and measures what came out."""
+"""Training of one generation: joins engines, handlers and checkpoint, and measures the result."""
 
 import copy
 import time
@@ -29,14 +29,14 @@ from lineage.training.teachers import Teacher
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What one generation's training gives.
+    """Result of training one generation.
 
     Attributes:
-        network: With the registered weights (their average where one is kept), on the CPU.
-        history: One record an epoch: ``train_loss``, ``lr``, ``images_per_second`` and, where there is a
+        network: Network with the weights to register (their moving average if one is kept), on the CPU.
+        history: One record per epoch: ``train_loss``, ``lr``, ``images_per_second`` and, where there is a
             validation part, ``validation_…``. Without epochs, one record of the initial weights.
-        test: Of the last epoch, read once, with the logits of every test sample.
-        seconds: Spent training and evaluating.
+        test: Measurement of the last epoch on the test set, read once, with the logits of every sample.
+        seconds: Time spent on training and evaluation.
     """
 
     network: nn.Module
@@ -47,18 +47,18 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one generation is trained, apart from what it learns from.
+    """Settings of one generation's training, without data, network and loss.
 
     Attributes:
-        epochs: To train; 0 registers the initial weights.
+        epochs: Number of epochs; 0 registers the initial weights.
         lr: Base learning rate.
-        schedule: Its factor by epoch.
-        seed: Of order, dropout and all else that is drawn in training.
-        top_k: K of the metrics.
-        clip_norm: Largest norm of the gradient, or None.
-        average_decay: Decay of the weights' moving average, or None.
-        accumulation: Batches a step.
-        sync_batchnorm: Whether BatchNorm sees the whole batch, where several processes share it.
+        schedule: Factor of the learning rate by epoch.
+        seed: Seed of sample order, dropout and all other randomness in training.
+        top_k: K of top score difference and secondary mass in the metrics.
+        clip_norm: Largest norm of the gradient; not clipped if None.
+        average_decay: Decay per step of the weights' moving average; no average if None.
+        accumulation: Batches per optimizer step.
+        sync_batchnorm: Whether BatchNorm uses the statistics of all processes' batches.
     """
 
     epochs: int
@@ -74,12 +74,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class GenerationData:
-    """What one generation sees.
+    """Data of one generation.
 
     Attributes:
-        batches: Of the training part.
-        validation: Looked at after every epoch; may be empty.
-        test: Looked at once, after the last epoch.
+        batches: Batches to train on.
+        validation: Samples measured after every epoch; may be empty.
+        test: Samples measured once, after the last epoch.
     """
 
     batches: TrainingBatches
@@ -91,14 +91,14 @@ class GenerationTraining:
     """One generation's training: an Ignite trainer with its handlers, prepared for the device.
 
     Args:
-        accelerator: Fresh: what it prepares is what a checkpoint holds.
-        network: With initial weights.
-        optimizer: Of the network's parameters.
-        loss: What is minimised.
-        teacher: Giver of soft targets, or None for a patriarch.
-        samples: To train on and to measure on.
-        config: The rest.
-        checkpoint: Where the state after every epoch goes.
+        accelerator: Fresh Accelerator; a checkpoint holds whatever it has prepared.
+        network: Network with initial weights.
+        optimizer: Optimizer of the network's parameters.
+        loss: Loss to minimise.
+        teacher: Source of soft targets; None for a patriarch.
+        data: Batches to train on and subsets to measure on.
+        config: All other settings.
+        checkpoint: Checkpoint that keeps the state after every epoch.
     """
 
     def __init__(

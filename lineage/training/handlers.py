@@ -1,4 +1,4 @@
-"""What happens around the steps of a trainer, each part an event handler.
+"""Event handlers of a trainer: learning rate, sample order, checks of the loss, weight average.
 
 Handlers run in the order in which they were attached; ``generation.py`` attaches them as evaluate, report,
 checkpoint.
@@ -21,7 +21,7 @@ from lineage.extensions import named_settings, resolve
 from lineage.training.devices import derive_seed, sum_dtype
 
 Schedule = Callable[[float], float]
-"""From epochs passed, a fraction counted from 0, to a factor of the base learning rate."""
+"""Function from the epochs passed, with fractions, to a factor of the base learning rate."""
 
 _OPTIMIZER_SETTINGS = {
     "sgd": ("lr", "weight_decay", "momentum", "nesterov"),
@@ -31,21 +31,21 @@ _STEPS_BETWEEN_CHECKS = 200
 
 
 class AbandonedError(Exception):
-    """What a handler raises, on every rank, to give a generation up: nothing failed, it is not worth more."""
+    """Raised by a handler, on every rank, to abandon a generation that is not promising; nothing failed."""
 
 
 def constant() -> Schedule:
-    """The base learning rate throughout."""
+    """Return a schedule that keeps the base learning rate."""
     return lambda _epoch: 1.0
 
 
 def cosine(epochs: int) -> Schedule:
-    """Half a cosine from 1 to 0 (Loshchilov and Hutter, ICLR 2017, without restarts)."""
+    """Return half a cosine from 1 to 0 (Loshchilov and Hutter, ICLR 2017, without restarts)."""
     return lambda epoch: 0.5 * (1.0 + math.cos(math.pi * min(epoch / epochs, 1.0)))
 
 
 def step(milestones: Sequence[int], gamma: float) -> Schedule:
-    """A factor ``gamma`` at each of ``milestones``, in epochs."""
+    """Return a schedule that multiplies the rate by ``gamma`` at each of ``milestones``, in epochs."""
     return lambda epoch: gamma ** sum(epoch >= milestone for milestone in milestones)
 
 
@@ -53,12 +53,12 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {"constant": constant, "cosine":
 
 
 def build_schedule(name: str, warmup_epochs: float, settings: Mapping[str, Any]) -> Schedule:
-    """The schedule called ``name``, behind a linear warm-up from 0.
+    """Return the schedule called ``name``, multiplied by a linear warm-up from 0.
 
     Args:
         name: A key of ``SCHEDULES``, or ``package:name``.
         warmup_epochs: Length of the warm-up; the schedule itself counts from the start of training.
-        settings: Those that the builder names are given to it.
+        settings: Settings by name; the builder gets those that it has parameters for.
 
     Raises:
         RecipeError: If no schedule has that name.
@@ -70,7 +70,7 @@ def build_schedule(name: str, warmup_epochs: float, settings: Mapping[str, Any])
 
 
 def schedule_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``settings`` that the schedule ``name`` depends on: what enters a generation's key.
+    """Return the ``settings`` that the schedule ``name`` uses, which enter a generation's key.
 
     Raises:
         RecipeError: If no schedule has that name.
@@ -79,20 +79,21 @@ def schedule_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def optimizer_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``settings`` that the optimizer ``name`` depends on, likewise."""
+    """Return the ``settings`` that the optimizer ``name`` uses, which enter a generation's key."""
     return {key: settings[key] for key in _OPTIMIZER_SETTINGS[name]}
 
 
 def build_optimizer(
     name: str, network: nn.Module, *, decay_norm_and_bias: bool, **settings: Any
 ) -> Optimizer:
-    """An SGD or AdamW of the network's parameters.
+    """Return an SGD or AdamW optimizer of the network's parameters.
 
     Args:
         name: ``sgd`` or ``adamw``.
-        network: Whose parameters are optimised.
+        network: Network to optimise.
         decay_norm_and_bias: Whether weight decay also applies to parameters of one dimension.
-        settings: ``lr``, ``weight_decay``, and for SGD ``momentum`` and ``nesterov``; others' are left out.
+        settings: ``lr``, ``weight_decay``, and for SGD ``momentum`` and ``nesterov``; those of another
+            optimizer are ignored.
     """
     parameters = list(network.parameters())
     groups: list[dict[str, Any]] = [{"params": parameters}]
@@ -121,15 +122,15 @@ def attach_learning_rate(
 def attach_epoch_order(trainer: Engine, batches: TrainingBatches, loader: Any, seed: int, rank: int) -> None:
     """Start every epoch from its own seed and a fresh pass over the data.
 
-    What happens in an epoch then depends on its number and not on what ran before it in this process: a
-    killed run continues bit by bit.
+    An epoch then depends on its number alone and not on what ran before it in this process, so a killed run
+    continues to the same bits.
 
     Args:
-        trainer: The engine that trains.
-        batches: Where order and augmentation are chosen by epoch.
-        loader: The prepared loader over ``batches``.
-        seed: Of the generation.
-        rank: Of this process: dropout differs between processes.
+        trainer: Engine that trains.
+        batches: Batches whose order and views are selected by epoch.
+        loader: Prepared loader of ``batches``.
+        seed: Seed of the generation.
+        rank: Rank of this process; dropout differs between ranks.
     """
 
     @trainer.on(Events.EPOCH_STARTED)
@@ -185,7 +186,7 @@ class LossGuard:
 
 
 def attach_weight_average(trainer: Engine, network: nn.Module, decay: float, accumulation: int) -> nn.Module:
-    """Keep an exponential moving average of the weights and running statistics, one update a step.
+    """Keep an exponential moving average of weights and running statistics, updated once per step.
 
     Returns:
         The network that holds the average.

@@ -46,24 +46,24 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
         with patch_environment(**environment):
             launch_command(parsed)
     except ChildFailedError as error:
-        return _told(processes, {rank: failure.exitcode for rank, failure in error.failures.items()})
+        return _exit_code(processes, {rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:
         raise KeyboardInterrupt from error
     return 0
 
 
-def _told(processes: int, codes: Mapping[int, int]) -> int:
-    """The exit code of processes of which one has told why, or an error.
+def _exit_code(processes: int, codes: Mapping[int, int]) -> int:
+    """Return the exit code of the process that reported the error; raise one if a process died.
 
     Args:
-        processes: How many there were.
-        codes: Of those that failed, by rank; negative for a signal.
+        processes: Number of processes.
+        codes: Exit codes of the processes that failed, by rank; negative for a signal.
     """
-    told = [code for code in codes.values() if code >= 0 and code != LostProcessError.untold_exit_code]
+    reported = [code for code in codes.values() if code >= 0 and code != LostProcessError.untold_exit_code]
     ended = {rank: signal.Signals(-code) for rank, code in codes.items() if code < 0}
     killed = {rank: number for rank, number in ended.items() if number != signal.SIGTERM}
-    if told and not killed:  # the launcher ends by SIGTERM those that are left
-        return told[0]
+    if reported and not killed:  # the launcher ends by SIGTERM those that are left
+        return reported[0]
     for rank, number in (killed or ended).items():
         raise LostProcessError(
             f"All {processes} processes must live until the end, but process {rank} died of {number.name};"

@@ -1,4 +1,4 @@
-"""What a generation minimises: four objectives for a patriarch, one loss for every student.
+"""Losses: four objectives for a patriarch, and the distillation loss of every student.
 
 After Yang et al., *Training Deep Neural Networks in Generations* (AAAI 2019, arXiv 1805.05551). All take
 logits of shape (B, C) and class indices of shape (B,) and return the mean over the batch as a scalar. Logits

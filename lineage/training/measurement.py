@@ -19,10 +19,10 @@ class Subset:
     """Samples to measure on: some rows of a data set's training or test part.
 
     Attributes:
-        images: The whole part that ``indices`` points into.
-        indices: Rows to look at, shape (N,), in order.
-        spec: Of the data set.
-        batch_size: Over all processes.
+        images: Training or test part that ``indices`` points into.
+        indices: Rows of the samples, shape (N,), in order.
+        spec: Description of the data set.
+        batch_size: Images per batch, over all processes.
         workers: Loader processes.
     """
 
@@ -42,7 +42,7 @@ class Subset:
         data_seed: int = 0,
         view: int = 0,
     ) -> DataLoader[Batch]:
-        """Batches in order, split between the processes; of views where an augmentation is given."""
+        """Return batches in order, split between processes; augmented views if an augmentation is given."""
         loader = evaluation_batches(
             self.images,
             self.spec,
@@ -59,12 +59,12 @@ class Subset:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One pass of a network over a part.
+    """Result of one pass of a network over a subset.
 
     Attributes:
-        metrics: By name, see ``classification_metrics``.
-        logits: Of every row of the part's images, float32, shape (rows, C), on the CPU; of shape (0,) unless
-            asked for. Rows that are not in the part are zero.
+        metrics: Values by name, see ``classification_metrics``.
+        logits: Logits of every row of the subset's ``images``, float32, shape (rows, C), on the CPU; rows
+            outside the subset are zero. Shape (0,) unless ``keep_logits`` was set.
     """
 
     metrics: dict[str, float]
@@ -74,32 +74,32 @@ class Measurement:
 def measure(
     accelerator: Accelerator,
     network: nn.Module,
-    part: Subset,
+    subset: Subset,
     top_k: int = 2,
     teacher_predictions: Tensor | None = None,
     keep_logits: bool = False,
 ) -> Measurement:
-    """Pass ``network`` over ``part`` once, in float32, on all processes; each sample counts once.
+    """Measure ``network`` on ``subset`` in one pass, in float32, on all processes; each sample counts once.
 
     Args:
-        accelerator: The processes to use.
-        network: Evaluated as it is; its weights must be equal on all ranks.
-        part: What to look at.
+        accelerator: Accelerator of the processes to use.
+        network: Network that is not prepared; its weights must be equal on all ranks.
+        subset: Samples to measure on.
         top_k: K of top score difference and secondary mass.
-        teacher_predictions: Classes that the teacher predicts, by row; None leaves agreement out.
-        keep_logits: Whether to return the logits, too.
+        teacher_predictions: Classes that the teacher predicts, by row; no agreement is measured if None.
+        keep_logits: Whether to return the logits as well.
     """
-    spec = part.spec
+    spec = subset.spec
     superclasses = None if spec.superclasses is None else torch.tensor(spec.superclasses)
     metrics = classification_metrics(
         spec.num_classes, top_k, accelerator.device, superclasses, teacher_predictions is not None
     )
-    evaluator = make_evaluator(accelerator, network, metrics, len(part), teacher_predictions)
+    evaluator = make_evaluator(accelerator, network, metrics, len(subset), teacher_predictions)
     rows = torch.zeros(0)
     if keep_logits:
-        rows = torch.zeros(len(part.images), spec.num_classes, device=accelerator.device)
+        rows = torch.zeros(len(subset.images), spec.num_classes, device=accelerator.device)
         collect_rows(evaluator, itemgetter("logits"), rows)
-    evaluator.run(part.batches(accelerator))
+    evaluator.run(subset.batches(accelerator))
     values = {name: float(evaluator.state.metrics[name]) for name in metrics}
     if not keep_logits:
         return Measurement(values, rows)

@@ -1,4 +1,4 @@
-"""What one evaluation pass measures: how right, how sure and how tolerant a network is.
+"""Metrics of one evaluation pass: accuracy, calibration and measures of tolerance.
 
 The evaluator's process function returns a mapping that holds
 

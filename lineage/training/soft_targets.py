@@ -47,7 +47,7 @@ class StoredSoftTargets:
     Args:
         folder: Complete folder in the layout above.
         verify: Whether to compare the digests of the files, which reads them once.
-        remedy: What the user should do about altered files, for the error.
+        remedy: Advice about altered files, for the error.
 
     Raises:
         NotFoundError: If a file is missing.

@@ -1,4 +1,4 @@
-"""A student's teacher: a frozen network that sees what the student sees, or what it said of that before."""
+"""A student's teacher: a frozen network that runs on every batch, or its stored soft targets."""
 
 import copy
 from collections.abc import Sequence
@@ -19,26 +19,26 @@ _LARGEST_DIFFERENCE = 1e-4  # of a folded network's logits, to the largest; 1e-6
 
 
 class Teacher(Protocol):
-    """What gives a student its soft targets."""
+    """Source of a student's soft targets."""
 
     def logits(self, images: Tensor, stored: Sequence[Tensor]) -> Tensor:
-        """Logits (B, C), float32 or more, for a batch of views.
+        """Return logits (B, C), float32 or wider, for a batch of views.
 
         Args:
-            images: The very views that the student sees, normalised, (B, channels, H, W).
-            stored: What the batch holds beside images, labels and indices.
+            images: Views that the student sees, normalised, shape (B, channels, H, W).
+            stored: Stored soft targets that the batch carries; empty for a live teacher.
         """
 
-    def predictions(self, name: SubsetName, part: Subset) -> Tensor:
-        """The classes it predicts for a part, int64, by row of the part's images; other rows are zero."""
+    def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
+        """Return the predicted classes, int64, by row of ``subset.images``; other rows are zero."""
 
 
 class LiveTeacher:
-    """A network that looks at every batch itself.
+    """Teacher that runs on every batch.
 
     Args:
-        accelerator: The processes to use.
-        network: Of the generation before; a frozen copy of it, with BatchNorm folded in, does the work.
+        accelerator: Accelerator of the processes to use.
+        network: Network of the previous generation, of which a frozen copy with folded BatchNorm is used.
         input_shape: (channels, H, W) of an image.
     """
 
@@ -49,22 +49,21 @@ class LiveTeacher:
         self.network = freeze(fold(network, input_shape), accelerator.device)
 
     def logits(self, images: Tensor, stored: Sequence[Tensor] = ()) -> Tensor:
-        """See ``Teacher``; under autocast as the student, upcast afterwards."""
+        """See ``Teacher``; runs under the student's autocast and is upcast afterwards."""
         with torch.inference_mode(), self.accelerator.autocast():
             logits: Tensor = self.network(images)
         return at_least_float32(logits).clone()  # a clone may be saved for backward, an inference tensor not
 
-    def predictions(self, name: SubsetName, part: Subset) -> Tensor:
+    def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``; one pass, in float32."""
-        seen = measure(self.accelerator, self.network, part, keep_logits=True)
-        return seen.logits.argmax(1)
+        return measure(self.accelerator, self.network, subset, keep_logits=True).logits.argmax(1)
 
 
 class StoredTeacher:
-    """What a network said of every view before: it is neither loaded nor run.
+    """Teacher whose soft targets are stored; its network is neither loaded nor run.
 
     Args:
-        soft targets: For the views and images of the training at hand.
+        soft_targets: Stored soft targets of the same views and images.
     """
 
     def __init__(self, soft_targets: StoredSoftTargets) -> None:
@@ -74,22 +73,22 @@ class StoredTeacher:
         """See ``Teacher``."""
         return self.soft_targets.format.decode(stored)
 
-    def predictions(self, name: SubsetName, part: Subset) -> Tensor:
+    def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``."""
-        rows = torch.zeros(len(part.images), dtype=torch.int64)
-        rows[part.indices] = self.soft_targets.predictions(name)
+        rows = torch.zeros(len(subset.images), dtype=torch.int64)
+        rows[subset.indices] = self.soft_targets.predictions(name)
         return rows
 
 
 def fold(network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
-    """A copy for inference, with BatchNorm folded into the convolutions before it.
+    """Return a copy for inference, with BatchNorm folded into the convolutions before it.
 
     In evaluation BatchNorm is one factor and one offset a channel, which the convolution can apply itself
     (``torch.nn.utils.fusion``). What torch.fx cannot trace stays as it is, and so does a network whose copy
     gives other logits on a few random images.
 
     Args:
-        network: Left as it is, but in evaluation mode afterwards.
+        network: Network to copy; it is put into evaluation mode.
         input_shape: (channels, H, W) of an image.
     """
     folded = _fold_parts(network.eval())
@@ -100,14 +99,14 @@ def fold(network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
     with torch.inference_mode():
         try:
             expected, found = network(probe), folded(probe)
-        except (AttributeError, TypeError, RuntimeError):  # a part was asked for more than its forward pass
+        except (AttributeError, TypeError, RuntimeError):  # code outside a module's forward pass was used
             return copy.deepcopy(network)
     close = (expected - found).abs().amax() <= _LARGEST_DIFFERENCE * expected.abs().amax().clamp_min(1)
     return folded if close else copy.deepcopy(network)
 
 
 def _fold_parts(network: nn.Module) -> nn.Module:
-    """Fold the whole, or else each of its parts."""
+    """Fold the whole network, or else each of its modules."""
     try:
         return fuse(network)
     except Exception:  # traced code may raise anything when it is given proxies

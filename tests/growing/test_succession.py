@@ -118,7 +118,7 @@ class Listener(SilentReporter):
         self.lines.append(line)
 
 
-def test_forebear_that_cannot_be_pulled_does_not_hold_a_generation_back(grow: Grow) -> None:
+def test_ancestor_that_cannot_be_pulled_does_not_hold_a_generation_back(grow: Grow) -> None:
     (patriarch, _) = grow(generations=1)[0].versions
     (weights,) = Path("mlruns").rglob(f"{patriarch.model_id}/**/weights.safetensors")
     weights.unlink()
@@ -137,7 +137,7 @@ def test_forebear_that_cannot_be_pulled_does_not_hold_a_generation_back(grow: Gr
     )
 
 
-def test_forebear_is_missed_before_training(grow: Grow) -> None:
+def test_ancestor_is_missed_before_training(grow: Grow) -> None:
     (patriarch, _) = grow(generations=1)[0].versions
     (weights,) = Path("mlruns").rglob(f"{patriarch.model_id}/**/weights.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x07")
@@ -152,7 +152,7 @@ def test_forebear_is_missed_before_training(grow: Grow) -> None:
 
 
 @pytest.mark.parametrize("gone", ["model", "version"])
-def test_branch_grows_though_its_founders_teacher_is_gone(grow: Grow, gone: str) -> None:
+def test_branch_grows_though_the_teacher_of_its_start_is_gone(grow: Grow, gone: str) -> None:
     (patriarch,) = grow(generations=0)[0].versions
     (student,) = grow(teacher=patriarch.uri, name="branch")[0].versions
     if gone == "model":
