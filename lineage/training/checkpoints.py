@@ -4,12 +4,14 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
 from lineage.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:  # importing it takes seconds, and not all that reads a checkpoint trains
+    from accelerate import Accelerator
 
 _COMPLETE = "epoch-"
 _PARTIAL = "partial"
@@ -69,7 +71,7 @@ class Checkpoint:
         """Last epoch whose state is complete; 0 if there is none."""
         return max((int(path.name.removeprefix(_COMPLETE)) for path in self._complete()), default=0)
 
-    def save(self, accelerator: Accelerator, epoch: int) -> None:
+    def save(self, accelerator: "Accelerator", epoch: int) -> None:
         """Keep the state after ``epoch`` and delete earlier ones; all ranks must call it."""
         partial = self.folder / _PARTIAL
         if accelerator.is_main_process:
@@ -86,7 +88,7 @@ class Checkpoint:
                 shutil.rmtree(path)
         accelerator.wait_for_everyone()
 
-    def load(self, accelerator: Accelerator) -> None:
+    def load(self, accelerator: "Accelerator") -> None:
         """Restore the last complete state into everything that ``accelerator`` prepared or registered."""
         accelerator.load_state(str(self.folder / f"{_COMPLETE}{self.epoch}"))
 

@@ -14,6 +14,8 @@ from lineage.errors import LostProcessError, UsageError
 from lineage.processes import LAUNCHED, was_launched
 from lineage.training.devices import environment_of_processes
 
+_OF_LAUNCHER = {signal.SIGTERM, signal.SIGINT}
+
 
 def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     """Run ``python -m module arguments`` on several processes and wait for all of them.
@@ -61,8 +63,9 @@ def _exit_code(processes: int, codes: Mapping[int, int]) -> int:
     """
     reported = [code for code in codes.values() if code >= 0 and code != LostProcessError.untold_exit_code]
     ended = {rank: signal.Signals(-code) for rank, code in codes.items() if code < 0}
-    killed = {rank: number for rank, number in ended.items() if number != signal.SIGTERM}
-    if reported and not killed:  # the launcher ends by SIGTERM those that are left
+    # The launcher ends the others by SIGTERM, which the command line takes for Ctrl-C: SIGINT, then.
+    killed = {rank: number for rank, number in ended.items() if number not in _OF_LAUNCHER}
+    if reported and not killed:
         return reported[0]
     for rank, number in (killed or ended).items():
         raise LostProcessError(

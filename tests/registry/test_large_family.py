@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import ancestors_of, descendants_of, read_family
@@ -26,14 +27,17 @@ def large(
 
 
 @pytest.mark.no_cover
-def test_ten_thousand_versions_are_read_in_seconds(large: str) -> None:
+def test_ten_thousand_versions_are_read_in_little_more_than_mlflows_own_search(large: str) -> None:
     read_family(large)  # what a running process has behind it
-    seconds = []
+    search, read = [], []
     for _ in range(3):
         begin = time.process_time()
+        MlflowClient().search_model_versions(f"name = '{large}'", max_results=NUM_VERSIONS)
+        middle = time.process_time()
         family = read_family(large)
-        seconds.append(time.process_time() - begin)
-    assert min(seconds) <= 5  # twice what it takes alone on a machine, whose other core is busy now
+        search.append(middle - begin)
+        read.append(time.process_time() - middle)
+    assert min(read) <= 2 * min(search)
     assert [version.version for version in family] == list(range(1, NUM_VERSIONS + 1))
     last = family.versions[-2]
     assert [version.version for version in family.ancestors(last)] == [*range(9998, 9989, -1), 1]

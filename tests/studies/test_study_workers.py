@@ -88,6 +88,14 @@ def _runs(name: str) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
+def _await_epochs(name: str, num_generations: int) -> None:
+    """Wait until that many generations have trained an epoch."""
+    deadline = time.monotonic() + 120
+    while sum("lineage.epoch" in run.data.tags for run in _runs(name)) < num_generations:
+        assert time.monotonic() < deadline, "No generation trains."
+        time.sleep(0.2)
+
+
 def test_study_survives_the_death_of_a_worker(
     study_database: str, begin: Callable[..., Command], tiny: Options
 ) -> None:
@@ -155,6 +163,7 @@ def test_ctrl_c_marks_the_trials_of_all_workers_and_leaves_with_130(
     ]
     command = begin("study", "digits", "--name", name, *options)
     command.await_line("trial 1: strictness")
+    _await_epochs(name, num_generations=2)
     command.process.send_signal(signal.SIGINT)
     command.process.communicate(timeout=60)
     assert command.process.returncode == 130
