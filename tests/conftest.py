@@ -1,5 +1,6 @@
 """Fixtures that many tests use: stores of every kind, and a family small enough to grow in a second."""
 
+import gc
 import importlib.util
 import os
 import pwd
@@ -31,6 +32,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a busy machine, threads of tiny networks wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Stores of tests commit thousands of times, for which a disk takes milliseconds and memory none
+_MEMORY = Path("/dev/shm")
+if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of garbage collections, which walk a million objects otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
@@ -324,14 +336,18 @@ def postgres_registry(postgres_server: Registry, home: Path, monkeypatch: pytest
     return postgres_server
 
 
-@pytest.fixture(params=["sqlite", "http", "postgres"])
+_STORES = ["sqlite", pytest.param("http", marks=pytest.mark.slow), "postgres"]
+"""sqlite, and a server over PostgreSQL; a server over sqlite combines what those two show, so it is slow."""
+
+
+@pytest.fixture(params=_STORES)
 def registry(request: pytest.FixtureRequest) -> Registry:
     """Each of the three stores, in turn."""
     found: Registry = request.getfixturevalue(f"{request.param}_registry")
     return found
 
 
-@pytest.fixture(scope="module", params=["sqlite", "http", "postgres"])
+@pytest.fixture(scope="module", params=_STORES)
 def module_registry(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Registry]:

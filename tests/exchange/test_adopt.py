@@ -131,7 +131,8 @@ def test_adopted_network_teaches(
     assert family.roots == (family.versions[0],)
 
 
-@pytest.mark.parametrize("source", ["weights", pytest.param("model", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["weights", "model"])
 def test_two_processes_adopt_one_version_and_measure_every_sample(
     source: str,
     home: Path,

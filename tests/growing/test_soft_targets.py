@@ -330,6 +330,7 @@ def test_half_computed_folder_is_replaced_by_what_another_machine_finished(
     assert diary.views == [2]
 
 
+@pytest.mark.slow
 def test_two_processes_store_what_one_does(grow: Grow, run_on_two: Callable[..., Any], diary: Diary) -> None:
     grow()
     ((entry),) = tags_of().values()

@@ -96,6 +96,7 @@ def _await_epochs(name: str, num_generations: int) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_study_survives_the_death_of_a_worker(
     study_database: str, begin: Callable[..., Command], tiny: Options
 ) -> None:

@@ -347,6 +347,7 @@ def _evaluate_on_a_rank(rank: int, port: int, splits: list[list[list[int]]], fol
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_metrics_are_the_same_on_two_processes(tmp_path: Path) -> None:
     uneven, one_without_samples = [[100, 29, 0], [150, 21, 0]], [[NUM_SAMPLES], [0]]
     with socket.socket() as probe:
