@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lineage.data.decoding import decode_rgb
 from lineage.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     DataSet,
     DataSpec,
-    decode_rgb,
     require_folder,
 )
 from lineage.errors import NotFoundError, UsageError, suggestion

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from pyarrow import dataset as arrow
 from torch import Tensor
 
+from lineage.data.decoding import decode_rgb
 from lineage.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     DataSet,
     DataSpec,
     MemoryImages,
-    decode_rgb,
     memory_dataset,
     require_labels,
 )
