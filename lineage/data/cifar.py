@@ -26,14 +26,14 @@ CIFAR100_SUPERCLASSES = (
 # fmt: on
 
 
-def build_cifar10(root: Path | None, download: bool, image_size: int) -> DataSet:
+def build_cifar10(root: Path | None, download: bool, image_size: int, test: str | None = None) -> DataSet:
     """Load CIFAR-10, or a part of it in the same layout."""
-    return _build("cifar10", root, download, image_size, superclasses=None)
+    return _build("cifar10", root, download, image_size, test, superclasses=None)
 
 
-def build_cifar100(root: Path | None, download: bool, image_size: int) -> DataSet:
+def build_cifar100(root: Path | None, download: bool, image_size: int, test: str | None = None) -> DataSet:
     """Load CIFAR-100 with its 20 superclasses, or a part of it in the same layout."""
-    return _build("cifar100", root, download, image_size, superclasses=CIFAR100_SUPERCLASSES)
+    return _build("cifar100", root, download, image_size, test, superclasses=CIFAR100_SUPERCLASSES)
 
 
 def read_torchvision(
@@ -74,7 +74,12 @@ def read_torchvision(
 
 
 def _build(
-    name: str, root: Path | None, download: bool, image_size: int, superclasses: tuple[int, ...] | None
+    name: str,
+    root: Path | None,
+    download: bool,
+    image_size: int,
+    test: str | None,
+    superclasses: tuple[int, ...] | None,
 ) -> DataSet:
     """Read the layout that ``root`` has; if it has none and ``download`` is set, fetch torchvision's."""
     fetched = Path(torch.hub.get_dir()).parent / "datasets" / name
@@ -87,7 +92,7 @@ def _build(
     if root.exists() or not download:
         folder = find_parquet(require_folder(name, root))
         if folder is not None:
-            return read_parquet(name, folder, image_size)
+            return read_parquet(name, folder, image_size, test)
     from torchvision.datasets import CIFAR10, CIFAR100  # takes a second; Parquet files need none of it
 
     reader = CIFAR10 if name == "cifar10" else CIFAR100
@@ -95,5 +100,10 @@ def _build(
         raise NotFoundError(
             f"{root} must hold train-*.parquet and test-*.parquet, or torchvision's {reader.base_folder},"
             f" but holds neither; correct data.root, or fetch '{name}' by --set data.download=true."
+        )
+    if test not in (None, "test"):
+        raise UsageError(
+            f"data.test must be 'test', the only part of '{name}' in torchvision's layout beside its "
+            f"training part, but got '{test}'; leave it out."
         )
     return read_torchvision(name, reader, root, download, superclasses)

@@ -4,6 +4,7 @@ Small data sets are held in memory as uint8 tensors, large ones are streamed. On
 ``hub:`` names without a root download anything; decoded images are never written to disk.
 """
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from lineage.data.cifar import build_cifar10, build_cifar100
 from lineage.data.folders import build_imagefolder, build_imagenet
 from lineage.data.hub import PREFIX, build_hub
 from lineage.data.images import DataSet, DataSpec, Images, MemoryImages, StreamedImages, memory_dataset
+from lineage.errors import UsageError
 from lineage.extensions import resolve
 
 __all__ = [
@@ -38,6 +40,9 @@ class DatasetBuilder(Protocol):
             root: Folder with the files, or None if the recipe sets no ``data.root``.
             download: Whether to fetch missing files.
             image_size: Edge of the network's input in pixels, for streamed images.
+
+        A builder that lets users choose the part to hold for test has a further parameter ``test``, the
+        part's name, which is None by default.
         """
 
 
@@ -69,7 +74,7 @@ DATASETS: Mapping[str, DatasetBuilder] = {
 
 
 def load_dataset(
-    name: str, root: str | None = None, download: bool = False, image_size: int = 224
+    name: str, root: str | None = None, download: bool = False, image_size: int = 224, test: str | None = None
 ) -> DataSet:
     """Load a data set.
 
@@ -79,6 +84,7 @@ def load_dataset(
         download: Whether to fetch missing files of CIFAR; ``hub:`` names without a root are
             fetched regardless.
         image_size: Edge of the network's input in pixels, for streamed images.
+        test: Part to hold for test; None takes the first one that has labels.
 
     Raises:
         RecipeError: If the name is unknown.
@@ -88,6 +94,12 @@ def load_dataset(
     """
     folder = None if root is None else Path(root).expanduser()
     if name.startswith(PREFIX):
-        return build_hub(name, folder, image_size)
-    dataset: DataSet = resolve("dataset", name, DATASETS)(folder, download, image_size)
+        return build_hub(name, folder, image_size, test)
+    builder = resolve("dataset", name, DATASETS)
+    if test is not None and "test" not in inspect.signature(builder).parameters:
+        raise UsageError(
+            f"data.test names the part that is held for test, but '{name}' has no choice of parts and got "
+            f"'{test}'; leave it out."
+        )
+    dataset: DataSet = builder(folder, download, image_size, **({} if test is None else {"test": test}))
     return dataset

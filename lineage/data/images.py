@@ -6,17 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
-from lineage.formats import first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -182,28 +179,6 @@ def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1))
     rounded = [(round(float(m), 6), round(float(s), 6) or 1.0) for m, s in zip(mean, std, strict=True)]
     return tuple(m for m, _ in rounded), tuple(s for _, s in rounded)
-
-
-def decode_rgb(source: Path | IO[bytes], where: str) -> NDArray[np.uint8]:
-    """Decode an image of any format that Pillow reads; torchvision's decoders are deprecated since 0.29.
-
-    Args:
-        source: Encoded image.
-        where: Name of the image in error messages.
-
-    Returns:
-        Decoded image, shape (H, W, 3).
-
-    Raises:
-        IntegrityError: If the image cannot be decoded.
-    """
-    try:
-        with Image.open(source) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise IntegrityError(
-            f"{where} must be an image that decodes, but is not: {first_line(error)}; replace or remove it."
-        ) from error
 
 
 def require_labels(labels: Tensor, num_classes: int, where: str) -> Tensor:

@@ -5,14 +5,15 @@ encoded images (binary, or a struct with the field ``bytes``), others hold integ
 the ``huggingface`` metadata of the schema. Images are decoded as RGB.
 """
 
+import glob
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,41 +23,26 @@ from numpy.typing import NDArray
 from pyarrow import dataset as arrow
 from torch import Tensor
 
+from lineage.data.columns import Columns, find_columns, has_labels, read_integers, read_labels
+from lineage.data.decoding import decode_rgb
 from lineage.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     DataSet,
     DataSpec,
     MemoryImages,
-    decode_rgb,
     memory_dataset,
-    require_labels,
 )
+from lineage.data.parts import TEST_PARTS, choose_test_part
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.formats import first_line
 
 MEMORY_LIMIT = 4 * 2**30
 """Largest size in bytes of the decoded training or test images that are held in memory, not streamed."""
 
-_LABEL_COLUMNS = ("fine_label", "label", "labels")
+TRAIN = "train"
+_SHARD = re.compile(r"-(\d+)-of-(\d+)")
 _ROWS_PER_BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Columns of a table by their role.
-
-    Attributes:
-        image: Column of the encoded images.
-        label: Column of the classes.
-        superclass: Column of the superclasses (``coarse_label``), or None.
-        class_names: Class names from the metadata, or None if it has none.
-    """
-
-    image: str
-    label: str
-    superclass: str | None
-    class_names: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,33 +83,66 @@ def find_parquet(root: Path) -> Path | None:
     return found[0]
 
 
-def read_parquet(name: str, folder: Path, image_size: int) -> DataSet:
+def read_parquet(name: str, folder: Path, image_size: int, test: str | None = None) -> DataSet:
     """Read a data set from a folder of Parquet files, such as ``find_parquet`` returns.
 
     Args:
         name: Name of the data set.
         folder: Folder with the Parquet files.
         image_size: Edge of the network's input in pixels, for streamed images.
+        test: Part to hold for test; None takes the first of ``TEST_PARTS`` that has labels.
 
     Raises:
-        NotFoundError: If there is no test part.
+        NotFoundError: If there is no test part, or a shard is missing.
         UsageError: If the column of images or of labels is missing.
         IntegrityError: If a file, an image or a label cannot be read.
     """
-    train = sorted(folder.glob("train-*.parquet"))
-    test = sorted(folder.glob("test-*.parquet")) or sorted(folder.glob("validation-*.parquet"))
-    if not test:
+    names = TEST_PARTS if test is None else (*TEST_PARTS, test)
+    available = [part for part in dict.fromkeys(names) if part != TRAIN and any(_shards(folder, part))]
+    if not available:
         raise NotFoundError(
             f"{folder} must hold test-*.parquet or validation-*.parquet beside its training part, but holds "
             "neither; add the test part."
         )
     try:
-        parts = [arrow.dataset([str(file) for file in files], format="parquet") for files in (train, test)]
-        return read_arrow(name, parts[0], parts[1], image_size)
+        chosen = choose_test_part(name, available, test, lambda part: has_labels(_open(folder, part), name))
+        return read_arrow(name, _open(folder, TRAIN), _open(folder, chosen), image_size)
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(
             f"The Parquet files in {folder} must be readable, but are not: {first_line(error)}; replace them."
         ) from error
+
+
+def _open(folder: Path, part: str) -> arrow.Dataset:
+    """Open one part, whose shards must be complete."""
+    files = _shards(folder, part)
+    _require_complete(folder, part, [file.name for file in files])
+    return arrow.dataset([str(file) for file in files], format="parquet")
+
+
+def _shards(folder: Path, part: str) -> list[Path]:
+    return sorted(folder.glob(f"{glob.escape(part)}-*.parquet"))
+
+
+def _require_complete(folder: Path, part: str, files: list[str]) -> None:
+    """Check the numbers in names such as ``train-00000-of-00003.parquet``; other names have none."""
+    numbers = [tuple(map(int, match.groups())) for file in files if (match := _SHARD.search(file))]
+    totals = sorted({total for _, total in numbers})
+    if not totals:
+        return
+    found = [number for number, _ in numbers]
+    missing = sorted(set(range(totals[0])) - set(found))
+    if len(totals) > 1 or len(files) != len(set(found)):
+        raise IntegrityError(
+            f"{folder} must hold one set of {part}-*.parquet, but holds a mixture: {', '.join(files[:4])}"
+            f"{' …' if len(files) > 4 else ''}; remove those that do not belong together."
+        )
+    if missing:
+        raise NotFoundError(
+            f"{folder} must hold {part}-00000-of-{totals[0]:05} to {part}-{totals[0] - 1:05}-of-"
+            f"{totals[0]:05}, but lacks {len(missing)} of them, the first number {missing[0]}; fetch "
+            "it again."
+        )
 
 
 def read_arrow(name: str, train: arrow.Dataset, test: arrow.Dataset, image_size: int) -> DataSet:
@@ -139,85 +158,24 @@ def read_arrow(name: str, train: arrow.Dataset, test: arrow.Dataset, image_size:
         test: Test part.
         image_size: Edge of the network's input in pixels, for streamed images.
     """
-    columns = find_columns(train.schema, name)
-    labels, test_labels = (_integers(part, columns.label, name) for part in (train, test))
-    class_names = columns.class_names or tuple(map(str, range(int(labels.max()) + 1)))
-    for part, values in (("training", labels), ("test", test_labels)):
-        require_labels(values, len(class_names), f"the {part} part of '{name}'")
+    columns, test_columns = (find_columns(part.schema, name) for part in (train, test))
+    labels, class_names = read_labels(train, "the training part", None, name)
+    test_labels, _ = read_labels(test, "the test part", class_names, name)
     superclasses = _superclasses(train, columns, labels, len(class_names), name)
     shape = _first_shape(train, columns.image)
     pixels = _decode_all(train, columns.image, shape)
-    test_pixels = None if pixels is None else _decode_all(test, columns.image, shape)
+    test_pixels = None if pixels is None else _decode_all(test, test_columns.image, shape)
     if pixels is not None and test_pixels is not None:
         memory = MemoryImages(pixels, labels), MemoryImages(test_pixels, test_labels)
         return memory_dataset(name, *memory, class_names, superclasses)
     streamed = [
-        EncodedImages(_encoded(part.to_table(columns=[columns.image])[0]), values)
-        for part, values in ((train, labels), (test, test_labels))
+        EncodedImages(_encoded(part.to_table(columns=[column])[0]), values)
+        for part, column, values in ((train, columns.image, labels), (test, test_columns.image, test_labels))
     ]
     input_shape = (3, image_size, image_size)
     digest = _streamed_digest(class_names, streamed)
     spec = DataSpec(name, class_names, superclasses, IMAGENET_MEAN, IMAGENET_STD, input_shape, digest)
     return DataSet(streamed[0], streamed[1], spec)
-
-
-def find_columns(schema: pa.Schema, name: str) -> Columns:
-    """Find the columns of images and labels by the Hub's metadata, or else by name and type.
-
-    Raises:
-        UsageError: If there is no column of images, or not exactly one candidate for the labels.
-    """
-    features = _features(schema)
-    images = _columns_of_type(features, "Image") or [
-        field.name for field in schema if _can_hold_images(field.type)
-    ]
-    classes = _columns_of_type(features, "ClassLabel") or [
-        f.name for f in schema if pa.types.is_integer(f.type)
-    ]
-    only = classes[0] if len(classes) == 1 else None
-    label = next((column for column in _LABEL_COLUMNS if column in schema.names), only)
-    if not images or label is None:
-        raise UsageError(
-            f"Data set '{name}' must have a column of encoded images and one integer column, or one named "
-            f"{' or '.join(_LABEL_COLUMNS)}, but its columns are {', '.join(schema.names)}; "
-            "rename or drop some."
-        )
-    names = features.get(label, {}).get("names")
-    superclass = "coarse_label" if label == "fine_label" and "coarse_label" in schema.names else None
-    return Columns(images[0], label, superclass, tuple(names) if names else None)
-
-
-def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """Return the Hub's description of each column; empty if the schema has none."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
-    return {column: feature for column, feature in features.items() if isinstance(feature, dict)}
-
-
-def _columns_of_type(features: dict[str, dict[str, Any]], kind: str) -> list[str]:
-    return [column for column, feature in features.items() if feature.get("_type") == kind]
-
-
-def _can_hold_images(kind: pa.DataType) -> bool:
-    """Return whether a column of this type can hold encoded images."""
-    if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _integers(part: arrow.Dataset, column: str, name: str) -> Tensor:
-    """Read a column as int64, shape (N,), with N ≥ 1."""
-    values = part.to_table(columns=[column])[column]
-    if len(values) == 0:
-        raise UsageError(
-            f"Both parts of data set '{name}' must have images, but one has no row; choose another data set."
-        )
-    if not pa.types.is_integer(values.type) or values.null_count:
-        raise UsageError(
-            f"Column '{column}' of data set '{name}' must hold one integer per row, but it is "
-            f"{values.type} with {values.null_count} empty rows; number the classes from 0."
-        )
-    return torch.from_numpy(values.cast(pa.int64()).to_numpy().copy())
 
 
 def _superclasses(
@@ -226,7 +184,7 @@ def _superclasses(
     """Return the superclass of each class, as the training images pair them; None without such a column."""
     if columns.superclass is None:
         return None
-    coarse = _integers(train, columns.superclass, name)
+    coarse = read_integers(train, columns.superclass, name)
     superclasses = torch.full((num_classes,), -1)
     superclasses[labels] = coarse
     if not torch.equal(superclasses[labels], coarse) or (superclasses < 0).any():

@@ -51,7 +51,7 @@ def read_dataset(data: DataSettings) -> DataSet:
         NotFoundError: If the images are not there.
         IntegrityError: If files are damaged.
     """
-    return in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size))
+    return in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size, data.test))
 
 
 def read_split(data: DataSettings) -> SplitData:

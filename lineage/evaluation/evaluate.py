@@ -25,6 +25,7 @@ BATCH_SETTINGS = (
     "data.name",
     "data.root",
     "data.download",
+    "data.test",
     "data.image_size",
     "data.workers",
     "training.batch_size",

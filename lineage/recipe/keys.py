@@ -28,10 +28,18 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 }
 _OPTIONS = "network.options."
 _ONE_FAMILY = {"model.name"}
-_SAME_IMAGES = {
-    f"data.{key}"
-    for key in ("name", "root", "download", "validation", "seed", "train_samples", "image_size", "workers")
-}
+_IMAGE_KEYS = (
+    "name",
+    "root",
+    "download",
+    "test",
+    "validation",
+    "seed",
+    "train_samples",
+    "image_size",
+    "workers",
+)
+_SAME_IMAGES = {f"data.{key}" for key in _IMAGE_KEYS}
 
 
 def resolve_key(name: str) -> str:

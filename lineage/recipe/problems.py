@@ -15,6 +15,7 @@ FORMS = {
     "a text that is not empty and holds neither '/' nor ':'": r"^[^/:]+$",
     "'hub:owner/name'": r"^hub:[^/:\s]+/[^/:\s]+$",
     "'torchvision:NAME'": r"^torchvision:\w+$",
+    "the name of a part of the data set": r"^\w[\w.\-]*$",
     "'package:name'": r"^[A-Za-z_]\w*:[\w.\-]+$",
 }
 """Regular expressions of names, by their descriptions in an error."""

@@ -28,7 +28,11 @@ _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
     "study": True,
 }
 # Keys that the first recipes did not have: at their defaults they must not change a digest.
-_ADDED_LATER = {"student": ("soft_targets", "views", "soft_target_classes"), "training": ("sync_batchnorm",)}
+_ADDED_LATER = {
+    "data": ("test",),
+    "student": ("soft_targets", "views", "soft_target_classes"),
+    "training": ("sync_batchnorm",),
+}
 
 
 class Recipe(Sections):

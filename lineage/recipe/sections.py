@@ -92,6 +92,8 @@ class DataSettings(Section):
     """Folder that holds the data; not needed for digits."""
     download: bool = False
     """Whether missing data may be downloaded."""
+    test: Annotated[str, Field(pattern=FORMS["the name of a part of the data set"])] | None = None
+    """Part of the data set that is held for test, as in its files; by default the first that has labels."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training set held out for validation, stratified by class; 0 for none and no 'best'."""
     seed: NonNegativeInt = 0

@@ -100,6 +100,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "name": "digits",
         "root": None,
         "download": False,
+        "test": None,
         "validation": 0.1,
         "seed": 0,
         "train_samples": None,
