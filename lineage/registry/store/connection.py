@@ -16,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import LineageError, NotFoundError, RegistryError
 from lineage.formats import first_line
+from lineage.registry.store.database import database_file, plain_uri
 
-_SQLITE = "sqlite:///"
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
 
@@ -68,8 +68,10 @@ def connect() -> MlflowClient:
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
         _require_answer(uri)
-    database = _database()
+    database = database_file(uri)
     if database is not None:
+        if plain_uri(uri) != uri:
+            mlflow.set_tracking_uri(plain_uri(uri))
         _require_writable(database)
     try:
         return MlflowClient()
@@ -101,7 +103,7 @@ def ensure_experiment(name: str) -> str:
         if existing.lifecycle_stage == "deleted":
             client.restore_experiment(existing.experiment_id)
         return str(existing.experiment_id)
-    database = _database()
+    database = database_file(mlflow.get_tracking_uri())
     location = None if database is None else (database.parent / "mlruns" / name).as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))
@@ -127,14 +129,6 @@ def _require_answer(uri: str) -> None:
     """Send the store one request; the cache remembers that it answered, not that it failed."""
     with _short_patience():
         MlflowClient(uri).search_experiments(max_results=1)
-
-
-def _database() -> Path | None:
-    """Return the absolute path of an sqlite store; None for another store."""
-    uri = mlflow.get_tracking_uri()
-    if not uri.startswith(_SQLITE):
-        return None
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
 
 
 def _require_writable(database: Path) -> None:
