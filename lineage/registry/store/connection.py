@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import LineageError, NotFoundError, RegistryError
 from lineage.formats import first_line
-from lineage.registry.store.database import database_file, plain_uri
+from lineage.registry.store.database import database_file, plain_uri, prepare_database
 
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
@@ -73,6 +73,7 @@ def connect() -> MlflowClient:
         if plain_uri(uri) != uri:
             mlflow.set_tracking_uri(plain_uri(uri))
         _require_writable(database)
+        prepare_database(database)
     try:
         return MlflowClient()
     except ModuleNotFoundError as error:
