@@ -19,6 +19,7 @@ from lineage.cli.ensemble import ensemble
 from lineage.cli.evaluate import evaluate
 from lineage.cli.grow import grow
 from lineage.cli.log import log
+from lineage.cli.pack import pack
 from lineage.cli.promote import promote
 from lineage.cli.recipes import app as recipes
 from lineage.cli.relatives import ancestors, descendants
@@ -29,6 +30,7 @@ from lineage.cli.study import study, study_report, study_worker
 from lineage.cli.transfer import transfer
 from lineage.cli.tree import tree
 from lineage.cli.ui import ui
+from lineage.cli.unpack import unpack
 from lineage.errors import LineageError, LostProcessError
 from lineage.processes import LAUNCHED, is_main_process
 
@@ -57,6 +59,8 @@ for command in (
     promote,
     rm,
     doctor,
+    pack,
+    unpack,
     ui,
     study,
     study_report,

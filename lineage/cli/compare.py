@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, print_json, print_rich
+from lineage.cli.output import AsJson, print_json, print_missing_weights, print_rich
 from lineage.cli.startup import collect_no_garbage
 
 
@@ -27,3 +27,4 @@ def compare(
         print_json(comparison.to_json())
     else:
         print_rich(comparison_table(comparison))
+    print_missing_weights(*models)

@@ -1,6 +1,6 @@
 """``lineage log``: the history of a family."""
 
-from lineage.cli.output import AsJson, Model, print_json, print_rich
+from lineage.cli.output import AsJson, Model, print_json, print_missing_weights, print_rich
 from lineage.cli.startup import collect_no_garbage
 
 
@@ -18,3 +18,4 @@ def log(model: Model, as_json: AsJson = False) -> None:
         print_json([event.to_json() for event in events])
     else:
         print_rich(history_table(events))
+    print_missing_weights(model)

@@ -49,3 +49,12 @@ def print_progress(line: str) -> None:
     """Print one line of progress to standard error."""
     if is_main_process():
         typer.echo(line, err=True)
+
+
+def print_missing_weights(*names: str) -> None:
+    """Say to standard error of which families the weights were never in the store."""
+    from lineage.registry.packing.reading import lacks_weights
+
+    for name in names:
+        if lacks_weights(name):
+            print_progress(f"The weights of {name} are not in this store: it was packed without them.")

@@ -1,6 +1,6 @@
 """``lineage show``: one version."""
 
-from lineage.cli.output import AsJson, VersionUri, print_json, print_rich
+from lineage.cli.output import AsJson, VersionUri, print_json, print_missing_weights, print_rich
 from lineage.cli.startup import collect_no_garbage
 
 
@@ -15,3 +15,4 @@ def show(uri: VersionUri, as_json: AsJson = False) -> None:
         print_json(version.to_json())
     else:
         print_rich(version_table(version))
+    print_missing_weights(version.name)

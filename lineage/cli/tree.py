@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, Model, print_json, print_rich, print_text
+from lineage.cli.output import AsJson, Model, print_json, print_missing_weights, print_rich, print_text
 from lineage.cli.startup import collect_no_garbage
 from lineage.errors import UsageError
 
@@ -40,6 +40,7 @@ def tree(
         print_text(drawing.mermaid(family, removed))
     else:
         print_rich(drawing.rich_tree(family, removed))
+    print_missing_weights(model)
 
 
 def _write_html(model: str, file: Path) -> None:

@@ -11,6 +11,8 @@ USED = [
     ("mlflow.tracking.context.registry", "resolve_tags"),
     ("mlflow.utils.environment", "_mlflow_conda_env"),
     ("mlflow.utils.environment", "_PythonEnv"),
+    ("mlflow.store.db.utils", "_initialize_tables"),
+    ("mlflow.store.db.utils", "_get_latest_schema_revision"),
 ]
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+
+import mlflow
 
 from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError
 from lineage.registry.care.checks import (
@@ -16,6 +19,8 @@ from lineage.registry.care.checks import (
 from lineage.registry.care.leftovers import check_logged_models, check_runs, check_soft_targets
 from lineage.registry.family.family import Family, Version, from_model_version
 from lineage.registry.store.connection import translated_errors
+from lineage.registry.store.database import database_file
+from lineage.registry.store.moves import find_moves, make_whole
 from lineage.registry.store.search import read_model_with_versions
 
 
@@ -77,6 +82,7 @@ class _Examination:
     def check_all(self) -> Iterator[Finding]:
         """Yield the findings of all checks but that of the weights, which pulls every model."""
         yield from self.unreadable
+        yield from check_place()
         yield from check_edges(self.family, self.stored)
         yield from check_circles(self.family)
         yield from check_aliases(self.family, self.stored)
@@ -100,6 +106,22 @@ class _Examination:
             if version is not None:
                 versions.append(version)
         return Family(self.stored.model.name, tuple(versions))
+
+
+def check_place() -> Iterator[Finding]:
+    """Find that the store was moved, which its database does not know."""
+    database = database_file(mlflow.get_tracking_uri())
+    if database is None:
+        return
+    for move in find_moves(database):
+        yield Finding(
+            "moved-store",
+            str(move.present),
+            "The artifacts of a store must be where its database says, but it was moved from"
+            f" {move.former} to {move.present}",
+            "its present place can be written into it, and artifacts that are not there yet be fetched",
+            partial(make_whole, database),
+        )
 
 
 def check_weights(family: Family) -> Iterator[Finding]:

@@ -16,8 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import LineageError, NotFoundError, RegistryError
 from lineage.formats import first_line
+from lineage.registry.store.database import database_file, plain_uri, prepare_database
+from lineage.registry.store.moves import (
+    ARTIFACTS_FOLDER,
+    BESIDE,
+    BESIDE_TAG,
+    notice_moves,
+    require_in_place,
+)
 
-_SQLITE = "sqlite:///"
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
 
@@ -68,9 +75,13 @@ def connect() -> MlflowClient:
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
         _require_answer(uri)
-    database = _database()
+    database = database_file(uri)
     if database is not None:
+        if plain_uri(uri) != uri:
+            mlflow.set_tracking_uri(plain_uri(uri))
         _require_writable(database)
+        prepare_database(database)
+        notice_moves(database)
     try:
         return MlflowClient()
     except ModuleNotFoundError as error:
@@ -84,8 +95,12 @@ def check_store() -> None:
 
     Raises:
         RegistryError: If it does not, or cannot.
+        IntegrityError: If it was moved.
     """
     connect()
+    database = database_file(mlflow.get_tracking_uri())
+    if database is not None:
+        require_in_place(database)
 
 
 @translated_errors()
@@ -94,17 +109,22 @@ def ensure_experiment(name: str) -> str:
 
     Beside an sqlite database its artifacts get an absolute location next to the database, so that the family
     can be read from any working directory.
+
+    Raises:
+        IntegrityError: If the store was moved, so that artifacts would go to its former place.
     """
+    check_store()
     client = connect()
     existing = client.get_experiment_by_name(name)
     if existing is not None:
         if existing.lifecycle_stage == "deleted":
             client.restore_experiment(existing.experiment_id)
         return str(existing.experiment_id)
-    database = _database()
-    location = None if database is None else (database.parent / "mlruns" / name).as_uri()
+    database = database_file(mlflow.get_tracking_uri())
+    location = None if database is None else (database.parent / ARTIFACTS_FOLDER / name).as_uri()
+    tags = None if database is None else {BESIDE_TAG: BESIDE}
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
@@ -127,14 +147,6 @@ def _require_answer(uri: str) -> None:
     """Send the store one request; the cache remembers that it answered, not that it failed."""
     with _short_patience():
         MlflowClient(uri).search_experiments(max_results=1)
-
-
-def _database() -> Path | None:
-    """Return the absolute path of an sqlite store; None for another store."""
-    uri = mlflow.get_tracking_uri()
-    if not uri.startswith(_SQLITE):
-        return None
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
 
 
 def _require_writable(database: Path) -> None:

@@ -7,10 +7,32 @@ but makes the run the process's active one; ``MlflowClient.create_run`` does not
 
 ``conda_environment`` and ``PythonEnvironment`` give the contents of ``conda.yaml`` and ``python_env.yaml``,
 which MLflow's own flavors write with them; a flavor of one's own must write the same files.
+
+``create_tables`` and ``latest_schema`` are of the module that creates a store's tables; it is imported when
+they are called, since it imports all that MLflow has for databases.
 """
+
+from typing import TYPE_CHECKING
 
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.environment import _mlflow_conda_env as conda_environment
 from mlflow.utils.environment import _PythonEnv as PythonEnvironment
 
-__all__ = ["PythonEnvironment", "conda_environment", "resolve_tags"]
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+__all__ = ["PythonEnvironment", "conda_environment", "create_tables", "latest_schema", "resolve_tags"]
+
+
+def create_tables(engine: "Engine") -> None:
+    """Create all tables of a store in an empty database."""
+    from mlflow.store.db.utils import _initialize_tables
+
+    _initialize_tables(engine)
+
+
+def latest_schema() -> str:
+    """Return the revision of the schema that this MLflow works with."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return str(_get_latest_schema_revision())

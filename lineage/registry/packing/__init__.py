@@ -1,0 +1,1 @@
+"""A family as plain values and files, to carry it from one store to another."""
