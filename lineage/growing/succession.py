@@ -176,7 +176,10 @@ class Succession:
         self.ensemble.gather(self.versions)
         run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
         try:
-            trained = plan.make_training(source).run(partial(self._attach, plan, run))
+            trained = plan.make_training(source).run(
+                partial(self._attach, plan, run),
+                lambda line: self._notify(f"generation {plan.generation}: {line}"),
+            )
             metrics = self._final_metrics(trained)
             version = on_main_process(lambda: register_network(plan, teacher, trained.network, metrics, run))
             return version, version.run_id == run.run_id
