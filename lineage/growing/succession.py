@@ -24,6 +24,7 @@ from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
 from lineage.registry.store.runs import GenerationRun, tagging_runs
 from lineage.report.progress import Reporter
+from lineage.training.checkpoints import History
 from lineage.training.devices import (
     describe_hardware,
     on_main_process,
@@ -176,8 +177,9 @@ class Succession:
         self.ensemble.gather(self.versions)
         run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
         try:
-            trained = plan.make_training(source).run(
-                partial(self._attach, plan, run),
+            training = plan.make_training(source)
+            trained = training.run(
+                partial(self._attach, plan, run, training.history),
                 lambda line: self._notify(f"generation {plan.generation}: {line}"),
             )
             metrics = self._final_metrics(trained)
@@ -206,12 +208,21 @@ class Succession:
         if is_main_process():
             self.reporter.watch_views(engine, num_views)
 
-    def _attach(self, plan: GenerationPlan, run: GenerationRun, trainer: Engine) -> None:
-        """Attach handlers that log every epoch to the registry and report it."""
+    def _attach(self, plan: GenerationPlan, run: GenerationRun, history: History, trainer: Engine) -> None:
+        """Attach handlers that log every epoch to the registry and report it.
 
-        @trainer.on(Events.EPOCH_COMPLETED)
-        def _log(engine: Engine) -> None:
-            on_main_process(lambda: run.log_epoch(engine.state.metrics, engine.state.epoch))
+        Each epoch is logged once, though one that is logged is trained again if the process dies before its
+        checkpoint is complete, and a new run continues the checkpoint of a run that is gone.
+        """
+        logged = on_main_process(run.logged_epochs)
+
+        def log_missing() -> None:
+            for epoch, record in enumerate(history.epochs, start=1):
+                if epoch not in logged:
+                    run.log_epoch(record, epoch)
+                    logged.add(epoch)
+
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: on_main_process(log_missing))
 
         self.attach(trainer, plan.generation)
         if is_main_process():
