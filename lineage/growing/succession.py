@@ -19,7 +19,7 @@ from lineage.growing.leases import Leases, NoLeases, find_or_lease
 from lineage.growing.plan import GenerationPlan
 from lineage.growing.register import find_or_lock, find_registered, open_run, register_network
 from lineage.growing.soft_targets import SoftTargetCache
-from lineage.processes import is_main_process
+from lineage.processes import is_main_process, uninterrupted
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
 from lineage.registry.store.runs import GenerationRun, tagging_runs
@@ -175,8 +175,10 @@ class Succession:
         """
         source = None if teacher is None else self._read_teacher(plan, teacher)
         self.ensemble.gather(self.versions)
-        run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
+        run = None
         try:
+            with uninterrupted():
+                run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
             training = plan.make_training(source)
             trained = training.run(
                 partial(self._attach, plan, run, training.history),
@@ -186,13 +188,14 @@ class Succession:
             version = on_main_process(lambda: register_network(plan, teacher, trained.network, metrics, run))
             return version, version.run_id == run.run_id
         except AbandonedError as error:
-            if is_main_process():
+            if is_main_process() and run is not None:
                 run.abandon(str(error))
                 plan.checkpoint.discard()
             raise
         except BaseException as error:
-            if is_main_process():
-                with contextlib.suppress(RegistryError):  # the first error is the one to report
+            if is_main_process() and run is not None:
+                # The first error is the one to report
+                with contextlib.suppress(RegistryError), uninterrupted():
                     run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
 
