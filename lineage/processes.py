@@ -1,6 +1,10 @@
-"""Which process of a launch this is, by the launcher's environment variables; imports nothing heavy."""
+"""Which process of a launch this is, and how signals end it; imports nothing heavy."""
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 LAUNCHED = "LINEAGE_LAUNCHED"
 """Environment variable of processes that a command of ours has started; their parent reports deaths."""
@@ -19,3 +23,64 @@ def is_first_on_machine() -> bool:
 def was_launched() -> bool:
     """Whether a launcher started this process as one of several."""
     return "RANK" in os.environ
+
+
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a cluster's end of time, a closed terminal
+_LEAVES_AT_ONCE = 3
+
+
+class _Interrupts:
+    """Signals that ask this process to end.
+
+    Attributes:
+        count: Number of them so far.
+        held: Number of ``uninterrupted`` blocks that are open.
+        pending: Whether one waits for the end of those blocks.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.held = 0
+        self.pending = False
+
+
+_interrupts = _Interrupts()
+
+
+def interrupt_on_signals() -> None:
+    """Raise ``KeyboardInterrupt`` on the first SIGINT, SIGTERM or SIGHUP, so that the run is marked.
+
+    Later ones do not disturb the marking, except that a third Ctrl-C leaves at once. A signal that the
+    process was started to ignore, as ``nohup`` and ``&`` do, stays ignored.
+    """
+    _interrupts.count, _interrupts.held, _interrupts.pending = 0, 0, False
+    for name in _ENDING:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off a signal's ``KeyboardInterrupt`` until the block has ended, where the command line runs."""
+    _interrupts.held += 1
+    try:
+        yield
+    finally:
+        _interrupts.held -= 1
+        if _interrupts.pending and not _interrupts.held:
+            _interrupts.pending = False
+            raise KeyboardInterrupt
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    is_first = not _interrupts.count
+    if is_first or number == signal.SIGINT:
+        _interrupts.count += 1
+    if is_first and _interrupts.held:
+        _interrupts.pending = True
+    elif is_first or _interrupts.count >= _LEAVES_AT_ONCE:
+        raise KeyboardInterrupt
+    elif number == signal.SIGINT and is_main_process():
+        with suppress(OSError):
+            os.write(2, b"The run is being marked as interrupted; Ctrl-C once more leaves at once.\n")

@@ -5,9 +5,11 @@ commands that need them, so that ``lineage --help`` answers at once.
 """
 
 import os
+import shlex
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import typer
 
@@ -84,8 +86,17 @@ def main() -> None:
         # Typer turns KeyboardInterrupt into this exit code and prints nothing; of processes that we
         # launched, the parent prints the line
         if stop.code == _INTERRUPTED and LAUNCHED not in os.environ:
-            _print_error("Interrupted; the same command continues from the last complete epoch.")
+            _print_error(
+                f"Interrupted; the same command continues from the last complete epoch: {_command()}"
+            )
         raise
+
+
+def _command() -> str:
+    """Return the command that continues this one, as it is typed into a shell."""
+    program, *arguments = sys.argv
+    words = ["lineage"] if Path(program).name == "lineage" else [Path(sys.executable).name, "-m", "lineage"]
+    return shlex.join([*words, *(word for word in arguments if word != "--fresh")])
 
 
 def _print_error(line: str) -> None:

@@ -4,18 +4,17 @@ import atexit
 import gc
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from lineage.cli.memory import keep_freed_memory
+from lineage.processes import interrupt_on_signals
 
 
 def prepare_process() -> None:
-    """Silence other libraries' notices, keep freed memory, and let SIGTERM interrupt as Ctrl-C does."""
+    """Silence other libraries' notices, keep freed memory, and let signals interrupt as Ctrl-C does."""
     keep_freed_memory()
     for name in ("ignite", "accelerate", "torch"):  # their errors reach the user as exceptions
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -24,7 +23,7 @@ def prepare_process() -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for --json
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_signals()
 
 
 @contextmanager
@@ -51,8 +50,3 @@ def collect_no_garbage() -> None:
     """
     gc.disable()
     atexit.register(gc.freeze)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """Turn a cluster's SIGTERM into Ctrl-C, so that the run is marked as KILLED and can be continued."""
-    raise KeyboardInterrupt

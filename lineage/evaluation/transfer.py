@@ -194,7 +194,7 @@ def _finetune(
             numbers = epoch_line(engine.state.metrics)
             tell(f"{version.uri}: epoch {engine.state.epoch}/{config.epochs}, {numbers}")
 
-    trained = training.run(attach)
+    trained = training.run(attach, lambda line: tell(f"{version.uri}: {line}"))
     last = trained.history[-1]
     validation = {name: value for name, value in last.items() if name.startswith("validation_")}
     return {}, trained.test.metrics | validation, ()

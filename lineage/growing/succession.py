@@ -19,11 +19,12 @@ from lineage.growing.leases import Leases, NoLeases, find_or_lease
 from lineage.growing.plan import GenerationPlan
 from lineage.growing.register import find_or_lock, find_registered, open_run, register_network
 from lineage.growing.soft_targets import SoftTargetCache
-from lineage.processes import is_main_process
+from lineage.processes import is_main_process, uninterrupted
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
 from lineage.registry.store.runs import GenerationRun, tagging_runs
 from lineage.report.progress import Reporter
+from lineage.training.checkpoints import History
 from lineage.training.devices import (
     describe_hardware,
     on_main_process,
@@ -174,20 +175,27 @@ class Succession:
         """
         source = None if teacher is None else self._read_teacher(plan, teacher)
         self.ensemble.gather(self.versions)
-        run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
+        run = None
         try:
-            trained = plan.make_training(source).run(partial(self._attach, plan, run))
+            with uninterrupted():
+                run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
+            training = plan.make_training(source)
+            trained = training.run(
+                partial(self._attach, plan, run, training.history),
+                lambda line: self._notify(f"generation {plan.generation}: {line}"),
+            )
             metrics = self._final_metrics(trained)
             version = on_main_process(lambda: register_network(plan, teacher, trained.network, metrics, run))
             return version, version.run_id == run.run_id
         except AbandonedError as error:
-            if is_main_process():
+            if is_main_process() and run is not None:
                 run.abandon(str(error))
                 plan.checkpoint.discard()
             raise
         except BaseException as error:
-            if is_main_process():
-                with contextlib.suppress(RegistryError):  # the first error is the one to report
+            if is_main_process() and run is not None:
+                # The first error is the one to report
+                with contextlib.suppress(RegistryError), uninterrupted():
                     run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
 
@@ -203,12 +211,21 @@ class Succession:
         if is_main_process():
             self.reporter.watch_views(engine, num_views)
 
-    def _attach(self, plan: GenerationPlan, run: GenerationRun, trainer: Engine) -> None:
-        """Attach handlers that log every epoch to the registry and report it."""
+    def _attach(self, plan: GenerationPlan, run: GenerationRun, history: History, trainer: Engine) -> None:
+        """Attach handlers that log every epoch to the registry and report it.
 
-        @trainer.on(Events.EPOCH_COMPLETED)
-        def _log(engine: Engine) -> None:
-            on_main_process(lambda: run.log_epoch(engine.state.metrics, engine.state.epoch))
+        Each epoch is logged once, though one that is logged is trained again if the process dies before its
+        checkpoint is complete, and a new run continues the checkpoint of a run that is gone.
+        """
+        logged = on_main_process(run.logged_epochs)
+
+        def log_missing() -> None:
+            for epoch, record in enumerate(history.epochs, start=1):
+                if epoch not in logged:
+                    run.log_epoch(record, epoch)
+                    logged.add(epoch)
+
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: on_main_process(log_missing))
 
         self.attach(trainer, plan.generation)
         if is_main_process():

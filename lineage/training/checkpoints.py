@@ -1,7 +1,9 @@
 """Local checkpoint of the one generation that is being trained, from which it resumes."""
 
 import contextlib
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from lineage.errors import IntegrityError, UsageError
+from lineage.formats import file_digest, first_line
 
 if TYPE_CHECKING:  # importing it takes seconds, and not all that reads a checkpoint trains
     from accelerate import Accelerator
@@ -16,6 +19,9 @@ if TYPE_CHECKING:  # importing it takes seconds, and not all that reads a checkp
 _COMPLETE = "epoch-"
 _PARTIAL = "partial"
 _LOCK = "lock"
+_DIGESTS = "digests.json"
+_STATES_KEPT = 2  # the newest, and the one before in case the newest is damaged
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SECONDS_TO_RETRY = 0.2  # a lock file that its owner removes just now is made anew
 
 
@@ -50,8 +56,10 @@ class Checkpoint:
     """State of one generation on the local disk, complete or absent.
 
     A state is written to a partial folder, flushed to the disk and then renamed: a process that is killed at
-    any moment leaves the state of either the last epoch or this one. Accelerate writes weights as safetensors
-    and random states as pickle, so the folder is private (mode 0700) and stays on this machine.
+    any moment leaves the state of either the last epoch or this one. The digests of its files are kept with
+    it, and so is the state before: what a disk has damaged is found and never trained on. Accelerate writes
+    weights as safetensors and random states as pickle, so the folder is private (mode 0700) and stays on this
+    machine.
 
     One process at a time owns the folder, by a lock of the operating system that ends with the process,
     however it ends. Forked processes, such as those that load images, do not inherit the lock.
@@ -69,10 +77,10 @@ class Checkpoint:
     @property
     def epoch(self) -> int:
         """Last epoch whose state is complete; 0 if there is none."""
-        return max((int(path.name.removeprefix(_COMPLETE)) for path in self._complete()), default=0)
+        return max(self._complete(), default=0)
 
     def save(self, accelerator: "Accelerator", epoch: int) -> None:
-        """Keep the state after ``epoch`` and delete earlier ones; all ranks must call it."""
+        """Keep the state after ``epoch`` and the one before, and delete others; all ranks must call it."""
         partial = self.folder / _PARTIAL
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
@@ -81,16 +89,35 @@ class Checkpoint:
         accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            earlier = self._complete()
-            _flush(partial)
+            (partial / _DIGESTS).write_text(json.dumps(_digests(partial)))
+            _flush(*partial.rglob("*"), partial)
             partial.rename(self.folder / f"{_COMPLETE}{epoch}")
-            for path in earlier:
+            _flush(self.folder)
+            for _, path in sorted(self._complete().items())[:-_STATES_KEPT]:
                 shutil.rmtree(path)
         accelerator.wait_for_everyone()
 
+    def drop_damaged(self) -> list[str]:
+        """Delete the newest states until one is as it was written.
+
+        Returns:
+            One line for each that was deleted, to be told to the user.
+        """
+        lines = []
+        for epoch, path in sorted(self._complete().items(), reverse=True):
+            problem = _damage(path)
+            if problem is None:
+                break
+            shutil.rmtree(path)
+            lines.append(
+                f"the checkpoint after epoch {epoch} is damaged ({problem}) and was deleted; training"
+                f" continues {f'after epoch {self.epoch}' if self.epoch else 'from the start'}"
+            )
+        return lines
+
     def load(self, accelerator: "Accelerator") -> None:
         """Restore the last complete state into everything that ``accelerator`` prepared or registered."""
-        accelerator.load_state(str(self.folder / f"{_COMPLETE}{self.epoch}"))
+        accelerator.load_state(str(self._complete()[self.epoch]))
 
     def acquire(self) -> None:
         """Own the folder until ``release``.
@@ -127,14 +154,18 @@ class Checkpoint:
         self._lock.release()
 
     def write_note(self, name: str, text: str) -> None:
-        """Keep a line of text beside the state, for when the generation is resumed."""
+        """Keep a word beside the state, such as an id, for when the generation is resumed."""
         self.make_folder()
-        (self.folder / name).write_text(text)
+        new = self.folder / f"{name}.new"
+        new.write_text(text)
+        _flush(new)
+        new.replace(self.folder / name)  # a power cut leaves the former note or this one
 
     def read_note(self, name: str) -> str | None:
-        """Return what ``write_note`` kept; None if there is nothing."""
+        """Return the word that ``write_note`` kept; None if there is none, or no word is left of it."""
         path = self.folder / name
-        return path.read_text() if path.is_file() else None
+        text = path.read_text(errors="replace") if path.is_file() else ""
+        return text if _WORD.fullmatch(text) else None
 
     def discard(self) -> None:
         """Delete the state of the generation, unless another process owns it."""
@@ -173,8 +204,10 @@ class Checkpoint:
             return (self.folder / _LOCK).read_text() or "another process"
         return "another process"
 
-    def _complete(self) -> list[Path]:
-        return list(self.folder.glob(f"{_COMPLETE}*"))
+    def _complete(self) -> dict[int, Path]:
+        """Return the folders of complete states by epoch."""
+        found = {path: path.name.removeprefix(_COMPLETE) for path in self.folder.glob(f"{_COMPLETE}*")}
+        return {int(epoch): path for path, epoch in found.items() if epoch.isdecimal()}
 
 
 def _write_owner(descriptor: int) -> None:
@@ -182,9 +215,32 @@ def _write_owner(descriptor: int) -> None:
     os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
 
 
-def _flush(folder: Path) -> None:
-    """Flush a folder and its files from the page cache, so that a power cut cannot tear them."""
-    for path in [*folder.iterdir(), folder]:
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the digest of every file of a state, by path in its folder."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path != folder / _DIGESTS)
+    return {str(path.relative_to(folder)): file_digest(path) for path in files}
+
+
+def _damage(folder: Path) -> str | None:
+    """Return in which file a state differs from what was written; None if it does not."""
+    try:
+        written = json.loads((folder / _DIGESTS).read_bytes())
+        found = _digests(folder)
+    except (OSError, ValueError) as error:
+        return f"{_DIGESTS}: {first_line(error)}"
+    if not isinstance(written, dict) or not written:
+        return f"{_DIGESTS} holds no digests"
+    for name in sorted(written.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != written.get(name):
+            return f"{name} is not what was written"
+    return None
+
+
+def _flush(*paths: Path) -> None:
+    """Flush files and folders from the page cache to the disk, so that a power cut cannot tear them."""
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import broadcast, broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list, gather_object
 from torch import nn
 
 from lineage.errors import LineageError, LostProcessError, TrainingError, UsageError
@@ -26,6 +27,7 @@ from lineage.processes import is_first_on_machine, is_main_process
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
 
+_TIMEOUT = "LINEAGE_PROCESS_TIMEOUT"
 _ACCELERATE_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -53,6 +55,7 @@ def make_accelerator(
             gradient_accumulation_steps=accumulation,
             dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=True),
             rng_types=[],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())],
         )
     except ValueError as error:
         raise UsageError(_refused(precision, str(error))) from error
@@ -72,6 +75,24 @@ def make_accelerator(
     if accelerator.device.type == "cpu" and accelerator.num_processes > 1:
         _leave_at_exit()
     return accelerator
+
+
+def process_timeout() -> timedelta:
+    """Return how long a process waits for the others: ``$LINEAGE_PROCESS_TIMEOUT``, in seconds.
+
+    The others also wait while rank 0 reads data or speaks to the registry, so the default is half an hour.
+
+    Raises:
+        UsageError: If the variable is not a positive number.
+    """
+    text = os.environ.get(_TIMEOUT, "1800")
+    try:
+        timeout = timedelta(seconds=float(text))
+    except (ValueError, OverflowError):
+        timeout = timedelta(0)
+    if timeout <= timedelta(0):
+        raise UsageError(f"{_TIMEOUT} must be a positive number of seconds, but is '{text}'; correct it.")
+    return timeout
 
 
 def init_processes() -> None:

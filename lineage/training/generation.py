@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches
 from lineage.training.checkpoints import Checkpoint, History
-from lineage.training.devices import share_weights, synchronise_batchnorm
+from lineage.training.devices import on_main_process, share_weights, synchronise_batchnorm
 from lineage.training.engines import Loss, make_trainer
 from lineage.training.handlers import (
     LossGuard,
@@ -132,12 +132,17 @@ class GenerationTraining:
         self.average = self._attach_training()
         accelerator.register_for_checkpointing(self.history)
 
-    def run(self, attach: Callable[[Engine], None] = lambda _: None) -> TrainResult:
-        """Train from the last checkpoint, or from the start, and measure.
+    def run(
+        self,
+        attach: Callable[[Engine], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> TrainResult:
+        """Train from the last checkpoint that is not damaged, or from the start, and measure.
 
         Args:
             attach: Adds handlers to the trainer; at ``Events.EPOCH_COMPLETED`` they find the epoch's record
                 in ``engine.state.metrics``, before the checkpoint is written.
+            notify: Callback for a line about each damaged checkpoint.
 
         Raises:
             TrainingError: If the loss is not finite.
@@ -145,7 +150,7 @@ class GenerationTraining:
         self._attach_evaluation(self._predictions_of_teacher("validation", self.data.validation))
         attach(self.trainer)
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
-        if self._resume() < self.config.epochs:  # Ignite starts a finished engine from zero
+        if self._resume(notify) < self.config.epochs:  # Ignite starts a finished engine from zero
             self.trainer.run(max_epochs=self.config.epochs, epoch_length=len(self.data.batches.loader))
         return self._finish()
 
@@ -209,9 +214,11 @@ class GenerationTraining:
     def _save(self, engine: Engine) -> None:
         self.checkpoint.save(self.accelerator, engine.state.epoch)
 
-    def _resume(self) -> int:
-        """Take over the last checkpoint; the epochs that are done."""
-        done = self.checkpoint.epoch
+    def _resume(self, notify: Callable[[str], None]) -> int:
+        """Take over the last checkpoint that is not damaged; the epochs that are done."""
+        for line in on_main_process(self.checkpoint.drop_damaged):
+            notify(line)
+        done = on_main_process(lambda: self.checkpoint.epoch)
         if done:
             self.checkpoint.load(self.accelerator)
             length = len(self.data.batches.loader)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from lineage.data.batches import TrainingBatches
 from lineage.errors import TrainingError
 from lineage.extensions import named_settings, resolve
 from lineage.training.devices import derive_seed, sum_dtype
+from lineage.training.engines import Batch
 
 Schedule = Callable[[float], float]
 """Function from the epochs passed, with fractions, to a factor of the base learning rate."""
@@ -28,6 +30,7 @@ _OPTIMIZER_SETTINGS = {
     "adamw": ("lr", "weight_decay"),
 }
 _STEPS_BETWEEN_CHECKS = 200
+_SAMPLES_LISTED = 64
 
 
 class AbandonedError(Exception):
@@ -147,13 +150,16 @@ def attach_epoch_order(trainer: Engine, batches: TrainingBatches, loader: Any, s
 class LossGuard:
     """Ends training on every rank soon after the loss of any rank stops being finite.
 
-    The sum of losses stays on the device and is read now and then, so no step waits for the host.
+    The sum of losses, and number and samples of the first batch whose loss is not finite, stay on the device
+    and are read now and then, so no step waits for the host.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self._sum = torch.zeros((), device=accelerator.device, dtype=sum_dtype(accelerator.device))
         self._count = 0
+        self._first = torch.zeros((), device=accelerator.device, dtype=torch.int64)  # from 1; 0: all finite
+        self._samples: Tensor | None = None
 
     def attach(self, trainer: Engine) -> None:
         """Watch the losses that ``trainer`` outputs."""
@@ -169,20 +175,38 @@ class LossGuard:
 
     def _reset(self, _: Engine) -> None:
         self._sum.zero_()
+        self._first.zero_()
         self._count = 0
 
     def _add(self, engine: Engine) -> None:
-        self._sum += cast(Tensor, engine.state.output)
+        loss = cast(Tensor, engine.state.output)
+        self._sum += loss
         self._count += 1
+        is_first = (self._first == 0) & ~torch.isfinite(loss)
+        self._first += is_first * self._count
+        samples = cast(Batch, engine.state.batch)[2]
+        self._samples = samples if self._samples is None else torch.where(is_first, samples, self._samples)
 
     def _check(self, engine: Engine) -> None:
         if not torch.isfinite(self._sum):
             self.accelerator.set_trigger()
         if self.accelerator.check_trigger():
             raise TrainingError(
-                f"The training loss must be finite, but is not in epoch {engine.state.epoch}; try a lower"
-                " training.lr, a warm-up (training.warmup_epochs) or training.clip_norm."
+                f"The training loss must be finite, but is not in epoch {engine.state.epoch},"
+                f" {self._describe_first()}; look at these images, or try a lower training.lr, a warm-up"
+                " (training.warmup_epochs) or training.clip_norm."
             )
+
+    def _describe_first(self) -> str:
+        """Name the first batch whose loss is not finite, over all ranks, and the samples in it."""
+        samples = [] if self._samples is None else self._samples.tolist()
+        found = gather_object([(int(self._first), samples)])
+        batch = min((number for number, _ in found if number), default=None)
+        if batch is None:
+            return "in the sum over its batches"
+        rows = sorted({row for number, part in found if number == batch for row in part})
+        listed = ", ".join(map(str, rows[:_SAMPLES_LISTED])) + (", …" if len(rows) > _SAMPLES_LISTED else "")
+        return f"from batch {batch} on, which holds the training images {listed}"
 
 
 def attach_weight_average(trainer: Engine, network: nn.Module, decay: float, accumulation: int) -> nn.Module:

@@ -14,7 +14,7 @@ from lineage.errors import LostProcessError, UsageError
 from lineage.processes import LAUNCHED, was_launched
 from lineage.training.devices import environment_of_processes
 
-_OF_LAUNCHER = {signal.SIGTERM, signal.SIGINT}
+_OF_LAUNCHER = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def launch(processes: int, module: str, arguments: Sequence[str]) -> int:

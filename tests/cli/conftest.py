@@ -21,7 +21,9 @@ def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
         stdout, stderr = StringIO(), StringIO()
-        on_termination = signal.getsignal(signal.SIGTERM)
+        handlers = {
+            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
         levels = {name: logging.getLogger(name).level for name in ("ignite", "accelerate", "torch")}
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             patch.setattr(sys, "argv", ["lineage", *arguments])
@@ -29,7 +31,8 @@ def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
             patch.setattr("lineage.cli._SECONDS_FOR_RANK_0", 0)  # no launcher ends this process
             with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
                 main()
-        signal.signal(signal.SIGTERM, on_termination)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         gc.enable()
         gc.unfreeze()
         for name, level in levels.items():

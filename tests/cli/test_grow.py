@@ -366,7 +366,7 @@ def test_grow_on_a_dead_server_is_refused_soon(
 def test_grow_whose_loss_is_not_finite_fails_and_registers_nothing(call_main: Lineage, tiny: Options) -> None:
     outcome = call_main("grow", "digits", *tiny("training.lr=1e9"))
     assert _sentence(outcome).startswith(
-        "The training loss must be finite, but is not in epoch 1; try a lower"
+        "The training loss must be finite, but is not in epoch 1, from batch "
     )
     assert outcome.returncode == 1
     (run,) = _runs()

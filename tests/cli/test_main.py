@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -129,7 +130,8 @@ def test_json_is_all_of_standard_output(tmp_path: Path, tiny: Options) -> None:
     "number",
     [
         pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, id="SIGHUP"),
     ],
 )
 def test_interrupted_growing_is_marked_and_continues(
@@ -138,7 +140,9 @@ def test_interrupted_growing_is_marked_and_continues(
     options = tiny("training.epochs=20")
     code, output = _interrupted(home, options, number)
     assert code == 130
-    assert output.endswith("Interrupted; the same command continues from the last complete epoch.\n")
+    command = shlex.join([Path(sys.executable).name, "-m", "lineage", "grow", "digits", *PATRIARCH, *options])
+    last = f"Interrupted; the same command continues from the last complete epoch: {command}\n"
+    assert output.endswith(last)
     assert "Traceback" not in output
     (killed,) = _runs()
     assert killed.info.status == "KILLED"

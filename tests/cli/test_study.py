@@ -280,7 +280,7 @@ def test_interrupted_study_leaves_with_130(
         patch.setattr(ConsoleStudyReporter, "begin", interrupt)
         outcome = call_main(*command)
     assert outcome.returncode == 130
-    assert outcome.stderr == "Interrupted; the same command continues from the last complete epoch.\n"
+    assert outcome.stderr.startswith("Interrupted; the same command continues from the last complete epoch: ")
     result = json.loads(call_main(*command, "--json").stdout)
     assert [(trial["state"], trial["reason"]) for trial in result["trials"]] == [
         ("FAIL", "interrupted"),

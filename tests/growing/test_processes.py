@@ -229,7 +229,7 @@ def test_killed_process_ends_the_others_with_one_error(
     resumed.send_signal(signal.SIGINT)
     _, errors = resumed.communicate(timeout=60)
     assert resumed.returncode == 130
-    assert "Interrupted; the same command continues from the last complete epoch." in errors.splitlines()
+    assert "Interrupted; the same command continues from the last complete epoch: " in errors
     assert "Traceback" not in errors
 
 

@@ -31,6 +31,8 @@ from lineage.registry.store.mlflow_internals import resolve_tags
 PAGE_FILE = "family.html"
 RECIPE_FILE = "recipe.json"
 FLAVOR_NAME = "lineage"
+EPOCH_METRIC = "train_loss"
+"""Metric that every epoch has."""
 
 _LONGEST_DIGEST = 36  # MLflow's limit for the digest of a dataset input
 
@@ -132,6 +134,11 @@ class GenerationRun:
         progress = {"epoch": str(epoch), "epoch_ended": str(int(time.time() * 1000))}
         tags = [RunTag(TAG + name, value) for name, value in progress.items()]
         MlflowClient().log_batch(self.run_id, metrics_now(record, epoch), tags=tags)
+
+    @translated_errors()
+    def logged_epochs(self) -> set[int]:
+        """Return the epochs whose metrics are stored; ``log_epoch`` stores all of one or none."""
+        return {point.step for point in MlflowClient().get_metric_history(self.run_id, EPOCH_METRIC)}
 
     @translated_errors()
     def finish(self, version: Version) -> None:

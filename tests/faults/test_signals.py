@@ -1,0 +1,158 @@
+"""Signals at awkward moments: while a run is opened or marked, repeatedly, to one of several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from ignite.engine import Engine, Events
+from mlflow import MlflowClient
+
+import lineage
+from lineage.errors import UsageError
+from lineage.processes import interrupt_on_signals
+from lineage.report.progress import SilentReporter
+from lineage.training.devices import process_timeout
+
+IGNORED_AT_START = """
+import os, signal
+from lineage.processes import interrupt_on_signals
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+interrupt_on_signals()
+os.kill(os.getpid(), signal.SIGHUP)
+print("lives")
+"""
+REPEATED = """
+import os, signal
+from lineage.processes import interrupt_on_signals, uninterrupted
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+interrupt_on_signals()
+try:
+    with uninterrupted():
+        send(signal.{first})
+        print("put off")
+except KeyboardInterrupt:
+    print("interrupted")
+send(signal.SIGTERM)
+send(signal.SIGHUP)
+if "{first}" != "SIGINT":
+    send(signal.SIGTERM)
+send(signal.SIGINT)
+print("undisturbed")
+try:
+    send(signal.SIGINT)
+except KeyboardInterrupt:
+    print("left")
+"""
+STOPPED = """
+import os, signal, sys
+from lineage.errors import LostProcessError
+from lineage.training.devices import make_accelerator, on_main_process, translated_process_errors
+make_accelerator()
+if os.environ["RANK"] == "1":
+    os.kill(os.getpid(), signal.SIGSTOP)
+try:
+    with translated_process_errors():
+        on_main_process(lambda: "value")
+        make_accelerator().wait_for_everyone()
+except LostProcessError as error:
+    print(error, flush=True)
+    os._exit(1)
+"""
+
+
+def run_python(code: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_signal_that_is_ignored_stays_ignored() -> None:
+    assert run_python(IGNORED_AT_START) == ["lives"]
+
+
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_later_signals_do_not_disturb_and_a_third_interrupt_leaves(first: str) -> None:
+    assert run_python(REPEATED.format(first=first)) == ["put off", "interrupted", "undisturbed", "left"]
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The command line's handlers of signals, for the time of a test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    interrupt_on_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Interrupt(SilentReporter):
+    """A reporter that sends this process a signal when the first epoch starts."""
+
+    def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
+        trainer.add_event_handler(Events.EPOCH_STARTED, os.kill, os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("moment", "reporter"), [("create_run", None), ("set_terminated", Interrupt())])
+@pytest.mark.usefixtures("home", "signals")
+def test_run_is_marked_though_a_signal_comes_while_it_is_opened_or_marked(
+    moment: str,
+    reporter: SilentReporter | None,
+    tiny_settings: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = getattr(MlflowClient, moment)
+
+    def send_signal(*arguments: Any, **options: Any) -> Any:
+        if moment == "set_terminated":
+            os.kill(os.getpid(), signal.SIGINT)
+        result = original(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGHUP)
+        return result
+
+    monkeypatch.setattr(MlflowClient, moment, send_signal)
+    with pytest.raises(KeyboardInterrupt):
+        lineage.grow("digits", generations=0, overrides=tiny_settings, reporter=reporter)
+    client = MlflowClient()
+    (run,) = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    assert run.info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_stopped_process_ends_the_others_in_time(free_port: Callable[[], int]) -> None:
+    common = os.environ | {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LINEAGE_PROCESS_TIMEOUT": "8"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", STOPPED],
+            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said, _ = ranks[0].communicate(timeout=120)
+        assert ranks[0].returncode == 1
+        assert said.startswith("All 2 processes must answer each other, but one has died or does not answer")
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "-1", "nan", "inf"])
+def test_timeout_of_processes_is_a_positive_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEAGE_PROCESS_TIMEOUT", text)
+    with pytest.raises(UsageError, match=f"positive number of seconds, but is '{text}'"):
+        process_timeout()
+    monkeypatch.setenv("LINEAGE_PROCESS_TIMEOUT", "2.5")
+    assert process_timeout() == timedelta(seconds=2.5)
