@@ -10,6 +10,7 @@ from lineage.registry.care.checks import (
     check_aliases,
     check_cards,
     check_circles,
+    check_double_keys,
     check_edges,
     check_tombstones,
 )
@@ -79,6 +80,7 @@ class _Examination:
         yield from self.unreadable
         yield from check_edges(self.family, self.stored)
         yield from check_circles(self.family)
+        yield from check_double_keys(self.family)
         yield from check_aliases(self.family, self.stored)
         yield from check_cards(self.family, self.stored)
         yield from check_tombstones(self.stored)
