@@ -120,6 +120,7 @@ def _log_and_register(
         key=plan.key,
         metrics=metrics,
         weights_sha256=weights_digest(network),
+        code={kind: source.to_json() for kind, source in plan.sources.items()},
     )
     return register(name, new_version, model_id, run.run_id)
 

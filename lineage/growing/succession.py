@@ -2,6 +2,7 @@
 
 import contextlib
 import statistics
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -78,8 +79,11 @@ class Succession:
         fresh: Whether to drop unfinished local state.
         from_version: Registered version that teaches the first student, in place of a patriarch grown here.
         leases: Leases of this process; by default they follow ``study.heartbeat`` and ``study.grace``.
-        attach: Callback on every rank that adds handlers to a generation's trainer, given with its index.
-            An ``AbandonedError`` from one of them, or from a handler of ``engine``, ends the succession.
+        observe: Callback on every rank that adds handlers to a generation's trainer, given with its index.
+            They must not change the training. An ``AbandonedError`` from one of them, or from a handler of
+            ``engine``, ends the succession.
+        attach: The same for handlers that may change the training: what they do is not in the key, so its
+            generations are new ones every time, and nobody finds them by key.
     """
 
     def __init__(
@@ -90,7 +94,8 @@ class Succession:
         fresh: bool = False,
         from_version: Version | None = None,
         leases: Leases | None = None,
-        attach: Callable[[Engine, int], None] = lambda _trainer, _generation: None,
+        observe: Callable[[Engine, int], None] = lambda _trainer, _generation: None,
+        attach: Callable[[Engine, int], None] | None = None,
     ) -> None:
         self.recipe = recipe
         self.split_data = split_data
@@ -98,7 +103,9 @@ class Succession:
         self.fresh = fresh
         self.from_version = from_version
         self.leases = leases or Leases(recipe.study.heartbeat, recipe.study.grace)
+        self.observe = observe
         self.attach = attach
+        self._attached: str | None = None
         self.name = recipe.model.name
         self.versions: list[Version] = []
         self.num_trained = 0
@@ -124,6 +131,8 @@ class Succession:
             IntegrityError: If weights were altered.
         """
         generations = self.recipe.succession.generations + (self.from_version is None)
+        if self.attach is not None:
+            self._attached = on_main_process(lambda: uuid.uuid4().hex)
         if generations:
             with tagging_runs({"recipe_digest": self.recipe.digest} | describe_hardware()):
                 self.engine.run(max_epochs=generations, epoch_length=1)
@@ -138,7 +147,9 @@ class Succession:
         """
         teacher = self.versions[-1] if self.versions else self.from_version
         generation = 0 if teacher is None else teacher.generation + 1
-        plan = GenerationPlan(self.recipe, self.split_data, generation, teacher.key if teacher else None)
+        plan = GenerationPlan(
+            self.recipe, self.split_data, generation, teacher.key if teacher else None, self._attached
+        )
         work = Work(self.name, plan.key, plan.checkpoint)
         version, is_new = None, False
         while version is None:
@@ -219,7 +230,9 @@ class Succession:
             on_main_process(lambda: run.log_epoch(engine.state.metrics, engine.state.epoch))
             on_main_process(lambda: self.leases.require(plan.key))
 
-        self.attach(trainer, plan.generation)
+        self.observe(trainer, plan.generation)
+        if self.attach is not None:
+            self.attach(trainer, plan.generation)
         if is_main_process():
             self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
 

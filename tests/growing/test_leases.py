@@ -79,7 +79,7 @@ def test_failure_releases_the_key(make: Make) -> None:
 
     ledger = Ledger()
     with pytest.raises(TrainingError, match="lightning"):
-        make(leases=ledger, attach=strike).run()
+        make(leases=ledger, observe=strike).run()
     assert ledger.entries == ["claimed", "released"]
 
 
@@ -146,7 +146,7 @@ def test_abandoned_generation_is_killed_and_leaves_nothing(make: Make) -> None:
                 raise AbandonedError("not worth it")
 
     with pytest.raises(AbandonedError, match="not worth it"):
-        make(attach=give_up).run()
+        make(observe=give_up).run()
     assert len(lineage.tree("digits")) == 1
     client = MlflowClient()
     experiment = client.get_experiment_by_name("digits")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
@@ -49,6 +49,7 @@ class NewVersion:
         weights_sha256: SHA-256 of the weights file.
         kind: ``generation``, ``ensemble`` or ``adopted``.
         members: Members of an ensemble.
+        code: Code of other packages that made it, by kind of builder; see ``lineage.extensions.Source``.
     """
 
     generation: int
@@ -61,6 +62,7 @@ class NewVersion:
     weights_sha256: str
     kind: str = "generation"
     members: tuple[Member, ...] = ()
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
         """Return all tags of the version; a patriarch has neither a teacher nor another root."""
@@ -75,6 +77,8 @@ class NewVersion:
             "metrics": json.dumps(self.metrics),
             "key": self.key,
         }
+        if self.code:
+            tags["code"] = json.dumps(self.code)
         if self.teacher is not None:
             tags |= {
                 "teacher": self.teacher.id,
