@@ -3,16 +3,59 @@
 A package registers a builder in one of the entry-point groups ``lineage.networks``, ``lineage.datasets``,
 ``lineage.objectives`` and ``lineage.schedules``; a recipe names it ``package:name``. A recipe never holds an
 import path: reading a configuration file must not run code that is not installed for this purpose.
+
+What a builder makes depends on its code, so keys of generations hold a digest of the source of its package.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from lineage.errors import RecipeError, suggestion
+from lineage.formats import file_digest, json_digest
 
 Builder = Callable[..., Any]
+
+REVISIONS: dict[tuple[str, str], int] = {}
+"""Revisions of our own builders by kind and name, such as ``("network", "resnet20")``; 0 where none is given.
+
+Raise one when the same settings give other weights than before. It enters keys unless it is 0.
+"""
+
+_CODE_SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES, ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh")
+_SETTINGS_SUFFIXES = (".json", ".toml", ".yaml", ".yml")
+
+# By the module that was loaded: editing a file afterwards does not change the code that runs
+_DIGESTS: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The code behind a builder of an installed package.
+
+    Attributes:
+        name: Name of the builder in a recipe.
+        distribution: Distribution that offers it.
+        version: Version of the distribution, for people; it enters no key.
+        sha256: Digest of the distribution's source files.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    sha256: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return plain values."""
+        return asdict(self)
 
 
 def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
@@ -29,11 +72,30 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
     """
     if name in builtin:
         return builtin[name]
-    installed = {f"{_package(point)}:{point.name}": point for point in entry_points(group=f"lineage.{kind}s")}
+    installed = _installed(kind)
     if name in installed:
         return _load(kind, name, installed[name])
     known = [*builtin, *installed]
     raise RecipeError(f"Unknown {kind} '{name}'; known are {', '.join(known)}.{suggestion(name, known)}")
+
+
+def source_of(kind: str, name: str) -> Source | None:
+    """Return the code behind a builder of an installed package; None for one of our own.
+
+    Raises:
+        RecipeError: If its package cannot be imported.
+    """
+    point = _installed(kind).get(name)
+    if point is None:
+        return None
+    _load(kind, name, point)
+    distribution = point.dist
+    return Source(
+        name,
+        distribution.name if distribution else _package(point),
+        distribution.version if distribution else "",
+        _DIGESTS[sys.modules[point.module]],
+    )
 
 
 def named_settings(builder: Builder, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +111,48 @@ def _load(kind: str, name: str, point: EntryPoint) -> Builder:
             f"The {kind} '{name}' must be importable from '{point.value}', but is not: {error};"
             " repair its package."
         ) from error
+    module = sys.modules[point.module]
+    if module not in _DIGESTS:
+        _DIGESTS[module] = _source_digest(point)
     return builder
+
+
+def _installed(kind: str) -> dict[str, EntryPoint]:
+    return {f"{_package(point)}:{point.name}": point for point in entry_points(group=f"lineage.{kind}s")}
+
+
+def _source_digest(point: EntryPoint) -> str:
+    """Return the digest of all source files of the packages in an entry point's distribution.
+
+    The files of the packages are read where Python finds them: an editable install has the same digest as a
+    wheel of the same source.
+    """
+    names = {_package(point)} | (set() if point.dist is None else set(_packages(point.dist)))
+    return json_digest({name: _digests(name) for name in sorted(names)})
+
+
+def _packages(distribution: Distribution) -> Iterator[str]:
+    """Yield the top-level packages and modules that a distribution declares or installs."""
+    yield from (distribution.read_text("top_level.txt") or "").split()
+    for file in distribution.files or ():
+        top = file.parts[0].partition(".")[0]
+        if file.suffix == ".py" and top.isidentifier() and not top.startswith("__editable__"):
+            yield top
+
+
+def _digests(name: str) -> dict[str, str]:
+    """Return digests of the source files of a top-level package or module, by their path within it."""
+    spec = find_spec(name)
+    if spec is None:
+        return {}
+    if spec.submodule_search_locations is None:
+        return {} if spec.origin is None else {"": file_digest(Path(spec.origin))}
+    return {
+        path.relative_to(folder).as_posix(): file_digest(path)
+        for folder in spec.submodule_search_locations
+        for path in Path(folder).rglob("*")
+        if path.name.endswith((*_CODE_SUFFIXES, *_SETTINGS_SUFFIXES)) and path.is_file()
+    }
 
 
 def _package(point: EntryPoint) -> str:

@@ -24,7 +24,8 @@ def diff(
         print_json(difference.to_json())
         return
     titles = (difference.first, difference.second)
-    print_rich(*difference_tables(titles, difference.recipe, difference.metrics))
+    code = {f"code of the {kind}": pair for kind, pair in difference.code.items()}
+    print_rich(*difference_tables(titles, difference.recipe | code, difference.metrics))
     print_text(f"Both predict the same class for {difference.agreement:.2%} of the test images.")
     if difference.cka is not None:
         print_text(f"The linear CKA of their features on the test images is {difference.cka:.4f}.")

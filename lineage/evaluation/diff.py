@@ -33,6 +33,7 @@ class Difference:
         first: URI of the first version.
         second: URI of the second version.
         recipe: Recipe keys whose values differ, with both values; None where a recipe lacks the key.
+        code: Code of other packages that made either version, by kind of builder, where it differs.
         metrics: Metrics that either version has, with both values; None where a version lacks the metric.
         agreement: Share of test images that both versions put into the same class.
         cka: Linear centred kernel alignment of both networks' features on the test images; None if either
@@ -42,6 +43,7 @@ class Difference:
     first: str
     second: str
     recipe: dict[str, tuple[Any, Any]]
+    code: dict[str, tuple[str | None, str | None]]
     metrics: dict[str, tuple[float | None, float | None]]
     agreement: float
     cka: float | None
@@ -91,6 +93,7 @@ def diff(first: str, second: str, overrides: Sequence[str] = ()) -> Difference:
         versions[0].uri,
         versions[1].uri,
         _changed(*(flatten(Recipe.from_json(model.recipe)) if model.recipe else {} for model in models)),
+        _changed(*(_describe_code(version) for version in versions)),
         _side_by_side(versions[0].metrics, versions[1].metrics),
         agreement(*logits),
         cka,
@@ -105,6 +108,14 @@ def _logits(accelerator: Accelerator, version: Version, model: LoadedModel, subs
 def _features(accelerator: Accelerator, version: Version, model: LoadedModel, subset: Subset) -> Tensor:
     own = replace(subset, spec=model.spec)
     return extract_features(accelerator, model.network, own, version.uri)
+
+
+def _describe_code(version: Version) -> dict[str, str]:
+    """Return distribution, version and digest of the code behind each builder of another package."""
+    return {
+        kind: f"{code['distribution']} {code['version']}, source {code['sha256'][:12]}…"
+        for kind, code in version.code.items()
+    }
 
 
 def _changed(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

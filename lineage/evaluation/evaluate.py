@@ -1,6 +1,7 @@
 """Registered versions on their test sets: loaded, and measured again."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lineage.data.datasets import DataSpec
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
+from lineage.extensions import source_of
 from lineage.models.ensemble import fit_to_data
 from lineage.recipe import DataSettings, Recipe, Section, Sections, parse_settings, require_effect
 from lineage.registry.family.family import Version
@@ -30,6 +32,12 @@ BATCH_SETTINGS = (
     "data.workers",
     "training.batch_size",
 )
+TOLERANCE = 0.005
+"""Largest difference from the record, absolute or as a share of it, that other hardware may explain."""
+
+_IMAGES_TOLERATED = 2  # of a small test set, one image that falls into another class or bin is more than that
+_OF_TOP_K = ("test_top_score_difference", "test_secondary_mass")
+
 METRIC_SETTINGS = (*BATCH_SETTINGS, "patriarch.top_k")
 
 
@@ -109,7 +117,8 @@ def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
         UsageError: If an override has no effect, or the version was adopted for no data set and the overrides
             name none.
         NotFoundError: If the version or the images are not there.
-        IntegrityError: If the images or the weights are not those that were registered.
+        IntegrityError: If the images or the weights are not those that were registered, or a metric differs
+            from the record by more than .005, half a percent of it, and two images: the code has changed.
 
     Examples:
         >>> evaluation = lineage.evaluate("models:/cifar100@best", ["data.root=/data/cifar100"])
@@ -125,9 +134,54 @@ def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
     network = model.network.to(accelerator.device)
     measured = measure(accelerator, network, subset, settings.patriarch.top_k)
     metrics = {f"test_{name}": value for name, value in measured.metrics.items()}
-    return Evaluation(
-        version, metrics, {name: version.metrics[name] for name in metrics if name in version.metrics}
-    )
+    recorded = {name: version.metrics[name] for name in metrics if name in version.metrics}
+    unlike = () if settings.patriarch.top_k == _recorded_top_k(model) else _OF_TOP_K
+    compared = {name: value for name, value in recorded.items() if name not in unlike}
+    _require_recorded(version, metrics, compared, len(subset))
+    return Evaluation(version, metrics, recorded)
+
+
+def _recorded_top_k(model: LoadedModel) -> int:
+    """Return K of the metrics that were recorded."""
+    if model.recipe:
+        return Recipe.from_json(model.recipe).patriarch.top_k
+    return default_top_k(model.spec.num_classes)
+
+
+def _require_recorded(
+    version: Version, measured: Mapping[str, float], recorded: Mapping[str, float], num_images: int
+) -> None:
+    """Refuse metrics that differ from the record by more than other hardware explains.
+
+    Raises:
+        IntegrityError: If one does.
+    """
+    least = _IMAGES_TOLERATED / num_images
+    differing = [
+        f"{name} {now:.4g} in place of {value:.4g}"
+        for name, value, now in ((name, value, measured[name]) for name, value in recorded.items())
+        if not math.isclose(now, value, rel_tol=TOLERANCE, abs_tol=max(TOLERANCE, least))
+        and not (math.isnan(value) and math.isnan(now))
+    ]
+    if differing:
+        raise IntegrityError(
+            f"{version.uri} must measure as it is recorded, within {TOLERANCE:g}, but has"
+            f" {', '.join(differing)}; {_suspect(version)}."
+        )
+
+
+def _suspect(version: Version) -> str:
+    """Return what the differences may come from, and what to do."""
+    for kind, code in version.code.items():
+        now = source_of(kind, code["name"])
+        if now is None or now.sha256 != code["sha256"]:
+            there = f"{now.version} with the source {now.sha256[:12]}…" if now else "missing"
+            return (
+                f"the code of '{code['name']}' has changed: it was grown with {code['distribution']}"
+                f" {code['version']} of the source {code['sha256'][:12]}…, and here that is {there}; install"
+                " the former, or grow it anew"
+            )
+    return "use the versions of lineage and of its libraries that its run names, or grow it anew"
 
 
 def read_measurement_settings(

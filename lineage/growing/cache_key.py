@@ -10,6 +10,7 @@ from typing import Any
 
 from lineage.data.batches import Augmentation
 from lineage.evaluation.data import SplitData
+from lineage.extensions import REVISIONS, Source, source_of
 from lineage.formats import json_digest
 from lineage.recipe import Recipe, StudentSettings
 from lineage.training.devices import derive_seed
@@ -42,12 +43,14 @@ class GenerationSettings:
         split_data: Data set and split that the recipe names.
         generation: Index of the generation, from 0.
         teacher_key: Key of the teacher; None for a patriarch.
+        attached: Random word if Python code may change the training; no other generation has its key then.
     """
 
     recipe: Recipe
     split_data: SplitData
     generation: int
     teacher_key: str | None
+    attached: str | None = None
 
     @property
     def objective(self) -> str:
@@ -85,7 +88,37 @@ class GenerationSettings:
             depends_on["signals"] = asdict(self.soft_target_format)
         if self.recipe.training.sync_batchnorm:
             depends_on["sync_batchnorm"] = True
+        if self._code:
+            depends_on["code"] = self._code
+        if self.attached is not None:
+            depends_on["attached"] = self.attached
         return json_digest(depends_on)
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """Code of other packages that the weights depend on, by kind of builder.
+
+        That of data sets is not part of it, since the key holds the digest of their contents.
+        """
+        found = {kind: source_of(kind, name) for kind, name in self._builders.items()}
+        return {kind: source for kind, source in found.items() if source is not None}
+
+    @property
+    def _code(self) -> dict[str, str | int]:
+        """Digests of other packages' code and revisions of our own builders, except those that are 0."""
+        revisions = {kind: REVISIONS.get((kind, name), 0) for kind, name in self._builders.items()}
+        changed = {kind: revision for kind, revision in revisions.items() if revision}
+        return changed | {kind: source.sha256 for kind, source in self.sources.items()}
+
+    @property
+    def _builders(self) -> dict[str, str]:
+        training = self.recipe.training
+        return {
+            "network": self.recipe.network.name,
+            "objective": self.objective,
+            "optimizer": training.optimizer,
+            "schedule": training.schedule,
+        }
 
     @property
     def views_before_repeat(self) -> int | None:

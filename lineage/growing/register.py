@@ -3,6 +3,7 @@
 from torch import nn
 
 from lineage.errors import NotFoundError
+from lineage.growing.leases import LEASE_NOTE
 from lineage.growing.plan import GenerationPlan
 from lineage.recipe import flatten
 from lineage.registry.family.family import Version
@@ -32,19 +33,6 @@ def find_and_settle(plan: GenerationPlan) -> Version | None:
     return version
 
 
-def find_or_lock(plan: GenerationPlan) -> Version | None:
-    """Return the version that has the plan's key, or else lock its local state and return None.
-
-    Raises:
-        IntegrityError: If another process has locked it.
-    """
-    version = find_and_settle(plan)
-    if version is None:
-        plan.checkpoint.acquire()
-        version = find_and_settle(plan)  # the previous holder of the lock may just have registered it
-    return version
-
-
 def open_run(plan: GenerationPlan, teacher: Version | None, fresh: bool) -> GenerationRun:
     """Return the generation's run: the one that a killed process left, or a new one.
 
@@ -57,7 +45,10 @@ def open_run(plan: GenerationPlan, teacher: Version | None, fresh: bool) -> Gene
     if fresh:
         if left is not None:
             left.stop("KILLED")
+        lease = plan.checkpoint.read_note(LEASE_NOTE)
         plan.checkpoint.discard()
+        if lease is not None:
+            plan.checkpoint.write_note(LEASE_NOTE, lease)
     elif left is not None:
         return left
     plan.checkpoint.make_folder()
@@ -129,6 +120,7 @@ def _log_and_register(
         key=plan.key,
         metrics=metrics,
         weights_sha256=weights_digest(network),
+        code={kind: source.to_json() for kind, source in plan.sources.items()},
     )
     return register(name, new_version, model_id, run.run_id)
 

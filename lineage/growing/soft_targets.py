@@ -11,7 +11,7 @@ from ignite.engine import Engine
 from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError
 from lineage.evaluation.evaluate import pull_network
 from lineage.formats import json_digest
-from lineage.growing.leases import Leases, find_or_lease
+from lineage.growing.leases import Leases, Work, find_or_lease
 from lineage.growing.plan import GenerationPlan
 from lineage.processes import is_first_on_machine, is_main_process
 from lineage.registry.family.family import Version
@@ -69,18 +69,18 @@ class SoftTargetCache:
 
         Raises:
             UsageError: If they are stored for another temperature, or the disk has no room for them.
-            IntegrityError: If they were altered, or another process computes them in the same folder.
+            IntegrityError: If they were altered.
             RegistryError: If the store does not answer.
         """
         try:
-            entry = find_or_lease(self.leases, self.key, find=self._find_or_lock, peek=self._find)
+            work = Work(self.teacher.name, self.key, self.checkpoint)
+            entry = find_or_lease(self.leases, work, self._find, self.notify)
             if entry is None:
                 self._compute()
                 entry = on_main_process(self._find)
         finally:
             if is_main_process():
                 self.leases.release(self.key)
-            self.checkpoint.release()
         verify = is_first_on_machine()
         if entry is None:  # the registry refused them
             return StoredSoftTargets(self._folder, verify)
@@ -117,13 +117,6 @@ class SoftTargetCache:
                 " student.soft_targets=live."
             )
         return entry if entry.views >= self.plan.num_views else None
-
-    def _find_or_lock(self) -> SoftTargetsEntry | None:
-        entry = self._find()
-        if entry is None:
-            self.checkpoint.acquire()
-            entry = self._find()  # the previous holder of the lock may just have registered them
-        return entry
 
     def _compute(self) -> None:
         """Record the teacher's outputs for every view, and keep them in the registry."""
@@ -172,8 +165,12 @@ class SoftTargetCache:
             return
         entry = SoftTargetsEntry(run.run_id, self.plan.num_views, self.form.temperature)
         try:
-            keep_soft_targets(self.teacher, self.digest, entry, self._folder, {"seconds": seconds})
-            if local_soft_targets(entry) is not None:  # the store's own files can be mapped
+            others = self._find()
+            if others is None:
+                keep_soft_targets(self.teacher, self.digest, entry, self._folder, {"seconds": seconds})
+            else:  # another process, which took this one for dead, was faster
+                run.stop("KILLED")
+            if local_soft_targets(others or entry) is not None:  # the store's own files can be mapped
                 shutil.rmtree(self._folder)
         except LineageError as error:
             self._report_unkept(error)

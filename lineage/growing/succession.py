@@ -2,6 +2,7 @@
 
 import contextlib
 import statistics
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +16,9 @@ from lineage.errors import RegistryError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.evaluate import pull_network
 from lineage.evaluation.running_ensemble import RunningEnsemble
-from lineage.growing.leases import Leases, NoLeases, find_or_lease
+from lineage.growing.leases import LeaseLostError, Leases, Work, find_or_lease
 from lineage.growing.plan import GenerationPlan
-from lineage.growing.register import find_or_lock, find_registered, open_run, register_network
+from lineage.growing.register import find_and_settle, open_run, register_network
 from lineage.growing.soft_targets import SoftTargetCache
 from lineage.processes import is_main_process, uninterrupted
 from lineage.recipe import Recipe
@@ -78,9 +79,12 @@ class Succession:
         reporter: Progress callbacks, called on rank 0.
         fresh: Whether to drop unfinished local state.
         from_version: Registered version that teaches the first student, in place of a patriarch grown here.
-        leases: Leases on keys that several processes may train; another process's training is waited for.
-        attach: Callback on every rank that adds handlers to a generation's trainer, given with its index.
-            An ``AbandonedError`` from one of them, or from a handler of ``engine``, ends the succession.
+        leases: Leases of this process; by default they follow ``study.heartbeat`` and ``study.grace``.
+        observe: Callback on every rank that adds handlers to a generation's trainer, given with its index.
+            They must not change the training. An ``AbandonedError`` from one of them, or from a handler of
+            ``engine``, ends the succession.
+        attach: The same for handlers that may change the training: what they do is not in the key, so its
+            generations are new ones every time, and nobody finds them by key.
     """
 
     def __init__(
@@ -91,15 +95,18 @@ class Succession:
         fresh: bool = False,
         from_version: Version | None = None,
         leases: Leases | None = None,
-        attach: Callable[[Engine, int], None] = lambda _trainer, _generation: None,
+        observe: Callable[[Engine, int], None] = lambda _trainer, _generation: None,
+        attach: Callable[[Engine, int], None] | None = None,
     ) -> None:
         self.recipe = recipe
         self.split_data = split_data
         self.reporter = reporter
         self.fresh = fresh
         self.from_version = from_version
-        self.leases = leases or NoLeases()
+        self.leases = leases or Leases(recipe.study.heartbeat, recipe.study.grace)
+        self.observe = observe
         self.attach = attach
+        self._attached: str | None = None
         self.name = recipe.model.name
         self.versions: list[Version] = []
         self.num_trained = 0
@@ -122,9 +129,11 @@ class Succession:
         Raises:
             TrainingError: If a loss is not finite, or a process is lost.
             RegistryError: If the store cannot be reached or written.
-            IntegrityError: If another process grows one of them in the same folder, or weights were altered.
+            IntegrityError: If weights were altered.
         """
         generations = self.recipe.succession.generations + (self.from_version is None)
+        if self.attach is not None:
+            self._attached = on_main_process(lambda: uuid.uuid4().hex)
         if generations:
             with tagging_runs({"recipe_digest": self.recipe.digest} | describe_hardware()):
                 self.engine.run(max_epochs=generations, epoch_length=1)
@@ -133,36 +142,42 @@ class Succession:
         )
 
     def _grow_one(self, engine: Engine, _batch: Any) -> Version:
-        """Run one epoch of the engine: load the generation if its key is registered, else train it."""
+        """Run one epoch of the engine: load the generation if its key is registered, else train it.
+
+        What another process trains is waited for.
+        """
         teacher = self.versions[-1] if self.versions else self.from_version
         generation = 0 if teacher is None else teacher.generation + 1
-        plan = GenerationPlan(self.recipe, self.split_data, generation, teacher.key if teacher else None)
-        event = GenerationEvents.GENERATION_PULLED
-        try:
-            version = find_or_lease(
-                self.leases,
-                plan.key,
-                find=lambda: find_or_lock(plan),
-                peek=lambda: find_registered(plan),
-            )
+        plan = GenerationPlan(
+            self.recipe, self.split_data, generation, teacher.key if teacher else None, self._attached
+        )
+        work = Work(self.name, plan.key, plan.checkpoint)
+        version, is_new = None, False
+        while version is None:
+            version = find_or_lease(self.leases, work, lambda: find_and_settle(plan), self._notify)
             if version is None:
                 version, is_new = self._train_leased(engine, plan, teacher)
-                if is_new:
-                    self.num_trained += 1
-                    event = GenerationEvents.GENERATION_COMPLETED
-        finally:
-            plan.checkpoint.release()
+        self.num_trained += is_new
         self.versions.append(version)
-        engine.fire_event(event)
+        engine.fire_event(
+            GenerationEvents.GENERATION_COMPLETED if is_new else GenerationEvents.GENERATION_PULLED
+        )
         return version
 
     def _train_leased(
         self, engine: Engine, plan: GenerationPlan, teacher: Version | None
-    ) -> tuple[Version, bool]:
-        """Train a generation whose lease is ours, and release the lease even if training fails."""
+    ) -> tuple[Version | None, bool]:
+        """Train a generation whose lease is ours, and release the lease even if training fails.
+
+        Returns:
+            The version, and whether it was registered from here; None if another process took the lease over.
+        """
         try:
             engine.fire_event(GenerationEvents.GENERATION_STARTED)
             return self._train(plan, teacher)
+        except LeaseLostError as error:
+            self._notify(str(error))
+            return None, False
         finally:
             if is_main_process():
                 self.leases.release(plan.key)
@@ -194,9 +209,10 @@ class Succession:
             raise
         except BaseException as error:
             if is_main_process() and run is not None:
+                stopped = isinstance(error, (KeyboardInterrupt, LeaseLostError))
                 # The first error is the one to report
                 with contextlib.suppress(RegistryError), uninterrupted():
-                    run.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                    run.stop("KILLED" if stopped else "FAILED")
             raise
 
     def _read_teacher(self, plan: GenerationPlan, teacher: Version) -> nn.Module | StoredSoftTargets:
@@ -212,7 +228,7 @@ class Succession:
             self.reporter.watch_views(engine, num_views)
 
     def _attach(self, plan: GenerationPlan, run: GenerationRun, history: History, trainer: Engine) -> None:
-        """Attach handlers that log every epoch to the registry and report it.
+        """Attach handlers that log every epoch to the registry, report it, and end if the lease is lost.
 
         Each epoch is logged once, though one that is logged is trained again if the process dies before its
         checkpoint is complete, and a new run continues the checkpoint of a run that is gone.
@@ -225,9 +241,18 @@ class Succession:
                     run.log_epoch(record, epoch)
                     logged.add(epoch)
 
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: on_main_process(log_missing))
+        @trainer.on(Events.STARTED)
+        def _confirm() -> None:
+            on_main_process(lambda: self.leases.confirm(plan.key))
 
-        self.attach(trainer, plan.generation)
+        @trainer.on(Events.EPOCH_COMPLETED)
+        def _log() -> None:
+            on_main_process(log_missing)
+            on_main_process(lambda: self.leases.require(plan.key))
+
+        self.observe(trainer, plan.generation)
+        if self.attach is not None:
+            self.attach(trainer, plan.generation)
         if is_main_process():
             self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
 

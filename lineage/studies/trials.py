@@ -50,7 +50,7 @@ def grow_trial(
     pruning = Pruning(
         record, _pruning_objective(recipe), longest_generation(recipe), variant.succession.generations
     )
-    succession = Succession(variant, split_data, reporter, leases=leases, attach=pruning.attach)
+    succession = Succession(variant, split_data, reporter, leases=leases, observe=pruning.attach)
     trained: list[Version] = []
 
     def _record(_engine: Engine, was_trained: bool) -> None:

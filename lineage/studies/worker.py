@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from lineage.errors import TrainingError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.formats import quantity
-from lineage.growing.leases import Leases, NoLeases
+from lineage.growing.leases import Leases
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
 from lineage.report.study_progress import StudyReporter
@@ -31,8 +31,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 class Worker:
     """Grows trials of one study; a worker of several ranks grows the same trial on all of them.
 
-    Rank 0 alone opens the study, takes trials and records them; other ranks keep ``NoLeases`` and
-    ``NoRecord``.
+    Rank 0 alone opens the study, takes trials and records them; other ranks keep ``NoRecord``.
 
     Args:
         recipe: Recipe of the study with its space; its family's name is the study's.
@@ -49,7 +48,7 @@ class Worker:
         self.url = url
         self.split_data = split_data
         self.reporter = reporter
-        self._leases: Leases = NoLeases()
+        self._leases = Leases(recipe.study.heartbeat, recipe.study.grace)
         self._record = NoRecord()
 
     def run(self) -> StudyResult:
@@ -81,7 +80,6 @@ class Worker:
         stack.enter_context(only_process(self.url, self.recipe.model.name))
         digest = self.split_data.dataset.spec.digest
         self._session = stack.enter_context(open_session(self.recipe, self.url, digest))
-        self._leases = self._session.store.leases
 
     def _take(self) -> Mapping[str, Any] | NoTrial:
         """Take a trial, and return the values that it tries."""

@@ -73,7 +73,7 @@ def ours(folder: str, precision: str, taught: bool, *settings: str) -> None:
         from_version = find_version("models:/cifar100-resnet20/1")
     recipe = load_recipe("cifar100-resnet20", [*common, "training.epochs=9", *settings])
     Succession(
-        recipe, read_split_data(recipe), SilentReporter(), from_version=from_version, attach=hold
+        recipe, read_split_data(recipe), SilentReporter(), from_version=from_version, observe=hold
     ).run()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
-from lineage.registry.care.remove import TOMBSTONE, tombstones_of
+from lineage.registry.care.remove import TOMBSTONE, remove, tombstones_of
 from lineage.registry.family.aliases import move_alias, wanted_aliases
 from lineage.registry.family.cards import corrected_card
 from lineage.registry.family.family import TAG, Family, Version, logged_model_id, model_name
@@ -113,6 +113,32 @@ def check_circles(family: Family) -> Iterator[Finding]:
                     f" {', '.join(through)}",
                     "cannot be completed: a tag was altered; correct it in MLflow, or remove the version",
                 )
+
+
+def check_double_keys(family: Family) -> Iterator[Finding]:
+    """Find versions whose key an earlier one has; students first, so that removing them goes through."""
+    for version in reversed(family.versions):
+        first = family.with_key(version.key)
+        if first is None or first.version == version.version:
+            continue
+        doubled = all(
+            other.key and family.with_key(other.key) != other for other in family.descendants(version)
+        )
+        chosen = sorted(set(version.aliases) - wanted_aliases(family).keys())
+        if chosen:
+            remedy = f"cannot be completed while the alias {chosen[0]} points to it: point that to {first.id}"
+        elif not doubled:
+            remedy = "cannot be completed: other versions descend from it; remove those first, or leave both"
+        else:
+            remedy = f"{version.uri} can be removed"
+        yield Finding(
+            "double-key",
+            version.uri,
+            f"{version.uri} must be the only version with the key {version.key[:12]}…, but"
+            f" {first.uri} has it, too",
+            remedy,
+            partial(remove, version.uri) if doubled and not chosen else None,
+        )
 
 
 def check_aliases(family: Family, stored: ModelWithVersions) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from lineage.registry.care.checks import (
     check_aliases,
     check_cards,
     check_circles,
+    check_double_keys,
     check_edges,
     check_tombstones,
 )
@@ -85,6 +86,7 @@ class _Examination:
         yield from check_place()
         yield from check_edges(self.family, self.stored)
         yield from check_circles(self.family)
+        yield from check_double_keys(self.family)
         yield from check_aliases(self.family, self.stored)
         yield from check_cards(self.family, self.stored)
         yield from check_tombstones(self.stored)

@@ -63,6 +63,7 @@ class Version:
         members: Members of an ensemble, oldest first.
         teacher_model_id: Id of the teacher's logged model when this version was registered.
         teacher_sha256: SHA-256 of the teacher's weights at that time.
+        code: Code of other packages that made it, by kind of builder, as ``lineage.extensions.Source``.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Version:
     members: tuple[Member, ...] = ()
     teacher_model_id: str = ""
     teacher_sha256: str = ""
+    code: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
 
     @property
     def id(self) -> str:
@@ -103,6 +105,7 @@ class Version:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for ``--json``."""
+        members = {"members": [asdict(member) for member in self.members]} if self.members else {}
         return {
             "uri": self.uri,
             "version": self.version,
@@ -119,10 +122,11 @@ class Version:
             "weights_sha256": self.weights_sha256,
             "model_id": self.model_id,
             "run_id": self.run_id,
-        } | ({"members": [asdict(member) for member in self.members]} if self.members else {})
+        } | (members | ({"code": self.code} if self.code else {}))
 
 
 _METRICS = TypeAdapter(dict[str, float])
+_CODE = TypeAdapter(dict[str, dict[str, str]])
 _MEMBER = TypeAdapter(Member)
 
 
@@ -171,6 +175,7 @@ def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
         members=_read_members(tags),
         teacher_model_id=tags.get(TAG + "teacher_model_id", ""),
         teacher_sha256=tags.get(TAG + "teacher_sha256", ""),
+        code=_CODE.validate_json(tags.get(TAG + "code", "{}")),
     )
     for parent in version.parents:
         if not _VERSION_ID.fullmatch(parent):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
@@ -23,7 +23,13 @@ from lineage.registry.family.family import (
     model_name,
 )
 from lineage.registry.family.history import REGISTERED, Event, record
-from lineage.registry.family.lookup import circle_error, family_of, linked_students, require_no_circle
+from lineage.registry.family.lookup import (
+    circle_error,
+    family_of,
+    find_key,
+    linked_students,
+    require_no_circle,
+)
 from lineage.registry.store.connection import connect, translated_errors
 from lineage.registry.store.search import read_model_with_versions
 
@@ -43,6 +49,7 @@ class NewVersion:
         weights_sha256: SHA-256 of the weights file.
         kind: ``generation``, ``ensemble`` or ``adopted``.
         members: Members of an ensemble.
+        code: Code of other packages that made it, by kind of builder; see ``lineage.extensions.Source``.
     """
 
     generation: int
@@ -55,6 +62,7 @@ class NewVersion:
     weights_sha256: str
     kind: str = "generation"
     members: tuple[Member, ...] = ()
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
         """Return all tags of the version; a patriarch has neither a teacher nor another root."""
@@ -69,6 +77,8 @@ class NewVersion:
             "metrics": json.dumps(self.metrics),
             "key": self.key,
         }
+        if self.code:
+            tags["code"] = json.dumps(self.code)
         if self.teacher is not None:
             tags |= {
                 "teacher": self.teacher.id,
@@ -84,6 +94,9 @@ class NewVersion:
 def register(name: str, new: NewVersion, model_id: str, run_id: str) -> Version:
     """Make a logged model a version of ``name``: tags, teacher edge and card in one call, then aliases.
 
+    The database numbers versions one after the other, so of several that get one key at the same time all
+    but the lowest find an earlier one; they are taken back before anything points to them.
+
     Args:
         name: Name of the registered model, created if it is missing.
         new: Data of the version.
@@ -91,7 +104,7 @@ def register(name: str, new: NewVersion, model_id: str, run_id: str) -> Version:
         run_id: Id of the run that logged it.
 
     Returns:
-        The version as a later reader finds it.
+        The version with the key as a later reader finds it: this one, or an earlier one in its place.
 
     Raises:
         IntegrityError: If an ancestor of the version descends from itself, or the version would.
@@ -112,6 +125,12 @@ def register(name: str, new: NewVersion, model_id: str, run_id: str) -> Version:
     if f"{name}/{number}" in ancestors:
         client.delete_model_version(name, str(number))
         raise circle_error(f"{name}/{number}", draft.parents)
+    first = find_key(name, new.key) if new.key else None
+    if first is not None and first.version < number:
+        client.delete_model_version(name, str(number))
+        client.delete_logged_model(model_id)
+        settle(name)  # another process may just have given it an alias
+        return first
     record(name, Event(REGISTERED, number, model_id=model_id))
     version = next(version for version in settle(name) if version.version == number)
     settle_teachers_family(version)
