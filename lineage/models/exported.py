@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from lineage.errors import IntegrityError, UsageError
 from lineage.formats import first_line
+from lineage.models.dry_run import output_shape
 from lineage.models.pt2_archive import clean_archive
 
 _ARCHIVE = "archive"
-# Operators whose behaviour depends on the mode, and the position of their argument ``training``.
-_TRAINING_ARGUMENT = {torch.ops.aten.batch_norm.default: 5, torch.ops.aten.dropout.default: 2}
+# Arguments of operators that depend on the mode; none of them is set in evaluation mode.
+_TRAINING_ARGUMENTS = ("training", "train", "dropout_p")
 _LINEAR = torch.ops.aten.linear.default
+_DRY_RUN_BATCH = 64
 
 
 class ExportedNetwork(nn.Module):
@@ -41,7 +44,7 @@ class ExportedNetwork(nn.Module):
         self.trunk: Program | None = None
 
     def read(self, archive: bytes) -> None:
-        """Load the program in ``archive``, after ``clean_archive`` has checked it.
+        """Load the program in ``archive``, after ``clean_archive`` has checked it; nothing is computed.
 
         Raises:
             IntegrityError: If the archive holds more than data, or no program.
@@ -49,16 +52,14 @@ class ExportedNetwork(nn.Module):
                 was exported in training mode.
         """
         archive = clean_archive(archive)
-        exported = _load(archive)
+        exported, program = _load(archive)
         batches = _batch_bounds(exported, self.input_shape)
-        program = exported.module(check_guards=False).requires_grad_(False)
-        assert isinstance(program, fx.GraphModule)
         _require_evaluation(program.graph)
+        self._require_logits(program, batches)
         trunk = _without_classifier(program)
         self.program = Program(program, batches)
         self.trunk = None if trunk is None else Program(trunk, batches)
         self.archive = archive
-        self._require_logits(batches[0])
 
     @property
     def has_features(self) -> bool:
@@ -124,22 +125,16 @@ class ExportedNetwork(nn.Module):
             raise UsageError("An exported program must end in a linear layer to have features, but does not.")
         return self.trunk
 
-    def _require_logits(self, batch: int) -> None:
-        """Run the program on one batch, to refuse one that fails or returns another shape."""
-        images = torch.zeros(batch, *self.input_shape)
-        try:
-            with torch.inference_mode():
-                logits = self(images)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            reason = first_line(error)
-            raise UsageError(
-                f"An exported program must take images of shape {self.input_shape}, but does not: {reason}."
-            ) from error
-        if tuple(logits.shape[1:]) != (self.num_classes,):
-            raise UsageError(
-                f"An exported program must give one logit for each of {self.num_classes} classes, but gives"
-                f" outputs of shape {tuple(logits.shape[1:])}; name the data that it was trained on."
-            )
+    def _require_logits(self, program: fx.GraphModule, batches: tuple[int, int | None]) -> None:
+        """Refuse a program that fails, returns another shape, or needs memory beyond reason."""
+        smallest, largest = batches
+        for batch in {smallest, largest or max(smallest, _DRY_RUN_BATCH)}:
+            logits = output_shape(program, (batch, *self.input_shape))
+            if logits != (batch, self.num_classes):
+                raise UsageError(
+                    f"An exported program must give one logit for each of {self.num_classes} classes, but"
+                    f" gives outputs of shape {logits[1:]}; name the data that it was trained on."
+                )
 
 
 class Program(nn.Module):
@@ -231,14 +226,18 @@ def _with_layout_of(before: Tensor, after: Tensor) -> Tensor:
     return torch.empty_like(before, dtype=after.dtype, device=after.device).copy_(after)
 
 
-def _load(archive: bytes) -> ExportedProgram:
+def _load(archive: bytes) -> tuple[ExportedProgram, fx.GraphModule]:
     try:
-        return torch.export.load(io.BytesIO(archive))
+        exported = torch.export.load(io.BytesIO(archive))
+        # Guards would be compiled from text
+        program = exported.module(check_guards=False).requires_grad_(False)
     except Exception as error:  # a damaged file makes torch raise errors of many types
         reason = first_line(error)
         raise IntegrityError(
             f"An exported program must be one that torch {torch.__version__} reads, but is not: {reason}."
         ) from error
+    assert isinstance(program, fx.GraphModule)
+    return exported, program
 
 
 def _batch_bounds(program: ExportedProgram, input_shape: tuple[int, int, int]) -> tuple[int, int | None]:
@@ -261,8 +260,11 @@ def _batch_bounds(program: ExportedProgram, input_shape: tuple[int, int, int]) -
 
 def _require_evaluation(graph: fx.Graph) -> None:
     for node in graph.nodes:
-        place = _TRAINING_ARGUMENT.get(node.target)
-        if place is not None and node.args[place]:
+        if not isinstance(node.target, OpOverload):
+            continue
+        named = zip((argument.name for argument in node.target._schema.arguments), node.args, strict=False)
+        given = dict(named) | node.kwargs
+        if any(given.get(argument) for argument in _TRAINING_ARGUMENTS):
             raise UsageError(
                 f"A model must be exported in evaluation mode, but its {node.name} is in training mode; call"
                 " eval() before it is logged."

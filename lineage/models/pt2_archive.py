@@ -1,19 +1,18 @@
 """Check of a ``.pt2`` file, so that loading it cannot run foreign code.
 
-The file is a zip of a graph in JSON, weights as raw bytes, and records that ``torch.export.load`` unpickles:
-the example inputs always, weights and constants where a configuration says so. torch looks up the graph's
-operators by name, and sympy evaluates its sizes.
+The file is a zip of a graph in JSON, which ``pt2_graph`` checks, of weights as raw bytes, and of records that
+``torch.export.load`` unpickles: example inputs always, weights and constants where a configuration says so.
 """
 
-import ast
 import io
-import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lineage.errors import IntegrityError
+from lineage.models.pt2_graph import read_json, refusal, require_plain_graph
 
 _INPUTS = re.compile(r"[^/]+/data/sample_inputs/[^/]+\.pt")
 _CONFIG = re.compile(r"[^/]+/data/(?:weights|constants)/[^/]+_config\.json")
@@ -21,15 +20,6 @@ _GRAPH = re.compile(r"[^/]+/models/[^/]+\.json")
 _LABEL = re.compile(
     r"[^/]+/(?:\.data/)?(?:version|archive_format|archive_version|byteorder|serialization_id)"
 )
-# Operators that a graph may call by name; torch would look up any other attribute of its modules as well.
-_OPERATOR = re.compile(
-    r"torch\.ops\.(?:aten|prims|torchvision|higher_order)\.\w+(?:\.\w+)?|(?:_operator|math)\.\w+|torch\.sym_\w+"
-)
-# sympy evaluates sizes as Python. Its classes start with a capital, and names of symbols are words.
-_ARITHMETIC = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop)
-_PLAIN = (*_ARITHMETIC, ast.keyword, ast.Load)
-_CLASS = re.compile(r"[A-Z]\w*")
-_WORD = re.compile(r"(?!_)\w+")
 
 
 def clean_archive(archive: bytes) -> bytes:
@@ -41,7 +31,10 @@ def clean_archive(archive: bytes) -> bytes:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as source:
-            records = {info.filename: source.read(info) for info in source.infolist() if not info.is_dir()}
+            infos = [info for info in source.infolist() if not info.is_dir()]
+            if sum(info.file_size for info in infos) > len(archive):  # nothing in it may expand
+                raise refusal("compressed records")
+            records = {info.filename: source.read(info) for info in infos}
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise IntegrityError(
             f"An exported program must be a file of torch.export.save, but is not: {error}."
@@ -56,71 +49,43 @@ def clean_archive(archive: bytes) -> bytes:
             elif name in raw or _CONFIG.fullmatch(name) or _LABEL.fullmatch(name):
                 target.writestr(info, content)
             elif _GRAPH.fullmatch(name):
-                _require_plain_graph(name, content)
+                require_plain_graph(name, content)
                 target.writestr(info, content)
             else:
-                raise _refusal(f"its record {name}")
+                raise refusal(f"its record {name}")
     return result.getvalue()
 
 
 def _raw_records(config: str, records: Mapping[str, bytes]) -> Iterator[str]:
-    """Yield the records that ``config`` lists; refuse any that would be unpickled."""
+    """Yield the records that ``config`` lists; refuse any that would be unpickled, or be larger in memory."""
     folder = config.rpartition("/")[0]
-    for entry in _json(config, records[config]).get("config", {}).values():
+    for entry in _entries(config, read_json(config, records[config])):
         file = str(entry.get("path_name"))
         if entry.get("use_pickle") is not False or not re.fullmatch(r"(?:weight|tensor)_\d+", file):
-            raise _refusal(f"{folder}/{file}")
+            raise refusal(f"{folder}/{file}")
+        if _num_elements(config, entry) > len(records.get(f"{folder}/{file}", b"")):
+            raise refusal(f"{folder}/{file} of fewer bytes than elements")
         yield f"{folder}/{file}"
 
 
-def _require_plain_graph(name: str, content: bytes) -> None:
-    """Refuse a graph that calls anything but torch operators, or has expressions beyond arithmetic."""
-    for key, value in _items(_json(name, content)):
-        if key == "expr_str" and not _is_arithmetic(str(value)):
-            raise _refusal(f"the expression {value!r}")
-        if key == "target" and not _OPERATOR.fullmatch(str(value)):
-            raise _refusal(f"a call of {value!r}")
+def _entries(config: str, content: Any) -> list[dict[str, Any]]:
+    table = content.get("config", {}) if isinstance(content, dict) else None
+    entries: list[Any] = list(table.values()) if isinstance(table, dict) else [None]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise _malformed(config)
+    return entries
 
 
-def _is_arithmetic(expression: str) -> bool:
-    """Return whether ``expression`` consists of numbers, symbols and sympy classes alone."""
+def _num_elements(config: str, entry: Mapping[str, Any]) -> int:
+    """Return the number of elements of the tensor that an entry describes."""
     try:
-        return all(map(_is_plain, ast.walk(ast.parse(expression, mode="eval"))))
-    except (SyntaxError, ValueError, RecursionError):
-        return False
+        return math.prod(int(size["as_int"]) for size in entry["tensor_meta"]["sizes"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise _malformed(config) from error
 
 
-def _is_plain(node: ast.AST) -> bool:
-    if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Name) and _CLASS.fullmatch(node.func.id) is not None
-    if isinstance(node, ast.Name):
-        return _WORD.fullmatch(node.id) is not None
-    if isinstance(node, ast.Constant):
-        return not isinstance(node.value, str | bytes) or _WORD.fullmatch(str(node.value)) is not None
-    return isinstance(node, _PLAIN)
-
-
-def _items(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key and value at any depth; ``target`` only of nodes, which also have ``inputs``."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            if key != "target" or "inputs" in tree:
-                yield key, value
-            yield from _items(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _items(value)
-
-
-def _json(name: str, content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise IntegrityError(f"{name} of an exported program must be JSON, but is not: {error}.") from error
-
-
-def _refusal(found: str) -> IntegrityError:
+def _malformed(config: str) -> IntegrityError:
     return IntegrityError(
-        f"An exported program must hold tensors and operators of torch alone, but holds {found}, which could"
-        " run code; save it with torch.export.save from plain weights."
+        f"{config} of an exported program must list tensors with their sizes, but does not; export the"
+        " program again."
     )
