@@ -1,6 +1,7 @@
 """Recipe files: finding them by name or path, reading them, and applying overrides."""
 
 import copy
+import json
 import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -137,6 +138,13 @@ def require_effect(
             f"--set must give a setting that {purpose} uses ({', '.join(choices)}), but got '{override}';"
             f" {remedy}."
         )
+
+
+def override(key: str, value: str | int) -> str:
+    """Return the text ``section.key=value``, as after ``--set``, that gives ``key`` exactly ``value``."""
+    # JSON's strings are TOML's but for surrogate pairs, which TOML does not know, and DEL, which it escapes
+    written = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"{key}={written}"
 
 
 def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

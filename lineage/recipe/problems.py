@@ -28,6 +28,7 @@ _MUST_BE = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "a text",
+    "string_unicode": "a text of valid Unicode characters",
     "dict_type": "a table",
     "model_type": "a table of keys",
     "tuple_type": "a list",

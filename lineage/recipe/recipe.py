@@ -53,7 +53,7 @@ class Recipe(Sections):
             RecipeError: If ``text`` is not JSON, or not a valid recipe.
         """
         try:
-            return cls.from_dict(with_present_names(json.loads(text)))
+            return cls.from_dict(with_present_names(json.loads(text)), stored=True)
         except json.JSONDecodeError as error:
             raise RecipeError(f"A resolved recipe must be JSON, but reading it failed: {error}.") from None
 

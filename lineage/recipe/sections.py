@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,10 +17,12 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
-from lineage.errors import RecipeError
+from lineage.errors import RecipeError, UsageError
+from lineage.recipe.names import check_name
 from lineage.recipe.problems import FORMS, describe
 
 DataSetName = Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet"]
@@ -39,7 +42,24 @@ NetworkName = Literal[
 ObjectiveName = Literal["tolerant", "strict", "label-smoothing", "confidence-penalty"]
 ScheduleName = Literal["constant", "cosine", "step"]
 
-ModelName = Annotated[str, Field(pattern=FORMS["a text that is not empty and holds neither '/' nor ':'"])]
+STORED = "stored"
+
+
+def _check_name(name: str, info: ValidationInfo) -> str:
+    """Refuse names that would fail after the training, but read every name that a registry holds."""
+    if not (info.context or {}).get(STORED):
+        try:
+            check_name(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    return name
+
+
+ModelName = Annotated[
+    str,
+    Field(pattern=FORMS["a text that is not empty and holds neither '/' nor ':'"]),
+    AfterValidator(_check_name),
+]
 PackageName = Annotated[str, Field(pattern=FORMS["'package:name'"])]
 HubName = Annotated[str, Field(pattern=FORMS["'hub:owner/name'"])]
 TorchvisionName = Annotated[str, Field(pattern=FORMS["'torchvision:NAME'"])]
@@ -61,17 +81,18 @@ class Sections(Section):
     """Several sections under their names: a recipe, or the part of one that a command reads."""
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+    def from_dict(cls, settings: Mapping[str, Any], stored: bool = False) -> Self:
         """Validate sections.
 
         Args:
             settings: Tables of keys by section, as in a TOML file.
+            stored: Whether they come from a registry, where names stay readable that are refused today.
 
         Raises:
             RecipeError: If a key is unknown or missing, or a value is invalid; the message names the first.
         """
         try:
-            return cls.model_validate(settings)
+            return cls.model_validate(settings, context={STORED: stored})
         except ValidationError as error:
             raise RecipeError(describe(error, cls)) from None
 
@@ -80,7 +101,7 @@ class ModelSettings(Section):
     """The registered model of the family."""
 
     name: ModelName
-    """Name of the registered model that holds the family, without '/' and ':'."""
+    """Name of the registered model that holds the family: at most 200 characters, without '/' and ':'."""
 
 
 class DataSettings(Section):
