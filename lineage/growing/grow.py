@@ -84,8 +84,8 @@ def grow(
         else [change_recipe(base, [override("succession.seed", seed)]) for seed in seeds]
     )
     make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
-    on_main_process(check_store)
     split_data = read_split_data(base)
+    on_main_process(check_store)  # which creates a database that is missing
     if from_version is not None and model is not None:
         spec = split_data.dataset.spec
         fit_to_data(model.network, model.spec, spec, from_version.uri)

@@ -69,10 +69,10 @@ def study(
             f"--workers must be 1 where a launcher starts the processes of one worker, but got {workers};"
             " launch the same command several times."
         )
-    on_main_process(check_store)
     split_data = read_split_data(resolved)
     for variant in check_space(resolved):
         check_against_data(variant, split_data)
+    on_main_process(check_store)  # which creates a database that is missing
     reporter = reporter or SilentStudyReporter()
     if workers == 1:
         return Worker(resolved, url, split_data, reporter).run()
