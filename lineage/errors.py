@@ -14,7 +14,7 @@ prints it without a traceback and exits with the code of its class::
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class LineageError(Exception):
@@ -41,7 +41,16 @@ class UsageError(LineageError):
 
 
 class RecipeError(UsageError):
-    """A recipe is invalid: an unknown key, a wrong type, or a value out of range."""
+    """A recipe is invalid: an unknown key, a wrong type, or a value out of range.
+
+    Args:
+        message: First problem, with the number of further ones.
+        problems: All problems, one sentence each; the message alone by default.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 class NotFoundError(LineageError):

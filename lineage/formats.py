@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,31 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def printable(text: str) -> str:
-    """``text`` on one line and without control characters: tags are written by anybody."""
+def printable(text: str, keep: str = "") -> str:
+    """Return ``text`` without control characters, escape sequences and direction marks.
+
+    Names, tags and messages in a registry are written by anybody, and terminals obey what they hold.
+
+    Args:
+        text: Text to print.
+        keep: Characters that stay although they are not printable, such as a line break.
+    """
+    if text.isprintable():
+        return text
     return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+        character
+        if character.isprintable() or character in keep or _joins_symbols(text, index)
+        else "\N{REPLACEMENT CHARACTER}"
+        for index, character in enumerate(text)
     )
+
+
+def _joins_symbols(text: str, index: int) -> bool:
+    """Tell whether the character at ``index`` joins emoji into one, as in a family or a profession."""
+    if text[index] != "\N{ZERO WIDTH JOINER}" or index == 0:
+        return False
+    before = text[index - 1]
+    return before == "\N{VARIATION SELECTOR-16}" or unicodedata.category(before) in {"So", "Sk"}
 
 
 def first_line(error: BaseException | str) -> str:

@@ -34,6 +34,7 @@ from lineage.cli.tree import tree
 from lineage.cli.ui import ui
 from lineage.cli.unpack import unpack
 from lineage.errors import LineageError, LostProcessError
+from lineage.formats import printable
 from lineage.processes import LAUNCHED, is_main_process
 
 _INTERRUPTED = 130
@@ -102,7 +103,7 @@ def _command() -> str:
 def _print_error(line: str) -> None:
     """Print one line to standard error, from rank 0 alone: an error is raised on all ranks."""
     if is_main_process():
-        typer.echo(line, err=True)
+        typer.echo(printable(line, keep="\n"), err=True)
 
 
 def _wait_for_rank_0() -> None:

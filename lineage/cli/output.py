@@ -2,13 +2,22 @@
 
 import json
 import os
-from typing import Annotated, Any
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lineage.formats import printable
 from lineage.processes import is_main_process
 
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
+
 _WIDTH_WITHOUT_TERMINAL = 120
+_LAYOUT = "\n\t"
+_NOT_ASCII = re.compile(r"[^\n -~]")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registered model.")]
@@ -24,13 +33,14 @@ VersionUri = Annotated[
 def print_json(value: Any) -> None:
     """Print a plain value as JSON."""
     if is_main_process():
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        typer.echo(_NOT_ASCII.sub(_escape, text))
 
 
 def print_text(text: str) -> None:
     """Print text as it is."""
     if is_main_process():
-        typer.echo(text)
+        typer.echo(printable(text, keep=_LAYOUT))
 
 
 def print_rich(*renderables: Any) -> None:
@@ -42,13 +52,13 @@ def print_rich(*renderables: Any) -> None:
         if not console.is_terminal and "COLUMNS" not in os.environ:
             console = Console(width=_WIDTH_WITHOUT_TERMINAL)
         for renderable in renderables:
-            console.print(renderable)
+            console.print(_Printable(renderable))
 
 
 def print_progress(line: str) -> None:
     """Print one line of progress to standard error."""
     if is_main_process():
-        typer.echo(line, err=True)
+        typer.echo(printable(line, keep=_LAYOUT), err=True)
 
 
 def print_missing_weights(*names: str) -> None:
@@ -58,3 +68,24 @@ def print_missing_weights(*names: str) -> None:
     for name in names:
         if lacks_weights(name):
             print_progress(f"The weights of {name} are not in this store: it was packed without them.")
+
+
+class _Printable:
+    """Renderable without the escape sequences that its text holds; those of its styles stay.
+
+    Args:
+        renderable: What rich is to print.
+    """
+
+    def __init__(self, renderable: Any) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Segment]":
+        for segment in console.render(self._renderable, options):
+            is_text = not segment.control
+            yield segment._replace(text=printable(segment.text, keep=_LAYOUT)) if is_text else segment
+
+
+def _escape(found: re.Match[str]) -> str:
+    """Return a character as JSON escapes it, unless a terminal only shows it."""
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from lineage.cli.output import AsJson, Overrides, print_json
-from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.errors import IntegrityError, NotFoundError, RecipeError, UsageError
+
+_MOST_CHARACTERS = 1_900
 
 app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
@@ -60,10 +62,15 @@ def cp(
 
 @app.command()
 def validate(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check every key and value of a recipe, and print its digest."""
+    """Check every key and value of a recipe, and print its digest, or all its problems."""
     from lineage.recipe import load_recipe
 
-    resolved = load_recipe(recipe, overrides or ())
+    try:
+        resolved = load_recipe(recipe, overrides or ())
+    except RecipeError as error:
+        if as_json:
+            print_json({"recipe": recipe, "problems": error.problems})
+        raise _with_all_problems(error, recipe) from None
     if as_json:
         print_json({"recipe": recipe, "digest": resolved.digest, "settings": json.loads(resolved.to_json())})
     else:
@@ -83,6 +90,19 @@ def schema(
     from lineage.recipe import recipe_schema
 
     print_json(recipe_schema())
+
+
+def _with_all_problems(error: RecipeError, recipe: str) -> RecipeError:
+    """Return an error whose message has a line for each problem, as far as a screen holds them."""
+    if len(error.problems) == 1:
+        return error
+    text = f"{recipe} must be a valid recipe, but is not:"
+    for index, problem in enumerate(error.problems):
+        if len(text) + len(problem) > _MOST_CHARACTERS:
+            rest = len(error.problems) - index
+            return RecipeError(f"{text}\n  and {rest} more; --json prints them.", error.problems)
+        text += f"\n  {problem}"
+    return RecipeError(text, error.problems)
 
 
 def _summary(path: Path) -> str:

@@ -20,6 +20,7 @@ from lineage.evaluation.evaluate import (
 from lineage.evaluation.running_ensemble import MeanProbabilities
 from lineage.formats import json_digest
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
+from lineage.recipe import check_name
 from lineage.registry.family.family import Member, Version
 from lineage.registry.family.lookup import find_key, find_version, read_ancestors
 from lineage.registry.family.register import NewVersion, register
@@ -86,8 +87,8 @@ def ensemble(
         The metrics of every member and of the ensembles of the first, the first two and so on.
 
     Raises:
-        UsageError: If members and weights do not fit, ``copy`` is given without ``name``, or an override has
-            no effect.
+        UsageError: If members and weights do not fit, ``copy`` is given without ``name``, no model
+            may have the name, or an override has no effect.
         NotFoundError: If a version or the images are not there.
         IntegrityError: If members differ in classes or input, or the images are not those that the last
             member was grown on.
@@ -99,6 +100,8 @@ def ensemble(
     """
     if copy and name is None:
         raise UsageError("--copy must be given with --register NAME, but there is none.")
+    if name is not None:
+        check_name(name, "--register")
     accelerator = make_accelerator()
     versions = on_main_process(lambda: _find_members(uris, ancestors))
     shares = _normalise(weights, len(versions))

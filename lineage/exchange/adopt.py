@@ -14,7 +14,14 @@ from lineage.models.exported import ExportedNetwork
 from lineage.models.networks import EXPORTED, TORCHVISION, build_network
 from lineage.models.pretrained import describe_torchvision, fit_state, read_state
 from lineage.models.torchvision import known_weights
-from lineage.recipe import DataSettings, NetworkSettings, Sections, parse_settings, require_effect
+from lineage.recipe import (
+    DataSettings,
+    NetworkSettings,
+    Sections,
+    check_name,
+    parse_settings,
+    require_effect,
+)
 from lineage.registry.family.adopted import adoption_key, fetch_program, find_adopted, register_adopted
 from lineage.registry.family.family import Version
 from lineage.registry.flavor import LoadedModel
@@ -110,8 +117,8 @@ def adopt(
         The version, and whether it is new.
 
     Raises:
-        UsageError: If arguments do not go together, an override has no effect, or the network does not fit
-            its weights or the data.
+        UsageError: If no model may have the name, arguments do not go together, an override has no effect, or
+            the network does not fit its weights or the data.
         NotFoundError: If the model, a file or the images are not there.
         IntegrityError: If weights are pickled and not trusted, or damaged.
         RegistryError: If the store cannot be reached or written.
@@ -121,6 +128,7 @@ def adopt(
         >>> lineage.adopt("resnet18", candidate).version.uri
         'models:/resnet18/1'
     """
+    check_name(name, "NAME")
     _check(candidate, data, measured)
     settings = _read_settings(candidate, data, overrides, measured)
     accelerator = make_accelerator()

@@ -1,6 +1,5 @@
 """Growing of a family from a recipe, or of a branch from a registered version."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from lineage.evaluation.evaluate import require_same_data
 from lineage.growing.plan import read_split_data
 from lineage.growing.succession import Lineage, Succession
 from lineage.models.ensemble import fit_to_data
-from lineage.recipe import Recipe, change_recipe, load_recipe
+from lineage.recipe import Recipe, change_recipe, load_recipe, override
 from lineage.registry.family.family import Family, Version
 from lineage.registry.family.lookup import find_version, read_family, require_no_circle
 from lineage.registry.flavor import LoadedModel, load_member, load_version
@@ -72,19 +71,21 @@ def grow(
     if teacher is not None:
         init_processes()
         from_version, model, sources = on_main_process(lambda: _load_teacher(teacher))
-        changes += [f"model.name={json.dumps(from_version.name)}", "succession.generations=1"]
+        changes += [override("model.name", from_version.name), "succession.generations=1"]
     changes += overrides
     if name is not None:
-        changes.append(f"model.name={json.dumps(name)}")
+        changes.append(override("model.name", name))
     if generations is not None:
-        changes.append(f"succession.generations={generations}")
+        changes.append(override("succession.generations", generations))
     base = _read_recipe(recipe, model, teacher, changes)
     recipes = (
-        [base] if seeds is None else [change_recipe(base, [f"succession.seed={seed}"]) for seed in seeds]
+        [base]
+        if seeds is None
+        else [change_recipe(base, [override("succession.seed", seed)]) for seed in seeds]
     )
     make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
-    on_main_process(check_store)
     split_data = read_split_data(base)
+    on_main_process(check_store)  # which creates a database that is missing
     if from_version is not None and model is not None:
         spec = split_data.dataset.spec
         fit_to_data(model.network, model.spec, spec, from_version.uri)

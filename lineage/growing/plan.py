@@ -14,7 +14,7 @@ from lineage.data.batches import TrainingBatches, training_batches
 from lineage.errors import RecipeError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
-from lineage.models.networks import build_network
+from lineage.models.networks import build_network, check_network
 from lineage.recipe import Recipe
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, make_accelerator
@@ -88,7 +88,8 @@ class GenerationPlan(GenerationSettings):
                 lacks what the recipe asks for.
         """
         self._make_accelerator()
-        self._build_network()
+        spec, network = self.split_data.dataset.spec, self.recipe.network
+        check_network(network.name, spec.num_classes, spec.input_shape, network.builder_options)
         self._loss()
         self._schedule()
         self._batches(None)

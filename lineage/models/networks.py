@@ -9,11 +9,14 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from lineage.errors import RecipeError, suggestion
 from lineage.extensions import Builder, resolve
+from lineage.formats import first_line
 from lineage.models.cifar import densenet_bc, resnet, wide_resnet
+from lineage.models.limits import outlining, translated_build_errors
 
 NETWORKS: dict[str, Builder] = {
     "resnet8": partial(resnet, 8),
@@ -56,20 +59,61 @@ def build_network(
 
     Raises:
         NotFoundError: If the weights named in ``options`` cannot be fetched.
-        RecipeError: If the name or an option is unknown, a value or the input shape is not supported, or a
-            package's builder returns no such module.
+        RecipeError: If the name or an option is unknown, a value or the input shape is not supported, the
+            network is larger than any machine could train, or a package's builder returns no such module.
     """
     options = dict(options or {})
-    builder, accepted = _find(name)
-    if accepted is not None:
-        _require_accepted(name, options, accepted)
-    network = builder(num_classes, input_shape, **options)
+    builder = _find_builder(name, options)
+    with translated_build_errors(name, options):
+        if _can_outline(name):
+            with outlining(name):
+                builder(num_classes, input_shape, **options_without_weights(name, options))
+        network = builder(num_classes, input_shape, **options)
     if not isinstance(network, nn.Module) or not callable(getattr(network, "features", None)):
         raise RecipeError(
             f"Network '{name}' must be a torch.nn.Module with a method features(x), but its builder returned "
             f"{type(network).__name__}; correct the builder."
         )
     return network
+
+
+def check_network(
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Check that a network can be built and takes images of the input shape.
+
+    Those that have options for their size need no memory for that, unless they fetch weights.
+
+    Raises:
+        NotFoundError: If the weights named in ``options`` cannot be fetched.
+        RecipeError: If it cannot be built, or fails for an image, or gives no logits.
+    """
+    options = dict(options or {})
+    if _can_outline(name) and "weights" not in options:
+        builder = _find_builder(name, options)
+        with translated_build_errors(name, options), outlining(name):
+            network = builder(num_classes, input_shape, **options)
+        image = torch.zeros(1, *input_shape, device="meta")
+    else:
+        network = build_network(name, num_classes, input_shape, options)
+        image = torch.zeros(1, *input_shape)
+    shape = "x".join(map(str, input_shape))
+    try:
+        with torch.no_grad():
+            found = network.eval()(image).shape
+    except Exception as error:  # a network is any code
+        raise RecipeError(
+            f"Network '{name}' must take images of {shape}, but fails for one: {first_line(error)[:300]};"
+            " choose another network or image size."
+        ) from error
+    if found != (1, num_classes):
+        raise RecipeError(
+            f"Network '{name}' must give {num_classes} logits for an image of {shape}, but gives the shape"
+            f" {tuple(found[1:])}; correct its builder."
+        )
 
 
 def has_features(network: nn.Module) -> bool:
@@ -95,6 +139,19 @@ def options_without_weights(name: str, options: Mapping[str, Any]) -> dict[str, 
         if "transform_input" in torchvision_options(name):
             kept.setdefault("transform_input", True)
     return kept
+
+
+def _can_outline(name: str) -> bool:
+    """Return whether a network's builder is known to work without memory for weights."""
+    return name in NETWORKS or (name.startswith(TORCHVISION) and not name.startswith(f"{TORCHVISION}regnet"))
+
+
+def _find_builder(name: str, options: Mapping[str, Any]) -> Builder:
+    """Return the builder of a network, which accepts ``options``."""
+    builder, accepted = _find(name)
+    if accepted is not None:
+        _require_accepted(name, options, accepted)
+    return builder
 
 
 def _find(name: str) -> tuple[Builder, list[str] | None]:

@@ -10,12 +10,14 @@ from lineage.recipe.files import (
     find_recipe,
     flatten,
     load_recipe,
+    override,
     parse_settings,
     recipe_names,
     recipe_path,
     require_effect,
     set_values,
 )
+from lineage.recipe.names import check_name
 from lineage.recipe.recipe import Recipe, recipe_schema
 from lineage.recipe.renamed import present_name
 from lineage.recipe.sections import (
@@ -57,10 +59,12 @@ __all__ = [
     "SuccessionSettings",
     "TrainingSettings",
     "change_recipe",
+    "check_name",
     "check_space",
     "find_recipe",
     "flatten",
     "load_recipe",
+    "override",
     "own_values",
     "parse_settings",
     "present_name",

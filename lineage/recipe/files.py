@@ -1,6 +1,7 @@
 """Recipe files: finding them by name or path, reading them, and applying overrides."""
 
 import copy
+import json
 import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from lineage.errors import NotFoundError, RecipeError, UsageError, suggestion
+from lineage.recipe.limits import MOST_CHARACTERS, check_limits, parse_toml, read_text, shortened
 from lineage.recipe.recipe import Recipe
 from lineage.recipe.sections import Sections
 
@@ -33,7 +35,8 @@ def recipe_path(name: str) -> Path:
     names = recipe_names()
     if name not in names:
         raise NotFoundError(
-            f"There is no recipe '{name}'.{suggestion(name, names)} 'lineage recipes ls' lists them."
+            f"There is no recipe '{shortened(name)}'.{suggestion(name, names)} 'lineage recipes ls' lists"
+            " them."
         )
     return _folder() / f"{name}.toml"
 
@@ -47,12 +50,12 @@ def find_recipe(name_or_path: str) -> Path:
     if name_or_path in recipe_names():
         return recipe_path(name_or_path)
     path = Path(name_or_path)
-    if path.is_file():
+    if is_file(name_or_path):
         return path
     separators = [os.sep, *filter(None, [os.altsep])]
     if path.suffix == ".toml" or any(separator in name_or_path for separator in separators):
-        found = "a folder" if path.is_dir() else "nothing"
-        raise NotFoundError(f"A recipe must be a file, but there is {found} at '{name_or_path}'.")
+        found = "a folder" if len(name_or_path) < MOST_CHARACTERS and path.is_dir() else "nothing"
+        raise NotFoundError(f"A recipe must be a file, but there is {found} at '{shortened(name_or_path)}'.")
     return recipe_path(name_or_path)
 
 
@@ -95,6 +98,7 @@ def parse_settings(sections: type[S], defaults: Mapping[str, Any], overrides: Se
     Raises:
         RecipeError: If an override cannot be parsed, or a setting is invalid.
     """
+    check_limits(defaults)
     settings: dict[str, Any] = copy.deepcopy(dict(defaults))
     for override in overrides:
         _apply(override, settings)
@@ -134,9 +138,16 @@ def require_effect(
         choices = same_section or [f"{name}.KEY" for name in sorted(sections)]
         remedy = next((remedies[name] for name in (key, section) if name in remedies), "leave it out")
         raise UsageError(
-            f"--set must give a setting that {purpose} uses ({', '.join(choices)}), but got '{override}';"
-            f" {remedy}."
+            f"--set must give a setting that {purpose} uses ({', '.join(choices)}), but got"
+            f" '{shortened(override)}'; {remedy}."
         )
+
+
+def override(key: str, value: str | int) -> str:
+    """Return the text ``section.key=value``, as after ``--set``, that gives ``key`` exactly ``value``."""
+    # JSON's strings are TOML's but for surrogate pairs, which TOML does not know, and DEL, which it escapes
+    written = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"{key}={written}"
 
 
 def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -171,16 +182,24 @@ def read_toml(path: Path) -> dict[str, Any]:
         NotFoundError: If the file cannot be read.
         RecipeError: If it is not TOML.
     """
+    text = read_text(path)
     try:
         # Without a last line break tomllib places an error there "at end of document", not at its line.
-        return tomllib.loads(path.read_text(encoding="utf-8") + "\n")
+        return parse_toml(text + "\n")
     except tomllib.TOMLDecodeError as error:
         twice = "; a key or section may stand only once" if "Cannot" in str(error) else ""
-        raise RecipeError(f"A recipe must be TOML, but in '{path}' reading failed: {error}{twice}.") from None
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"A recipe must be UTF-8 text, but '{path}' is not: {error.reason}.") from None
-    except OSError as error:
-        raise NotFoundError(f"A recipe must be readable, but '{path}' is not: {error.strerror}.") from None
+        reason = shortened(str(error))
+        raise RecipeError(
+            f"A recipe must be TOML, but in '{path}' reading failed: {reason}{twice}."
+        ) from None
+
+
+def is_file(text: str) -> bool:
+    """Return whether ``text`` is the path of a file; a text that is too long to be one is none."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -217,30 +236,32 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
         RecipeError: If it cannot be parsed.
     """
     dotted, equals, text = override.partition("=")
+    shown = shortened(override)
     keys = [key.strip() for key in dotted.split(".")]
     if not equals or not all(keys):
-        raise RecipeError(f"--set must be given section.key=value, but got '{override}'.")
+        raise RecipeError(f"--set must be given section.key=value, but got '{shown}'.")
     table = settings
     for depth, key in enumerate(keys[:-1], start=1):
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise RecipeError(f"--set {dotted} needs a table '{'.'.join(keys[:depth])}', but it is a value.")
-    table[keys[-1]] = _value(text.strip(), override)
+            name = shortened(".".join(keys[:depth]))
+            raise RecipeError(f"--set {shortened(dotted)} needs a table '{name}', but it is a value.")
+    table[keys[-1]] = _value(text.strip(), shown)
 
 
-def _value(text: str, override: str) -> Any:
+def _value(text: str, shown: str) -> Any:
     """Parse ``text`` as a TOML value; a bare word is returned as it is.
 
     Raises:
         RecipeError: If it is neither, or several values.
     """
     try:
-        (value,) = tomllib.loads(f"value = {text}").values()
+        (value,) = parse_toml(f"value = {text}").values()
     except tomllib.TOMLDecodeError as error:
-        if not text or text[0] in "'\"[{":
-            reason = str(error).partition(" (at ")[0]  # which counts from our own "value = "
-            raise RecipeError(f"--set must be given TOML, but '{override}' is not: {reason}.") from None
+        if not text or text[0] in "'\"[{" or "too many digits" in str(error):
+            reason = shortened(str(error).partition(" (at ")[0])  # which counts from our own "value = "
+            raise RecipeError(f"--set must be given TOML, but '{shown}' is not: {reason}.") from None
         return text
     except ValueError:
-        raise RecipeError(f"--set must give one value, but got several in '{override}'.") from None
+        raise RecipeError(f"--set must give one value, but got several in '{shown}'.") from None
     return value

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from lineage.errors import suggestion
+from lineage.recipe.limits import shortened
 from lineage.recipe.renamed import renamed_to
 from lineage.recipe.sections import (
     DataSettings,
@@ -60,7 +61,7 @@ def resolve_key(name: str) -> str:
         return free[0]
     if free:
         raise ValueError(
-            f"'{name}' must name one recipe key, but may be {' or '.join(free)}; write it whole."
+            f"'{shortened(name)}' must name one recipe key, but may be {' or '.join(free)}; write it whole."
         )
     if found:
         reason = "all trials are one family" if found[0] in _ONE_FAMILY else "trials share their images"
@@ -68,7 +69,7 @@ def resolve_key(name: str) -> str:
     short = [key.partition(".")[2] for key in known]
     renamed = renamed_to(name)
     near = suggestion(renamed or name, known if renamed or "." in name else short)
-    raise ValueError(f"Unknown recipe key '{name}' in a study's space.{near}")
+    raise ValueError(f"Unknown recipe key '{shortened(name)}' in a study's space.{near}")
 
 
 def number_type(key: str) -> type[float] | type[int] | None:

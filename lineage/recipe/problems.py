@@ -1,4 +1,4 @@
-"""Describes pydantic's errors in a recipe in one sentence."""
+"""Describes pydantic's errors in a recipe, one sentence each."""
 
 import re
 from collections.abc import Sequence
@@ -7,8 +7,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lineage.errors import suggestion
-from lineage.formats import counted
+from lineage.errors import RecipeError, suggestion
+from lineage.formats import counted, printable
+from lineage.recipe.limits import shortened
 from lineage.recipe.renamed import renamed_to
 
 FORMS = {
@@ -20,6 +21,7 @@ FORMS = {
 }
 """Regular expressions of names, by their descriptions in an error."""
 
+_MOST_DESCRIBED = 50
 _FORM_OF_PATTERN = {pattern: form for form, pattern in FORMS.items()}
 _LIMITS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
 _LIMIT_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
@@ -29,6 +31,7 @@ _MUST_BE = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "a text",
+    "string_unicode": "a text of valid Unicode characters",
     "dict_type": "a table",
     "model_type": "a table of keys",
     "tuple_type": "a list",
@@ -36,24 +39,46 @@ _MUST_BE = {
 }
 
 
-def describe(error: ValidationError, recipe: type[BaseModel]) -> str:
-    """Return the first problem as a sentence, with the number of further ones.
+class ProblemsError(ValueError):
+    """Several problems that one validator found.
+
+    Args:
+        sentences: One sentence for each.
+    """
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        super().__init__(*sentences)
+
+
+def describe(error: ValidationError, recipe: type[BaseModel]) -> RecipeError:
+    """Return an error whose message is the first problem, with the number of further ones.
 
     Args:
         error: Error of validating ``recipe``.
         recipe: Model whose fields are the sections.
     """
     groups: dict[str, list[ErrorDetails]] = {}
-    for detail in error.errors():
+    for detail in error.errors(include_url=False):
         groups.setdefault(_key(detail["loc"], recipe), []).append(detail)
     # A mistyped key comes first: it explains why another is missing.
     unknown_first = sorted(groups.values(), key=lambda details: details[0]["type"] != "extra_forbidden")
-    sentence = _sentence(unknown_first[0], recipe)
-    others = len(groups) - 1
-    if not others:
-        return sentence
-    more = f"{counted(others, 'more problem')}."
-    return f"{sentence} {more}" if sentence.endswith("?") else f"{sentence[:-1]}; {more}"
+    described, others = unknown_first[:_MOST_DESCRIBED], unknown_first[_MOST_DESCRIBED:]
+    problems = [sentence for details in described for sentence in _sentences(details, recipe)]
+    num_more = len(problems) - 1 + len(others)
+    if others:
+        problems.append(f"{counted(len(others), 'more problem')}.")
+    first = problems[0]
+    if not num_more:
+        return RecipeError(first)
+    more = f"{counted(num_more, 'more problem')}."
+    return RecipeError(f"{first} {more}" if first.endswith("?") else f"{first[:-1]}; {more}", problems)
+
+
+def _sentences(details: Sequence[ErrorDetails], recipe: type[BaseModel]) -> list[str]:
+    """Return the problems of one key, or of a section that does not hold together."""
+    if details[0]["type"] == "value_error":
+        return [str(sentence) for sentence in details[0]["ctx"]["error"].args]
+    return [_sentence(details, recipe)]
 
 
 def _sentence(details: Sequence[ErrorDetails], recipe: type[BaseModel]) -> str:
@@ -61,15 +86,13 @@ def _sentence(details: Sequence[ErrorDetails], recipe: type[BaseModel]) -> str:
     detail, kind = details[0], details[0]["type"]
     path = [str(part) for part in detail["loc"]]
     if kind == "extra_forbidden":
-        return f"Unknown recipe key '{'.'.join(path)}'.{_near_key(path, recipe)}"
+        return f"Unknown recipe key '{_shown_key(path)}'.{_near_key(path, recipe)}"
     if kind == "missing":
-        what = f"key '{'.'.join(path)}'" if len(path) > 1 else f"section [{path[0]}]"
+        what = f"key '{_shown_key(path)}'" if len(path) > 1 else f"section [{path[0]}]"
         return f"A recipe must have the {what}, but this one has not."
-    if kind == "value_error":
-        return str(detail["ctx"]["error"])
     deepest = _deepest(details)
     location, value = deepest[0]["loc"], deepest[0]["input"]
-    key = _key(location, recipe) + "".join(f"[{index}]" for index in _indices(location))
+    key = shortened(_key(location, recipe)) + "".join(f"[{index}]" for index in _indices(location))
     choices = list(dict.fromkeys(choice for each in deepest for choice in _must_be(each, recipe)))
     near = suggestion(value, [choice.strip("'") for choice in choices]) if isinstance(value, str) else ""
     return f"{key} must be {_either(choices)}, but got {_shown(value)}.{near}"
@@ -92,7 +115,9 @@ def _must_be(detail: ErrorDetails, recipe: type[BaseModel]) -> list[str]:
     if kind in _LIMIT_ERRORS:
         limits = _limits(_field(detail["loc"], recipe))
         return [
-            " and ".join(f"{words} {limits[name]:g}" for name, words in _LIMITS.items() if name in limits)
+            " and ".join(
+                f"{words} {_number(limits[name])}" for name, words in _LIMITS.items() if name in limits
+            )
         ]
     return [_MUST_BE.get(kind, detail["msg"].removeprefix("Input should be "))]
 
@@ -143,12 +168,21 @@ def _limits(hint: Any) -> dict[str, float]:
     return found
 
 
+def _number(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+
+
 def _either(choices: Sequence[str]) -> str:
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
+
+
+def _shown_key(path: Sequence[str]) -> str:
+    """Return a key on one line: a file may hold any text between quotes."""
+    return shortened(printable(".".join(path)))
 
 
 def _shown(value: Any) -> str:
     """Return a value much as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, str | list | dict) else str(value)
+    return shortened(repr(value) if isinstance(value, str | list | dict) else str(value))

@@ -7,6 +7,7 @@ from pydantic import ConfigDict
 
 from lineage.errors import RecipeError
 from lineage.formats import text_digest
+from lineage.recipe.limits import require_size, shortened
 from lineage.recipe.renamed import with_first_names, with_present_names
 from lineage.recipe.sections import (
     DataSettings,
@@ -56,10 +57,21 @@ class Recipe(Sections):
         Raises:
             RecipeError: If ``text`` is not JSON, or not a valid recipe.
         """
+        require_size(text, "the resolved one")
         try:
-            return cls.from_dict(with_present_names(json.loads(text)))
+            settings = json.loads(text)
         except json.JSONDecodeError as error:
             raise RecipeError(f"A resolved recipe must be JSON, but reading it failed: {error}.") from None
+        except (RecursionError, ValueError):  # int() refuses numbers of thousands of digits
+            raise RecipeError(
+                "A resolved recipe must be JSON, but this one is nested too deeply, or a number in it has"
+                " too many digits."
+            ) from None
+        if not isinstance(settings, dict):
+            raise RecipeError(
+                f"A recipe must be a table of keys, but the resolved one is {shortened(repr(settings))}."
+            )
+        return cls.from_dict(with_present_names(settings), stored=True)
 
     def to_json(self) -> str:
         """Return the recipe as JSON, defaults included."""

@@ -3,11 +3,12 @@
 Types are strict: an integer passes for a number, but a text does not, nor does true or false for an integer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,11 +17,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
-from lineage.errors import RecipeError
-from lineage.recipe.problems import FORMS, describe
+from lineage.errors import UsageError
+from lineage.recipe.limits import check_limits, shortened
+from lineage.recipe.names import check_name
+from lineage.recipe.problems import FORMS, ProblemsError, describe
 
 DataSetName = Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet"]
 NetworkName = Literal[
@@ -39,7 +43,25 @@ NetworkName = Literal[
 ObjectiveName = Literal["tolerant", "strict", "label-smoothing", "confidence-penalty"]
 ScheduleName = Literal["constant", "cosine", "step"]
 
-ModelName = Annotated[str, Field(pattern=FORMS["a text that is not empty and holds neither '/' nor ':'"])]
+STORED = "stored"
+MOST_WORKERS = 1_024
+
+
+def _check_name(name: str, info: ValidationInfo) -> str:
+    """Refuse names that would fail after the training, but read every name that a registry holds."""
+    if not (info.context or {}).get(STORED):
+        try:
+            check_name(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    return name
+
+
+ModelName = Annotated[
+    str,
+    Field(pattern=FORMS["a text that is not empty and holds neither '/' nor ':'"]),
+    AfterValidator(_check_name),
+]
 PackageName = Annotated[str, Field(pattern=FORMS["'package:name'"])]
 HubName = Annotated[str, Field(pattern=FORMS["'hub:owner/name'"])]
 TorchvisionName = Annotated[str, Field(pattern=FORMS["'torchvision:NAME'"])]
@@ -61,26 +83,28 @@ class Sections(Section):
     """Several sections under their names: a recipe, or the part of one that a command reads."""
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+    def from_dict(cls, settings: Mapping[str, Any], stored: bool = False) -> Self:
         """Validate sections.
 
         Args:
             settings: Tables of keys by section, as in a TOML file.
+            stored: Whether they come from a registry, where names stay readable that are refused today.
 
         Raises:
             RecipeError: If a key is unknown or missing, or a value is invalid; the message names the first.
         """
+        check_limits(settings)
         try:
-            return cls.model_validate(settings)
+            return cls.model_validate(settings, context={STORED: stored})
         except ValidationError as error:
-            raise RecipeError(describe(error, cls)) from None
+            raise describe(error, cls) from None
 
 
 class ModelSettings(Section):
     """The registered model of the family."""
 
     name: ModelName
-    """Name of the registered model that holds the family, without '/' and ':'."""
+    """Name of the registered model that holds the family: at most 200 characters, without '/' and ':'."""
 
 
 class DataSettings(Section):
@@ -100,15 +124,15 @@ class DataSettings(Section):
     """Seed of split and augmentation, the same for the whole family."""
     train_samples: PositiveInt | None = None
     """Number of training samples to use, stratified by class; by default all."""
-    image_size: PositiveInt = 224
+    image_size: Annotated[int, Field(ge=1, le=16_384)] = 224
     """Height and width in pixels of images that are streamed from files."""
-    crop_padding: NonNegativeInt = 0
+    crop_padding: Annotated[int, Field(ge=0, le=1_024)] = 0
     """Pixels of padding on each side before a random crop; 0 for no crop."""
     padding_mode: Literal["reflect", "zeros"] = "reflect"
     """Content of the padding of a random crop: the reflected image, or zeros."""
     flip: bool = False
     """Whether each training image is mirrored left to right with probability 1/2."""
-    workers: NonNegativeInt = 0
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 0
     """Number of processes that load images; it does not influence results."""
 
 
@@ -117,7 +141,7 @@ class NetworkSettings(Section):
 
     name: NetworkName | TorchvisionName | PackageName
     """Network: a built-in name, torchvision:NAME, or package:name of an installed package."""
-    width: PositiveInt | None = None
+    width: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Number of channels of the first stage; by default the network's own."""
     options: dict[str, bool | int | float | str] = {}
     """Further arguments of the network's builder, by name."""
@@ -182,7 +206,7 @@ class StudentSettings(Section):
 class TrainingSettings(Section):
     """Optimisation of each generation."""
 
-    epochs: NonNegativeInt
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)]
     """Number of passes through the training set."""
     batch_size: PositiveInt = 128
     """Number of samples in one optimizer step, over all processes and accumulated parts."""
@@ -219,26 +243,30 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
+        if problems := list(self._contradictions()):
+            raise ProblemsError(problems)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Yield what keys of the section contradict in others, one sentence each."""
         if self.nesterov and self.momentum == 0:
-            raise ValueError("training.nesterov needs a training.momentum greater than 0, but got 0.")
+            yield "training.nesterov needs a training.momentum greater than 0, but got 0."
         if any(later <= earlier for earlier, later in pairwise(self.milestones)):
-            raise ValueError(f"training.milestones must be ascending, but got {list(self.milestones)}.")
+            found = shortened(str(list(self.milestones)))
+            yield f"training.milestones must be ascending, but got {found}."
         if self.schedule == "step" and not self.milestones:
-            raise ValueError(
-                "training.schedule 'step' needs training.milestones, a list of epochs, but got none."
-            )
+            yield "training.schedule 'step' needs training.milestones, a list of epochs, but got none."
         if self.batch_size % self.accumulation:
-            raise ValueError(
+            yield (
                 "training.batch_size must be divisible by training.accumulation, "
                 f"but got {self.batch_size} and {self.accumulation}."
             )
-        return self
 
 
 class SuccessionSettings(Section):
     """Length and seed of the succession."""
 
-    generations: NonNegativeInt = 2
+    generations: Annotated[int, Field(ge=0, le=100_000)] = 2
     """Number of students after the patriarch; 0 for a patriarch alone."""
     seed: NonNegativeInt = 0
     """Seed that, with a generation's index, fixes its initial weights and the order of its samples."""

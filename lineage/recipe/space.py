@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lineage.errors import NotFoundError, RecipeError
-from lineage.recipe.files import flatten, parse_overrides, read_toml, set_values
+from lineage.recipe.files import flatten, is_file, parse_overrides, read_toml, set_values
 from lineage.recipe.keys import number_type, resolve_key
+from lineage.recipe.limits import MOST_CHARACTERS, parse_toml, shortened
 from lineage.recipe.recipe import Recipe
 from lineage.recipe.study import Choices, Range, Scalar, flat_axes
 
@@ -41,7 +42,7 @@ def with_space(recipe: Recipe, words: Sequence[str], overrides: Sequence[str] = 
     study: dict[str, Any] = {"space": space}
     for word in (part for given in words for part in _parts(given)):
         name, equals, text = word.partition("=")
-        is_axis = equals and not Path(word).is_file()
+        is_axis = equals and not is_file(word)
         found = {"space": {name: _parse_axis(name, text)}} if is_axis else _read_file(Path(word))
         axes = {_resolved(key): axis for key, axis in flat_axes(found.pop("space"))}
         twice = [*(space.keys() & axes.keys()), *(f"study.{key}" for key in study.keys() & found.keys())]
@@ -150,7 +151,7 @@ def _contains(axis: Choices | Range, value: Any) -> bool:
 
 def _parts(given: str) -> list[str]:
     """Return the words of one argument; a file's name may hold spaces."""
-    return [given] if Path(given).is_file() else given.split()
+    return [given] if is_file(given) else given.split()
 
 
 def _resolved(name: str) -> str:
@@ -162,6 +163,8 @@ def _resolved(name: str) -> str:
 
 def _parse_axis(name: str, text: str) -> list[Any] | dict[str, Any]:
     """Parse the text behind ``key=``."""
+    if len(text) > MOST_CHARACTERS:
+        raise RecipeError(f"--space {shortened(name)} must read {_FORM}, but got '{shortened(text)}'.")
     if match := _INTEGERS.fullmatch(text):
         low, high, more = match.groups()
         table = {"low": int(low), "high": int(high)}
@@ -172,7 +175,7 @@ def _parse_axis(name: str, text: str) -> list[Any] | dict[str, Any]:
         return ends | ({"log": True} if more == "log" else {"step": _number(more)} if more else {})
     choices = [_scalar(item) for item in text.split(",")]
     if "" in choices or (number_type(_resolved(name)) and any(isinstance(c, str) for c in choices)):
-        raise RecipeError(f"--space {name} must read {_FORM}, but got '{text}'.")
+        raise RecipeError(f"--space {name} must read {_FORM}, but got '{shortened(text)}'.")
     return choices
 
 
@@ -183,7 +186,7 @@ def _number(text: str) -> int | float:
 def _scalar(text: str) -> Scalar:
     """Parse a TOML value; a bare word is returned as it is."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = parse_toml(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
         return text
     return value if isinstance(value, bool | int | float | str) else text
@@ -197,18 +200,22 @@ def _read_file(path: Path) -> dict[str, Any]:
         RecipeError: If the file has none of the three forms.
     """
     if not path.is_file():
-        raise NotFoundError(f"--space must be key=RANGE or a TOML file, but there is no file '{path}'.")
+        raise NotFoundError(
+            f"--space must be key=RANGE or a TOML file, but there is no file '{shortened(str(path))}'."
+        )
     table = read_toml(path)
     section = next((name for name in ("study", "space") if name in table), None)
     others = sorted(table.keys() - {section}) if section else []
     if others:
         raise RecipeError(
             f"A file of --space must hold a table of recipe keys, [space] or [study] alone, but '{path}' has"
-            f" '{others[0]}' beside '{section}'; leave it out, or give the file as the study's recipe."
+            f" '{shortened(others[0])}' beside '{section}'; leave it out, or give the file as the study's"
+            " recipe."
         )
     study = table["study"] if section == "study" else {"space": table.get("space", table)}
     if not isinstance(study, Mapping) or "space" not in study:
         raise RecipeError(f"A file of --space must have a table [study.space], but '{path}' has none.")
     if not isinstance(study["space"], Mapping):
-        raise RecipeError(f"The space in '{path}' must be a table of recipe keys, but is {study['space']!r}.")
+        shown = shortened(repr(study["space"]))
+        raise RecipeError(f"The space in '{path}' must be a table of recipe keys, but is {shown}.")
     return dict(study)

@@ -11,7 +11,6 @@ from pydantic import (
     Field,
     FiniteFloat,
     NonNegativeInt,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -19,6 +18,8 @@ from pydantic import (
 
 from lineage.errors import suggestion
 from lineage.recipe.keys import number_type, resolve_key
+from lineage.recipe.limits import shortened
+from lineage.recipe.problems import ProblemsError
 from lineage.recipe.sections import Section
 
 SamplerName = Literal["tpe", "gp", "cmaes", "grid", "random", "qmc", "nsgaii"]
@@ -31,6 +32,8 @@ Options = dict[str, bool | int | float | str]
 Number = int | FiniteFloat
 Scalar = bool | int | FiniteFloat | str
 Choices = tuple[Scalar, ...]
+
+MOST_STEPS = 1_000_000
 
 _TEST = ("test_", "ensemble_")
 
@@ -55,29 +58,40 @@ class Range(Section):
             raise ValueError(f"low must be greater than 0 with log, but got {self.low}")
         if self.log and self.step is not None:
             raise ValueError(f"step and log exclude each other, but got step {self.step} and log")
+        if self.step is not None and (self.high - self.low) / self.step > MOST_STEPS:
+            raise ValueError(
+                f"low and high must be at most {MOST_STEPS:,} steps apart, but are {self.low} and {self.high}"
+                f" with step {self.step}"
+            )
         return self
+
+
+def _shown(value: Any) -> str:
+    return shortened(repr(value))
 
 
 def _read_objective(given: Any) -> Any:
     """Read names of metrics from a list, or from one text with commas, with or without ``validation_``."""
     names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"study.objective must be a metric, or several between commas, but got {given!r}.")
+        raise ValueError(
+            f"study.objective must be a metric, or several between commas, but got {_shown(given)}."
+        )
     short = [name.removeprefix("validation_").removesuffix("_error") for name in names]
     for name in short:
         if name.startswith(_TEST):
             raise ValueError(
-                f"study.objective must be measured on the validation part, but got '{name}': what is chosen"
-                " by the test images cannot be measured with them any more; take 'accuracy'."
+                f"study.objective must be measured on the validation part, but got '{shortened(name)}': what"
+                " is chosen by the test images cannot be measured with them any more; take 'accuracy'."
             )
         if name not in get_args(ObjectiveMetric):
             known = get_args(ObjectiveMetric)
             raise ValueError(
                 f"study.objective must be {', '.join(known[:-1])} or {known[-1]}, but got"
-                f" '{name}'.{suggestion(name, known)}"
+                f" '{shortened(name)}'.{suggestion(name, known)}"
             )
     if len(set(short)) != len(short) or not short:
-        raise ValueError(f"study.objective must name each metric once, but got {given!r}.")
+        raise ValueError(f"study.objective must name each metric once, but got {_shown(given)}.")
     return tuple(short)
 
 
@@ -94,13 +108,13 @@ class StudySettings(Section):
     """Optuna's pruner, which ends hopeless trials; by default median, or none with the grid sampler."""
     pruner_options: Options = Field(default_factory=dict)
     """Further arguments of Optuna's pruner, by name."""
-    trials: PositiveInt | None = None
+    trials: Annotated[int, Field(gt=0)] | None = None
     """Number of trials over all workers and sessions; by default 20, or the whole grid."""
     seed: NonNegativeInt = 0
     """Seed of the sampler; the same seed draws the same values."""
-    heartbeat: PositiveInt = 60
+    heartbeat: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     """Seconds between two signs of life that a worker writes to the study's database."""
-    grace: PositiveInt = 120
+    grace: Annotated[int, Field(ge=1, le=1_000_000)] = 120
     """Seconds without a sign of life after which a worker counts as dead; more than heartbeat."""
     retries: NonNegativeInt = 3
     """Number of times that a trial whose worker died is tried again."""
@@ -111,13 +125,19 @@ class StudySettings(Section):
     @classmethod
     def _read_space(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
-            raise ValueError(f"study.space must be a table of recipe keys, but got {given!r}.")
+            raise ValueError(f"study.space must be a table of recipe keys, but got {_shown(given)}.")
         space: dict[str, Choices | Range] = {}
+        problems = []
         for name, axis in flat_axes(given):
-            key = resolve_key(name)
-            if key in space:
-                raise ValueError(f"study.space must name each recipe key once, but has {key} twice.")
-            space[key] = _read_axis(key, axis)
+            try:
+                key = resolve_key(name)
+                if key in space:
+                    raise ValueError(f"study.space must name each recipe key once, but has {key} twice.")
+                space[key] = _read_axis(key, axis)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ProblemsError(problems)
         return space
 
     @property
@@ -153,11 +173,12 @@ def _read_axis(key: str, given: Any) -> Choices | Range:
         return _read_range(key, given)
     if not isinstance(given, list | tuple) or not given:
         raise ValueError(
-            f"study.space.{key} must be a list of choices or a table of low and high, but got {given!r}."
+            f"study.space.{key} must be a list of choices or a table of low and high, but got"
+            f" {_shown(given)}."
         )
     for value in given:
         if not isinstance(value, bool | int | float | str):
-            raise ValueError(f"A choice of study.space.{key} must be one value, but got {value!r}.")
+            raise ValueError(f"A choice of study.space.{key} must be one value, but got {_shown(value)}.")
     return tuple(given)
 
 
@@ -172,7 +193,7 @@ def _read_range(key: str, given: Mapping[str, Any]) -> Range:
     ends = (found.low, found.high, found.step or 1)
     if kind is int and not all(isinstance(end, int) for end in ends):
         raise ValueError(
-            f"study.space.{key} must be a range of integers, as {key} is, but got {dict(given)}."
+            f"study.space.{key} must be a range of integers, as {key} is, but got {_shown(dict(given))}."
         )
     return found
 
@@ -184,7 +205,7 @@ def _range_problem(key: str, error: ValidationError) -> str:
     field = str(detail["loc"][0]) if detail["loc"] else ""
     if detail["type"] == "extra_forbidden":
         near = suggestion(field, Range.model_fields)
-        return f"study.space.{key} takes low, high, step and log, but got '{field}'.{near}"
+        return f"study.space.{key} takes low, high, step and log, but got '{shortened(field)}'.{near}"
     if detail["type"] == "missing":
         return f"study.space.{key} must have low and high, but lacks {field}."
     if detail["type"] == "value_error":
@@ -192,4 +213,4 @@ def _range_problem(key: str, error: ValidationError) -> str:
     wanted = (
         "true or false" if field == "log" else "a number greater than 0" if field == "step" else "a number"
     )
-    return f"study.space.{key}.{field} must be {wanted}, but got {detail['input']!r}."
+    return f"study.space.{key}.{field} must be {wanted}, but got {_shown(detail['input'])}."

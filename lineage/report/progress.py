@@ -8,6 +8,7 @@ from ignite.engine import Engine, Events
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lineage.formats import printable
 from lineage.registry.family.family import Version
 
 _SECONDS_BETWEEN_UPDATES = 0.2
@@ -137,7 +138,7 @@ class ConsoleReporter:
         self._print(line)
 
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def epoch_line(record: dict[str, float]) -> str:

@@ -16,6 +16,7 @@ from optuna.distributions import (
 from lineage.errors import RecipeError
 from lineage.recipe import Range, StudySettings, present_name
 from lineage.recipe.keys import takes_integers
+from lineage.recipe.study import MOST_STEPS
 
 
 def distributions(settings: StudySettings) -> dict[str, BaseDistribution]:
@@ -96,4 +97,9 @@ def _values(key: str, axis: Range | Sequence[Any]) -> list[Any]:
         )
     low, high, distance = (Decimal(str(number)) for number in (axis.low, axis.high, step))
     count = int((high - low) // distance) + 1
+    if count > MOST_STEPS:
+        raise RecipeError(
+            f"The grid sampler must have at most {MOST_STEPS:,} values of {key}, but there are {count:,};"
+            " give fewer choices or a larger step."
+        )
     return [(int if whole else float)(low + distance * place) for place in range(count)]

@@ -1,6 +1,5 @@
 """``study``: begins a study, or continues it, with one worker or several."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.growing.plan import check_against_data, read_split_data
-from lineage.recipe import Recipe, check_space, load_recipe, with_space
+from lineage.recipe import Recipe, check_space, load_recipe, override, with_space
 from lineage.registry.store.connection import check_store
 from lineage.report.study_progress import SilentStudyReporter, StudyReporter
 from lineage.studies.database import DEFAULT_STORAGE, VARIABLE, check_url
@@ -70,10 +69,10 @@ def study(
             f"--workers must be 1 where a launcher starts the processes of one worker, but got {workers};"
             " launch the same command several times."
         )
-    on_main_process(check_store)
     split_data = read_split_data(resolved)
     for variant in check_space(resolved):
         check_against_data(variant, split_data)
+    on_main_process(check_store)  # which creates a database that is missing
     reporter = reporter or SilentStudyReporter()
     if workers == 1:
         return Worker(resolved, url, split_data, reporter).run()
@@ -111,9 +110,9 @@ def _resolve(
             f"A study's name must be made of letters, digits, '_' and '-', since its winner gets the alias"
             f" best-of-NAME, but got '{name}'."
         )
-    changes = [*overrides, f"model.name={json.dumps(name)}"]
+    changes = [*overrides, override("model.name", name)]
     if trials is not None:
-        changes.append(f"study.trials={trials}")
+        changes.append(override("study.trials", trials))
     resolved = load_recipe(recipe, changes)
     if space:
         resolved = with_space(resolved, space, changes)

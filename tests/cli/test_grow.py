@@ -24,7 +24,7 @@ Options = Callable[..., list[str]]
 PATRIARCH = ("--generations", "0")
 NO_PORT = "http://127.0.0.1:9"  # discard: nobody listens there
 CANNOT_HOLD = [
-    ("--generations -1", 2, "succession.generations must be at least 0, but got -1."),
+    ("--generations -1", 2, "succession.generations must be at least 0 and at most 100,000, but got -1."),
     ("--seed -1", 2, "succession.seed must be at least 0, but got -1."),
     (
         "--seed 1 --seeds 0..1",

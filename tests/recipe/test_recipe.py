@@ -258,7 +258,7 @@ REFUSED = {
     "training={epochs = 1, nesterov = true, momentum = 0}": (
         "training.nesterov needs a training.momentum greater than 0, but got 0."
     ),
-    "succession.generations=-1": "succession.generations must be at least 0, but got -1.",
+    "succession.generations=-1": "succession.generations must be at least 0 and at most 100,000, but got -1.",
     "network.options.c=[1]": (
         "network.options.c must be true or false, an integer, a number or a text, but got [1]."
     ),
