@@ -11,6 +11,7 @@ prints it without a traceback and exits with the code of its class::
     ├── NotFoundError            3    a recipe, model version, file or data set does not exist
     ├── IntegrityError           4    content is damaged or unsafe, or an operation was refused to protect it
     └── RegistryError            5    the MLflow store cannot be reached or written
+        └── UnreachableError     5    the store does not answer now
 """
 
 import difflib
@@ -69,6 +70,10 @@ class RegistryError(LineageError):
     """The MLflow store cannot be reached or written."""
 
     exit_code = 5
+
+
+class UnreachableError(RegistryError):
+    """The MLflow store does not answer now; it may later."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lineage.errors import IntegrityError, LineageError
-from lineage.registry.store.connection import ensure_experiment
+from lineage.registry.store.connection import ensure_experiment, short_patience
 from lineage.registry.store.leases import Lease, delete_lease, read_lease, write_lease
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import on_main_process
@@ -178,15 +178,19 @@ class _Held:
                 write_lease(self._experiment_id, self._work.key, self._lease)
 
     def release(self) -> None:
-        """End the thread, delete the lease if it is still ours, and unlock the local state."""
+        """End the thread, delete the lease if it is still ours, and unlock the local state.
+
+        If the registry does not answer, the owner's word stays beside the checkpoint, so that the command
+        that continues here takes the lease again at once.
+        """
         self._ended.set()
         self._thread.join()
         try:
             with suppress(LineageError):  # others take over what they no longer hear of
                 if self._is_ours():
                     delete_lease(self._experiment_id, self._work.key)
+                (self._work.checkpoint.folder / LEASE_NOTE).unlink(missing_ok=True)
         finally:
-            (self._work.checkpoint.folder / LEASE_NOTE).unlink(missing_ok=True)
             self._work.checkpoint.release()
 
     def _is_ours(self) -> bool:
@@ -196,7 +200,8 @@ class _Held:
 
     def _run(self) -> None:
         while not self._ended.wait(self._heartbeat):
-            with suppress(LineageError):  # the next sign may succeed; if none does in time, others take over
+            # The next sign may succeed; if none does in time, others take over
+            with suppress(LineageError), short_patience():
                 self.refresh()
 
 

@@ -16,6 +16,7 @@ from lineage.errors import RegistryError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.evaluate import pull_network
 from lineage.evaluation.running_ensemble import RunningEnsemble
+from lineage.growing.epoch_log import EpochLog, when_reachable
 from lineage.growing.leases import LeaseLostError, Leases, Work, find_or_lease
 from lineage.growing.plan import GenerationPlan
 from lineage.growing.register import find_and_settle, open_run, register_network
@@ -23,9 +24,9 @@ from lineage.growing.soft_targets import SoftTargetCache
 from lineage.processes import is_main_process, uninterrupted
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
-from lineage.registry.store.runs import GenerationRun, tagging_runs
+from lineage.registry.store.connection import short_patience
+from lineage.registry.store.runs import tagging_runs
 from lineage.report.progress import Reporter
-from lineage.training.checkpoints import History
 from lineage.training.devices import (
     describe_hardware,
     on_main_process,
@@ -180,7 +181,8 @@ class Succession:
             return None, False
         finally:
             if is_main_process():
-                self.leases.release(plan.key)
+                with short_patience():
+                    self.leases.release(plan.key)
 
     def _train(self, plan: GenerationPlan, teacher: Version | None) -> tuple[Version, bool]:
         """Train and register a generation.
@@ -195,12 +197,15 @@ class Succession:
             with uninterrupted():
                 run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
             training = plan.make_training(source)
-            trained = training.run(
-                partial(self._attach, plan, run, training.history),
-                lambda line: self._notify(f"generation {plan.generation}: {line}"),
-            )
+            log = EpochLog(run, training.history, partial(self._notify_of, plan))
+            trained = training.run(partial(self._attach, plan, log), partial(self._notify_of, plan))
             metrics = self._final_metrics(trained)
-            version = on_main_process(lambda: register_network(plan, teacher, trained.network, metrics, run))
+
+            def finish() -> Version:
+                log.log_all()
+                return register_network(plan, teacher, trained.network, metrics, run)
+
+            version = when_reachable(finish, partial(self._notify_of, plan))
             return version, version.run_id == run.run_id
         except AbandonedError as error:
             if is_main_process() and run is not None:
@@ -211,7 +216,7 @@ class Succession:
             if is_main_process() and run is not None:
                 stopped = isinstance(error, (KeyboardInterrupt, LeaseLostError))
                 # The first error is the one to report
-                with contextlib.suppress(RegistryError), uninterrupted():
+                with contextlib.suppress(RegistryError), uninterrupted(), short_patience():
                     run.stop("KILLED" if stopped else "FAILED")
             raise
 
@@ -227,29 +232,17 @@ class Succession:
         if is_main_process():
             self.reporter.watch_views(engine, num_views)
 
-    def _attach(self, plan: GenerationPlan, run: GenerationRun, history: History, trainer: Engine) -> None:
-        """Attach handlers that log every epoch to the registry, report it, and end if the lease is lost.
+    def _attach(self, plan: GenerationPlan, log: EpochLog, trainer: Engine) -> None:
+        """Attach handlers that log every epoch to the registry, report it, and end if the lease is lost."""
 
-        Each epoch is logged once, though one that is logged is trained again if the process dies before its
-        checkpoint is complete, and a new run continues the checkpoint of a run that is gone.
-        """
-        logged = on_main_process(run.logged_epochs)
+        def log_epoch() -> None:
+            log.log_new()
+            self.leases.require(plan.key)
 
-        def log_missing() -> None:
-            for epoch, record in enumerate(history.epochs, start=1):
-                if epoch not in logged:
-                    run.log_epoch(record, epoch)
-                    logged.add(epoch)
-
-        @trainer.on(Events.STARTED)
-        def _confirm() -> None:
-            on_main_process(lambda: self.leases.confirm(plan.key))
-
-        @trainer.on(Events.EPOCH_COMPLETED)
-        def _log() -> None:
-            on_main_process(log_missing)
-            on_main_process(lambda: self.leases.require(plan.key))
-
+        trainer.add_event_handler(
+            Events.STARTED, lambda: on_main_process(lambda: self.leases.confirm(plan.key))
+        )
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: on_main_process(log_epoch))
         self.observe(trainer, plan.generation)
         if self.attach is not None:
             self.attach(trainer, plan.generation)
@@ -270,6 +263,9 @@ class Succession:
     def _notify(self, line: str) -> None:
         if is_main_process():
             self.reporter.notice(line)
+
+    def _notify_of(self, plan: GenerationPlan, line: str) -> None:
+        self._notify(f"generation {plan.generation}: {line}")
 
     def _report_pulled(self) -> None:
         self.reporter.pulled(self.versions[-1])

@@ -11,10 +11,15 @@ import mlflow
 import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
-from lineage.errors import LineageError, NotFoundError, RegistryError
+from lineage.errors import LineageError, NotFoundError, RegistryError, UnreachableError
 from lineage.formats import first_line
 from lineage.registry.store.database import database_file, plain_uri, prepare_database
 from lineage.registry.store.moves import (
@@ -26,6 +31,7 @@ from lineage.registry.store.moves import (
 )
 
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_GATEWAY_ERRORS = (502, 503, 504)
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
 
 
@@ -35,13 +41,20 @@ def translated_errors() -> Iterator[None]:
 
     Raises:
         NotFoundError: If the store answers that it does not hold what was named.
-        RegistryError: If it does not answer, or refuses.
+        UnreachableError: If it does not answer now.
+        RegistryError: If it refuses.
     """
     try:
         yield
     except LineageError:
         raise
     except MlflowException as error:
+        silence = _silence(error)
+        if silence is not None:
+            raise UnreachableError(
+                f"The store {safe_uri()} must answer, but {silence}; start it again, or set"
+                " MLFLOW_TRACKING_URI to one that answers."
+            ) from error
         kind = NotFoundError if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST) else RegistryError
         raise kind(f"{without_passwords(first_line(error))} (store {safe_uri()})") from error
     except (SQLAlchemyError, requests.RequestException, OSError) as error:
@@ -49,6 +62,22 @@ def translated_errors() -> Iterator[None]:
             f"The store {safe_uri()} must be reachable and writable, but is not:"
             f" {without_passwords(first_line(error))}. Set MLFLOW_TRACKING_URI to one that is."
         ) from error
+
+
+def _silence(error: MlflowException) -> str | None:
+    """Return how a store failed to answer; None if it answered, or is a file."""
+    if mlflow.get_tracking_uri().startswith("sqlite"):
+        return None
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, requests.Timeout) or "timed out" in str(cause):
+        return "did not in time (MLFLOW_HTTP_REQUEST_TIMEOUT)"
+    if isinstance(cause, requests.ConnectionError):
+        return "refuses connections" if "refused" in str(cause) else "cannot be connected to"
+    if isinstance(cause, requests.RequestException) or error.get_http_status_code() in _GATEWAY_ERRORS:
+        return f"gave an error: {without_passwords(first_line(error))}"
+    if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
+        return f"its database does not: {without_passwords(first_line(error))}"
+    return None
 
 
 def safe_uri() -> str:
@@ -145,7 +174,7 @@ def find_experiment(name: str) -> str:
 @cache
 def _require_answer(uri: str) -> None:
     """Send the store one request; the cache remembers that it answered, not that it failed."""
-    with _short_patience():
+    with short_patience():
         MlflowClient(uri).search_experiments(max_results=1)
 
 
@@ -168,8 +197,19 @@ def _require_writable(database: Path) -> None:
     )
 
 
+@translated_errors()
+def require_answer() -> None:
+    """Send the store in use one request, with little patience.
+
+    Raises:
+        UnreachableError: If it does not answer.
+    """
+    with short_patience():
+        MlflowClient().search_experiments(max_results=1)
+
+
 @contextmanager
-def _short_patience() -> Iterator[None]:
+def short_patience() -> Iterator[None]:
     """Shorten MLflow's retries and timeout of HTTP requests inside the block, unless the user set them."""
     unset = _SHORT_PATIENCE.keys() - os.environ.keys()
     os.environ.update({name: _SHORT_PATIENCE[name] for name in unset})

@@ -1,0 +1,108 @@
+"""An MLflow server that dies while a generation trains, and one that comes back."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from lineage.registry.family.lookup import read_family
+
+EPOCHS = 40
+
+
+@pytest.fixture
+def server_of_our_own(
+    home: Path,
+    free_port: Callable[[], int],
+    serving: Callable[..., AbstractContextManager[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[], AbstractContextManager[Path]]:
+    """Function that runs a server of one address and database, as often as it is called."""
+    port = free_port()
+    folder = home / "server"
+    folder.mkdir()
+    shutil.move(home / "mlflow.db", folder / "mlflow.db")
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    return lambda: serving(command, folder, f"http://127.0.0.1:{port}/health")
+
+
+@pytest.fixture
+def growing(home: Path, tiny: Callable[..., list[str]]) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
+    """Function that starts ``lineage grow`` of one patriarch."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> "subprocess.Popen[str]":
+        options = tiny(f"training.epochs={EPOCHS}", "succession.generations=0")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lineage", "grow", "digits", *options],
+            cwd=home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def await_line(process: "subprocess.Popen[str]", text: str) -> list[str]:
+    """Read standard error until a line holds ``text``; return what was read."""
+    assert process.stderr is not None
+    lines: list[str] = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return lines
+    pytest.fail(f"'{text}' was not said: {''.join(lines)}")
+
+
+def test_training_goes_on_without_the_server_and_registers_when_it_is_back(
+    server_of_our_own: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
+) -> None:
+    with server_of_our_own():
+        process = growing()
+        await_line(process, "generation 0: epoch 3/")
+    said = await_line(process, "Training goes on, and metrics wait in the checkpoint.")
+    assert "must answer, but refuses connections; start it again" in said[-1]
+    await_line(process, f"generation 0: epoch {EPOCHS}/")
+    await_line(process, "Waiting for it")
+    with server_of_our_own():
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        (version,) = read_family("digits")
+        points = MlflowClient().get_metric_history(version.run_id, "train_loss")
+        assert [point.step for point in points] == list(range(1, EPOCHS + 1))
+
+
+def test_generation_that_waits_for_the_server_can_be_left_and_continued(
+    server_of_our_own: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
+) -> None:
+    with server_of_our_own():
+        process = growing()
+        await_line(process, "generation 0: epoch 3/")
+    await_line(process, "Waiting for it")
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    with server_of_our_own():
+        again = growing()
+        _, errors = again.communicate(timeout=120)
+        assert again.returncode == 0, errors
+        assert "generation 0: epoch" not in errors  # none is trained again
+        (version,) = read_family("digits")
+        assert MlflowClient().get_run(version.run_id).info.status == "FINISHED"
