@@ -11,7 +11,9 @@ def rm(
     uri: VersionUri,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Remove it even if other versions need it, and leave a tombstone."),
+        typer.Option(
+            "--force", help="Remove it even if other versions or open runs need it, and leave a tombstone."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

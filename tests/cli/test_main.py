@@ -20,7 +20,20 @@ Options = Callable[..., list[str]]
 PATRIARCH = ("--generations", "0")
 COMMANDS = (
     *("grow", "tree", "show", "evaluate", "compare", "diff", "ensemble", "transfer", "adopt"),
-    *("ancestors", "descendants", "log", "promote", "rm", "doctor", "study", "study-report", "ui", "recipes"),
+    *(
+        "ancestors",
+        "descendants",
+        "log",
+        "promote",
+        "rm",
+        "doctor",
+        "pack",
+        "unpack",
+        "study",
+        "study-report",
+        "ui",
+        "recipes",
+    ),
 )
 
 

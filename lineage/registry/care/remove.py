@@ -15,7 +15,7 @@ from lineage.registry.family.history import REMOVED, Event, record
 from lineage.registry.family.lookup import descendants_of, find_version
 from lineage.registry.family.register import settle, settle_teachers_family
 from lineage.registry.store.connection import connect, translated_errors
-from lineage.registry.store.search import find_model
+from lineage.registry.store.search import find_model, search_open_runs_below
 
 TOMBSTONE = TAG + "removed."
 
@@ -55,10 +55,11 @@ def remove(uri: str, force: bool = False) -> Removal:
 
     Args:
         uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        force: Whether to remove a version that others need, and to leave a tombstone.
+        force: Whether to remove a version that others or open runs need, and to leave a tombstone.
 
     Raises:
-        IntegrityError: If students or ensembles in any family need it; nothing is changed then.
+        IntegrityError: If students or ensembles in any family need it, or an open run does, such as that of a
+            student in training; nothing is changed then.
         NotFoundError: If the store does not hold it.
         UsageError: If ``uri`` has another form.
     """
@@ -73,6 +74,8 @@ def remove(uri: str, force: bool = False) -> Removal:
             + (f", with {counted(further, 'further descendant')}" if further else "")
             + "; remove those first, or leave a tombstone with --force."
         )
+    if not force:
+        _require_no_work(version)
     client = connect()
     if force:
         tag = f"{TOMBSTONE}{version.version}"
@@ -133,6 +136,19 @@ def _read(name: str, tag: str, text: str) -> Tombstone | None:
         return Tombstone(_VERSION.validate_python(fields | own), int(fields["removed"]))
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def _require_no_work(version: Version) -> None:
+    """Refuse to remove a version that a run in progress needs, such as that of a student in training."""
+    runs = search_open_runs_below(version.run_id) if version.run_id else []
+    if runs:
+        shown = ", ".join(f"run {run.info.run_id} ({run.info.run_name})" for run in runs[:_NAMED])
+        family = str(connect().get_experiment(runs[0].info.experiment_id).name)
+        raise IntegrityError(
+            f"{version.uri} must have no work in progress to be removed, but {shown}"
+            f" {'needs' if len(runs) == 1 else 'need'} it; wait for it, leave a tombstone with"
+            f" --force, or, if it is dead, run 'lineage doctor {family} --fix --kill-runs'."
+        )
 
 
 def _listed(versions: tuple[Version, ...]) -> str:

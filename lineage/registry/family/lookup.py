@@ -17,6 +17,7 @@ from lineage.errors import IntegrityError, NotFoundError, UsageError, suggestion
 from lineage.registry.family.family import TAG, Family, Version, from_model_version, model_name, walk
 from lineage.registry.store.connection import safe_uri, translated_errors
 from lineage.registry.store.search import (
+    find_model,
     find_model_with_versions,
     has_key,
     read_model_with_versions,
@@ -208,9 +209,10 @@ def require_no_circle(version: Version) -> set[str]:
         ``name/version`` of all its ancestors, also of those that are no longer in the store.
 
     Raises:
-        IntegrityError: If there is a circle.
+        IntegrityError: If there is a circle, or the version's registered model was deleted.
     """
     store = _Store()
+    _require_own_model(store, version)
     graph = {version.id: version.parents}
     unread = list(version.parents)
     while unread:
@@ -225,6 +227,16 @@ def require_no_circle(version: Version) -> set[str]:
         first, *others = error.args[1][:-1]
         raise circle_error(first, others or [first]) from None
     return graph.keys() - {version.id}
+
+
+def _require_own_model(store: _Store, version: Version) -> None:
+    """Refuse a version with a parent in its own registered model, where that was deleted."""
+    own = [parent for parent in version.parents if model_name(parent) == version.name]
+    if own and not store.family(version.name).versions and find_model(version.name) is None:
+        raise IntegrityError(
+            f"The registered model '{version.name}' must hold {own[0]}, which a new version descends from,"
+            " but was deleted, as in MLflow's UI; run the same command again to grow the family anew."
+        )
 
 
 def circle_error(version_id: str, through: Iterable[str]) -> IntegrityError:

@@ -11,6 +11,7 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from lineage.errors import NotFoundError, UsageError, suggestion
 from lineage.registry.family.family import TAG
@@ -127,6 +128,18 @@ def search_runs(name: str, condition: str) -> list[Run]:
         return []
     found: list[Run] = mlflow.search_runs(
         [experiment], condition, order_by=["attributes.start_time ASC"], output_format="list"
+    )
+    return found
+
+
+def search_open_runs_below(run_id: str) -> list[Run]:
+    """Return the runs of any experiment that are RUNNING and nested under a run, oldest first."""
+    connect()
+    found: list[Run] = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string=f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' AND attributes.status = 'RUNNING'",
+        order_by=["attributes.start_time ASC"],
+        output_format="list",
     )
     return found
 
