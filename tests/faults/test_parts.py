@@ -93,9 +93,9 @@ def test_part_without_labels_is_passed_over_and_said(
 ) -> None:
     write(tmp_path, f"train-{ONE}", [0, 1, 2])
     write(tmp_path, f"test-{ONE}", [-1] * 4, images=[0, 1, 2, 0])
-    write(tmp_path, f"validation-{ONE}", [2, 1])
+    write(tmp_path, f"validation-{ONE}", [2, 1, 0])
     with caplog.at_level(logging.WARNING):
-        assert load_dataset("hub:a/b", str(tmp_path)).test.labels.tolist() == [2, 1]
+        assert load_dataset("hub:a/b", str(tmp_path)).test.labels.tolist() == [2, 1, 0]
     assert caplog.messages == [
         "Part 'test' of data set 'hub:a/b' has no labels: 'validation' is held for test."
     ]
