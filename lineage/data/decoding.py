@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffTags import TAGS_V2
 
+from lineage.data.workers import RetoldError
 from lineage.errors import IntegrityError
 from lineage.formats import first_line
 
@@ -36,16 +37,8 @@ _BITS, _PHOTOMETRIC = (
 _TAIL = 64  # bytes
 
 
-class ImageError(IntegrityError):
-    """An image cannot be read; the sentence is the same in a loader process and in the main one.
-
-    torch makes a worker's exception anew from its type and the text of its traceback, whose last line holds
-    our sentence.
-    """
-
-    def __init__(self, message: str) -> None:
-        last_line = message.rstrip().rpartition("\n")[2]
-        super().__init__(last_line.removeprefix(f"{__name__}.{type(self).__name__}: "))
+class ImageError(RetoldError, IntegrityError):
+    """An image cannot be read."""
 
 
 def decode_rgb(source: Path | IO[bytes], where: str) -> NDArray[np.uint8]:
