@@ -1,6 +1,7 @@
 """Checks of a data set before anything is trained on it."""
 
 import logging
+from collections import Counter
 from typing import Protocol
 
 import torch
@@ -48,7 +49,7 @@ def check_classes(dataset: DataSet) -> DataSet:
         IntegrityError: If two classes have the same name.
     """
     names = dataset.spec.class_names
-    twice = next((name for name in dict.fromkeys(names) if names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         numbers = " and ".join(str(number) for number, name in enumerate(names) if name == twice)
         raise IntegrityError(

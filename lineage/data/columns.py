@@ -2,6 +2,7 @@
 
 import json
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import PurePath
@@ -176,7 +177,7 @@ def _class_names(feature: dict[str, Any], label: str, name: str) -> tuple[str, .
         return None
     if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
         raise _malformed(name, f"features.{label}.names is no list of texts")
-    twice = next((item for item in names if names.count(item) > 1), None)
+    twice = next((item for item, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise _malformed(name, f"features.{label}.names has '{twice}' twice")
     return tuple(names) or None
