@@ -83,6 +83,14 @@ def main() -> None:
         _print_error(f"Error: {error}")
         _wait_for_rank_0()
         sys.exit(error.exit_code)
+    except RuntimeError as error:
+        from lineage.data.workers import lost_worker  # torch is loaded where loader processes are
+
+        lost = lost_worker(error)
+        if lost is None:
+            raise
+        _print_error(f"Error: {lost}")
+        sys.exit(lost.exit_code)
     except SystemExit as stop:
         # Typer turns KeyboardInterrupt into this exit code and prints nothing; of processes that we
         # launched, the parent prints the line

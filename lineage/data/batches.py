@@ -5,6 +5,7 @@ normalised, in channels_last memory format; labels and indices are int64, shape 
 row in its part of the data set.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from lineage.data.augmentation import Augmentation, random_bits
 from lineage.data.images import DataSpec, Images
 from lineage.data.splits import split_indices
 from lineage.data.views import Batch, SoftTargets, ViewWithSoftTargets, view_of
+from lineage.data.workers import BATCHES_PER_WORKER, require_shared_memory, send_errors
 from lineage.errors import UsageError
 
 __all__ = [
@@ -115,8 +117,8 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
         soft_targets: Stored soft targets to append to every batch; none by default.
 
     Raises:
-        UsageError: If ``batch_size`` exceeds the number of images, ``accumulation`` does not divide it, or
-            the padding does not fit the images.
+        UsageError: If ``batch_size`` exceeds the number of images, ``accumulation`` does not divide it, the
+            padding does not fit the images, or the workers' batches do not fit into shared memory.
     """
     if batch_size > len(indices):
         raise UsageError(
@@ -133,7 +135,7 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
     view = view_of(images, spec, indices, augmentation, data_seed)
     if soft_targets is not None:
         view = ViewWithSoftTargets(view, soft_targets, len(indices))
-    loader = _loader(view, batch_size // accumulation, workers, order, drop_last=True)
+    loader = _loader(view, spec, batch_size // accumulation, workers, order, drop_last=True)
     return TrainingBatches(loader, steps, order)
 
 
@@ -160,17 +162,23 @@ def evaluation_batches(
         view: Number of the augmented view to load of every image.
 
     Raises:
-        UsageError: If the padding does not fit the images.
+        UsageError: If the padding does not fit the images, or the workers' batches shared memory.
     """
     shown = view_of(images, spec, indices, augmentation, data_seed)
     keys = range(view * len(indices), (view + 1) * len(indices))
-    return _loader(shown, batch_size, workers, keys, drop_last=False)
+    return _loader(shown, spec, batch_size, workers, keys, drop_last=False)
 
 
 def _loader(
-    view: Dataset[Batch], batch_size: int, workers: int, keys: Iterable[int], drop_last: bool
+    view: Dataset[Batch],
+    spec: DataSpec,
+    batch_size: int,
+    workers: int,
+    keys: Iterable[int],
+    drop_last: bool,
 ) -> DataLoader[Batch]:
     """Return a loader with persistent workers that draws nothing from the global generator."""
+    require_shared_memory(workers, batch_size * math.prod(spec.input_shape) * torch.float32.itemsize)
     return DataLoader(
         view,
         batch_size,
@@ -181,6 +189,8 @@ def _loader(
         drop_last=drop_last,
         persistent_workers=workers > 0,
         generator=torch.Generator(),
+        worker_init_fn=send_errors,
+        prefetch_factor=BATCHES_PER_WORKER if workers else None,
     )
 
 

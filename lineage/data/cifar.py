@@ -73,6 +73,23 @@ def read_torchvision(
     return memory_dataset(name, parts[0], parts[1], train.classes, superclasses)
 
 
+def _require_its_classes(dataset: DataSet) -> DataSet:
+    """Return a data set if its number of classes is that in its name.
+
+    Raises:
+        IntegrityError: If it is another data set.
+    """
+    name, found = dataset.spec.name, dataset.spec.num_classes
+    needed = int(name.removeprefix("cifar"))
+    if found != needed:
+        raise IntegrityError(
+            f"Data set '{name}' must have {needed} classes, but the files in data.root have {found}, such as "
+            f"'{dataset.spec.class_names[0]}'; correct data.root, or name another data set, such as "
+            "hub:OWNER/NAME."
+        )
+    return dataset
+
+
 def _build(
     name: str,
     root: Path | None,
@@ -92,7 +109,7 @@ def _build(
     if root.exists() or not download:
         folder = find_parquet(require_folder(name, root))
         if folder is not None:
-            return read_parquet(name, folder, image_size, test)
+            return _require_its_classes(read_parquet(name, folder, image_size, test))
     from torchvision.datasets import CIFAR10, CIFAR100  # takes a second; Parquet files need none of it
 
     reader = CIFAR10 if name == "cifar10" else CIFAR100

@@ -1,7 +1,11 @@
 """Columns of Arrow data with the Hugging Face Hub's metadata: images, labels and names of classes."""
 
 import json
+from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +35,38 @@ class Columns:
     label: str
     superclass: str | None
     class_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class RowNames:
+    """Names of a part's rows in error messages: row, file and class.
+
+    Attributes:
+        files: Names of the part's files; empty where it is no file.
+        starts: Number of each file's first row, ascending.
+        labels: Class of each row, int64, shape (N,).
+        class_names: Names of the classes.
+    """
+
+    files: tuple[str, ...]
+    starts: tuple[int, ...]
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def __call__(self, row: int) -> str:
+        """Return the name of a row, such as ``Row 3 of train-0.parquet (class 'cat')``."""
+        number = bisect_right(self.starts, row) - 1
+        file = f" of {self.files[number]}" if self.files[number] else ""
+        class_name = self.class_names[int(self.labels[row])]
+        return f"Row {row - self.starts[number]}{file} (class '{class_name}')"
+
+
+def name_rows(part: arrow.Dataset, labels: Tensor, class_names: tuple[str, ...]) -> RowNames:
+    """Return the names of a part's rows."""
+    fragments = list(part.get_fragments())
+    files = tuple(PurePath(getattr(fragment, "path", "")).name for fragment in fragments)
+    counts = (fragment.count_rows() for fragment in fragments[:-1])
+    return RowNames(files, tuple(accumulate(counts, initial=0)), labels, class_names)
 
 
 def find_columns(schema: pa.Schema, name: str) -> Columns:
@@ -141,7 +177,7 @@ def _class_names(feature: dict[str, Any], label: str, name: str) -> tuple[str, .
         return None
     if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
         raise _malformed(name, f"features.{label}.names is no list of texts")
-    twice = next((item for item in names if names.count(item) > 1), None)
+    twice = next((item for item, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise _malformed(name, f"features.{label}.names has '{twice}' twice")
     return tuple(names) or None

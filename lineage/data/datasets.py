@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from lineage.data.checks import check_classes
 from lineage.data.cifar import build_cifar10, build_cifar100
 from lineage.data.folders import build_imagefolder, build_imagenet
 from lineage.data.hub import PREFIX, build_hub
@@ -94,7 +95,7 @@ def load_dataset(
     """
     folder = None if root is None else Path(root).expanduser()
     if name.startswith(PREFIX):
-        return build_hub(name, folder, image_size, test)
+        return check_classes(build_hub(name, folder, image_size, test))
     builder = resolve("dataset", name, DATASETS)
     if test is not None and "test" not in inspect.signature(builder).parameters:
         raise UsageError(
@@ -102,4 +103,4 @@ def load_dataset(
             f"'{test}'; leave it out."
         )
     dataset: DataSet = builder(folder, download, image_size, **({} if test is None else {"test": test}))
-    return dataset
+    return check_classes(dataset)

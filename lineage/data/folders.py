@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lineage.data.decoding import decode_rgb
+from lineage.data.checks import check_images
+from lineage.data.decoding import check_image, decode_rgb
 from lineage.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -53,8 +54,14 @@ class FolderImages:
 
     def read(self, index: int) -> Tensor:
         """Decode one image to uint8, shape (3, H, W)."""
-        path = self.path(index)
-        return torch.from_numpy(decode_rgb(path, str(path))).permute(2, 0, 1)
+        return torch.from_numpy(decode_rgb(self.path(index), self._named(index))).permute(2, 0, 1)
+
+    def check(self, index: int) -> None:
+        """Check one image without decoding it; see ``check_image``."""
+        check_image(self.path(index), self._named(index))
+
+    def _named(self, index: int) -> str:
+        return f"{self.path(index)} (class '{self.class_names[int(self.labels[index])]}')"
 
 
 def build_imagefolder(root: Path | None, download: bool, image_size: int, test: str | None = None) -> DataSet:
@@ -111,6 +118,7 @@ def _build(
                 f"The class folders of {root / part} must hold images ({_suffixes()}), but they hold no such "
                 f"file, and {root / part} {_contents(root / part)}; add some."
             )
+    check_images(train, test_images)
     spec = DataSpec(
         name=name,
         class_names=class_names,

@@ -9,11 +9,13 @@ import glob
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +25,17 @@ from numpy.typing import NDArray
 from pyarrow import dataset as arrow
 from torch import Tensor
 
-from lineage.data.columns import Columns, find_columns, has_labels, read_integers, read_labels
-from lineage.data.decoding import decode_rgb
+from lineage.data.checks import check_images
+from lineage.data.columns import (
+    Columns,
+    RowNames,
+    find_columns,
+    has_labels,
+    name_rows,
+    read_integers,
+    read_labels,
+)
+from lineage.data.decoding import check_image, decode_rgb
 from lineage.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -41,6 +52,8 @@ MEMORY_LIMIT = 4 * 2**30
 """Largest size in bytes of the decoded training or test images that are held in memory, not streamed."""
 
 TRAIN = "train"
+TOTAL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+"""Memory of this machine in bytes."""
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 _ROWS_PER_BATCH = 1024
 
@@ -52,17 +65,23 @@ class EncodedImages:
     Attributes:
         encoded: Encoded images, N binary values.
         labels: Class of each image, int64, shape (N,).
+        named: Names of the rows in error messages.
     """
 
     encoded: pa.ChunkedArray
     labels: Tensor
+    named: RowNames
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, index: int) -> Tensor:
         """Decode one image to uint8, shape (3, H, W)."""
-        return torch.from_numpy(_decode(self.encoded[index], index)).permute(2, 0, 1)
+        return torch.from_numpy(_decode(self.encoded[index], self.named(index))).permute(2, 0, 1)
+
+    def check(self, index: int) -> None:
+        """Check one image without decoding it; see ``check_image``."""
+        check_image(BytesIO(self.encoded[index].as_buffer()), self.named(index))
 
 
 def find_parquet(root: Path) -> Path | None:
@@ -162,16 +181,21 @@ def read_arrow(name: str, train: arrow.Dataset, test: arrow.Dataset, image_size:
     labels, class_names = read_labels(train, "the training part", None, name)
     test_labels, _ = read_labels(test, "the test part", class_names, name)
     superclasses = _superclasses(train, columns, labels, len(class_names), name)
-    shape = _first_shape(train, columns.image)
-    pixels = _decode_all(train, columns.image, shape)
-    test_pixels = None if pixels is None else _decode_all(test, test_columns.image, shape)
+    named = name_rows(train, labels, class_names)
+    test_named = name_rows(test, test_labels, class_names)
+    shape = _first_shape(train, columns.image, named)
+    pixels = _decode_all(train, columns.image, shape, named)
+    test_pixels = None if pixels is None else _decode_all(test, test_columns.image, shape, test_named)
     if pixels is not None and test_pixels is not None:
         memory = MemoryImages(pixels, labels), MemoryImages(test_pixels, test_labels)
         return memory_dataset(name, *memory, class_names, superclasses)
+    for part, column in ((train, columns.image), (test, test_columns.image)):
+        _require_memory(part, column, name)
     streamed = [
-        EncodedImages(_encoded(part.to_table(columns=[column])[0]), values)
-        for part, column, values in ((train, columns.image, labels), (test, test_columns.image, test_labels))
+        EncodedImages(_encoded(part.to_table(columns=[column])[0]), rows.labels, rows)
+        for part, column, rows in ((train, columns.image, named), (test, test_columns.image, test_named))
     ]
+    check_images(*streamed)
     input_shape = (3, image_size, image_size)
     digest = _streamed_digest(class_names, streamed)
     spec = DataSpec(name, class_names, superclasses, IMAGENET_MEAN, IMAGENET_STD, input_shape, digest)
@@ -206,6 +230,29 @@ def _encoded(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     return encoded
 
 
+def _require_memory(part: arrow.Dataset, column: str, name: str) -> None:
+    """Check, before encoded images are read, that their column fits into this machine's memory.
+
+    Raises:
+        UsageError: If it is larger, as the files state its size when it is unpacked.
+    """
+    size = 0
+    for fragment in part.get_fragments():
+        metadata: Any = getattr(fragment, "metadata", None)  # None: memory-mapped by `datasets`
+        for group in range(metadata.num_row_groups if metadata else 0):
+            chunks = metadata.row_group(group).to_dict()["columns"]
+            size += sum(
+                chunk["total_uncompressed_size"]
+                for chunk in chunks
+                if chunk["path_in_schema"].partition(".")[0] == column
+            )
+    if size > TOTAL_MEMORY:
+        raise UsageError(
+            f"The encoded images of '{name}' must fit into memory, {TOTAL_MEMORY / 2**30:.1f} GiB, but "
+            f"column '{column}' takes {size / 2**30:.1f} GiB; use a smaller set, or an image folder."
+        )
+
+
 def _batches(part: arrow.Dataset, column: str) -> Iterator[pa.Array]:
     """Yield the encoded images in order, in batches of ``_ROWS_PER_BATCH``."""
     for batch in part.to_batches(
@@ -214,13 +261,13 @@ def _batches(part: arrow.Dataset, column: str) -> Iterator[pa.Array]:
         yield _encoded(batch.column(0))
 
 
-def _first_shape(part: arrow.Dataset, column: str) -> tuple[int, ...]:
+def _first_shape(part: arrow.Dataset, column: str, named: RowNames) -> tuple[int, ...]:
     """Return the shape (H, W, 3) of the first image."""
     first = _encoded(part.head(1, columns=[column])[column])
-    return _decode(first[0], 0).shape
+    return _decode(first[0], named(0)).shape
 
 
-def _decode_all(part: arrow.Dataset, column: str, shape: tuple[int, ...]) -> Tensor | None:
+def _decode_all(part: arrow.Dataset, column: str, shape: tuple[int, ...], named: RowNames) -> Tensor | None:
     """Decode all images to uint8, shape (N, H, W, 3); None if shapes differ or exceed ``MEMORY_LIMIT``."""
     num_images = part.count_rows()
     if num_images * math.prod(shape) > MEMORY_LIMIT:
@@ -229,7 +276,7 @@ def _decode_all(part: arrow.Dataset, column: str, shape: tuple[int, ...]) -> Ten
     row = 0
     for encoded in _batches(part, column):
         for value in encoded:
-            image = _decode(value, row)
+            image = _decode(value, named(row))
             if image.shape != shape:
                 return None
             pixels[row] = image
@@ -238,9 +285,9 @@ def _decode_all(part: arrow.Dataset, column: str, shape: tuple[int, ...]) -> Ten
     return torch.from_numpy(pixels)
 
 
-def _decode(encoded: pa.Scalar, row: int) -> NDArray[np.uint8]:
+def _decode(encoded: pa.Scalar, where: str) -> NDArray[np.uint8]:
     """Decode one image to shape (H, W, 3)."""
-    return decode_rgb(BytesIO(encoded.as_buffer()), f"Row {row}")
+    return decode_rgb(BytesIO(encoded.as_buffer()), where)
 
 
 def _streamed_digest(class_names: tuple[str, ...], parts: list[EncodedImages]) -> str:

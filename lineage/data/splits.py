@@ -1,15 +1,22 @@
 """Stratified splits: a validation part, or a smaller training part, with the same share of every class."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lineage.errors import UsageError
+from lineage.formats import counted
 
 
 def split_indices(
-    labels: Tensor, num_classes: int, validation: float, seed: int, train_samples: int | None = None
+    labels: Tensor,
+    num_classes: int,
+    validation: float,
+    seed: int,
+    train_samples: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Split the training part of a data set into training and validation rows.
 
@@ -21,6 +28,7 @@ def split_indices(
         validation: Share of each class held out for validation, in [0, 1); 0 holds out none.
         seed: Seed of the split, taken modulo 2³².
         train_samples: Number of training images, at most those that validation leaves; None takes all.
+        class_names: Names of the classes in error messages; their numbers by default.
 
     Returns:
         Training rows and validation rows, each int64 and sorted.
@@ -36,9 +44,12 @@ def split_indices(
     smallest = int(counts.min())
     needed = 2 if validation else 1
     if smallest < needed:
+        fewer = (counts < needed).nonzero().flatten().tolist()
+        named = [f"'{class_names[label]}'" if class_names else f"class {label}" for label in fewer[:5]]
+        more = f" and {len(fewer) - 5} more" if len(fewer) > 5 else ""
         raise UsageError(
-            f"Each of the {num_classes} classes must have {needed} training images or more, but "
-            f"{int((counts < needed).sum())} have fewer, class {int(counts.argmin())} only {smallest}; "
+            f"Each of the {num_classes} classes must have {counted(needed, 'training image')} or more, but "
+            f"{', '.join(named)}{more} {'has' if len(fewer) == 1 else 'have'} fewer; "
             + ("set data.validation to 0 or add images." if smallest else "remove the class or add images.")
         )
     train, held_out = torch.arange(len(labels)), torch.empty(0, dtype=torch.int64)

@@ -61,8 +61,10 @@ def read_split(data: DataSettings) -> SplitData:
         UsageError: If the data set cannot be split as the settings say, besides what ``read_dataset`` raises.
     """
     dataset = read_dataset(data)
-    num_classes = dataset.spec.num_classes
-    split = split_indices(dataset.train.labels, num_classes, data.validation, data.seed, data.train_samples)
+    names = dataset.spec.class_names
+    split = split_indices(
+        dataset.train.labels, len(names), data.validation, data.seed, data.train_samples, names
+    )
     return SplitData(dataset, *split)
 
 

@@ -248,7 +248,10 @@ def test_parquet_that_is_no_parquet_is_refused(hub_folder: Path) -> None:
 def test_parquet_image_that_does_not_decode_is_named(hub_folder: Path) -> None:
     table = pa.table({"img": [{"bytes": b"no image", "path": None}], "label": [0]})
     pq.write_table(table, hub_folder / "test-00000-of-00001.parquet")
-    with pytest.raises(IntegrityError, match="Row 0 must be an image that decodes"):
+    with pytest.raises(
+        IntegrityError,
+        match=r"Row 0 of test-0.*\.parquet \(class 'cat'\) must be an image",
+    ):
         load_dataset("hub:owner/name", str(hub_folder))
 
 
@@ -382,7 +385,8 @@ def test_torchvisions_layout_that_cannot_be_fetched_names_its_address(tmp_path: 
 
 
 def test_cifar_prefers_parquet_over_a_download(hub_folder: Path) -> None:
-    assert len(load_dataset("cifar10", str(hub_folder), download=True).train) == 8
+    with pytest.raises(IntegrityError, match=r"'cifar10' must have 10 classes, but .* have 2, such as 'cat'"):
+        load_dataset("cifar10", str(hub_folder), download=True)
 
 
 def test_image_folder_is_streamed_in_sorted_order(image_folder: Path) -> None:
@@ -410,7 +414,7 @@ def test_image_folder_digest_covers_names_and_sizes_but_no_contents(image_folder
 
     first, file = digest(), image_folder / "val" / "ant" / "0.png"
     contents = file.read_bytes()
-    file.write_bytes(contents[::-1])
+    file.write_bytes(contents[:-20] + bytes([contents[-20] ^ 1]) + contents[-19:])
     assert digest() == first
     file.write_bytes(contents + b"\0")
     grown = digest()
@@ -449,7 +453,5 @@ def test_image_folder_without_classes_or_images_is_refused(part: str, image_fold
 
 def test_image_file_that_does_not_decode_is_named(image_folder: Path) -> None:
     (image_folder / "train" / "ant" / "0.png").write_bytes(b"no image")
-    data = load_dataset("imagefolder", str(image_folder))
-    assert not isinstance(data.train, MemoryImages)
-    with pytest.raises(IntegrityError, match=r"ant/0\.png must be an image that decodes, but is not"):
-        data.train.read(0)
+    with pytest.raises(IntegrityError, match=r"ant/0\.png \(class 'ant'\) must be an image that decodes"):
+        load_dataset("imagefolder", str(image_folder))

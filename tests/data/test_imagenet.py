@@ -1,7 +1,9 @@
 import hashlib
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from torch import nn
 from torchvision.models import ViT_B_16_Weights
 
@@ -17,12 +19,13 @@ IDS = tuple(f"n{1_000_000 + 7 * number:08d}" for number in range(1000))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ImageNet of a thousand made-up classes with one file each; nobody decodes them."""
-    root = tmp_path_factory.mktemp("imagenet")
+    """An ImageNet of a thousand made-up classes with one file each."""
+    root, picture = tmp_path_factory.mktemp("imagenet"), BytesIO()
+    Image.new("RGB", (1, 1)).save(picture, "JPEG")
     for part in ("train", "val"):
         for name in IDS:
             (root / part / name).mkdir(parents=True)
-            (root / part / name / "1.JPEG").touch()
+            (root / part / name / "1.JPEG").write_bytes(picture.getvalue())
     return root
 
 

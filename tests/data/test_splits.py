@@ -69,11 +69,11 @@ def test_split_that_a_small_class_misses_is_refused(validation: float, part: str
 @pytest.mark.parametrize(("validation", "needed"), [(0.1, 2), (0.0, 1)])
 def test_split_of_a_class_without_enough_images_is_refused(validation: float, needed: int) -> None:
     labels = torch.tensor([0] * 20 + [1] * 20 + [2] * (needed - 1))
-    message = (
-        f"3 classes must have {needed} training images or more, but 1 have fewer, class 2 only {needed - 1}"
-    )
-    with pytest.raises(UsageError, match=message):
+    message = rf"3 classes must have {needed} training images? or more, but {{}} has fewer; "
+    with pytest.raises(UsageError, match=message.format("class 2")):
         split_indices(labels, 3, validation, seed=0)
+    with pytest.raises(UsageError, match=message.format("'fox'")):
+        split_indices(labels, 3, validation, seed=0, class_names=["cat", "dog", "fox"])
 
 
 @pytest.mark.parametrize("train_samples", [0, 9, 670, 676])

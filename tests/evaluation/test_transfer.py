@@ -52,9 +52,9 @@ CANNOT_HOLD = [
     (
         {"overrides": ["data.name=cifar10"]},
         UsageError,
-        "--set must give a setting that the logistic probe uses (data.root, data.download, data.validation,"
-        " data.seed, data.train_samples, data.image_size, data.workers), but got 'data.name=cifar10'; name"
-        " the data set with --to.",
+        "--set must give a setting that the logistic probe uses (data.root, data.download, data.test,"
+        " data.validation, data.seed, data.train_samples, data.image_size, data.workers), but got"
+        " 'data.name=cifar10'; name the data set with --to.",
     ),
     ({"overrides": ['data={name="cifar10"}']}, UsageError, "--set must give a setting that the logistic"),
     ({"overrides": ["data.flip=true"]}, UsageError, "--set must give a setting that the logistic probe uses"),

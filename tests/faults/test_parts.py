@@ -8,13 +8,25 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from lineage.data import parquet
+from lineage.data.columns import find_columns
 from lineage.data.datasets import MemoryImages, load_dataset
-from lineage.errors import IntegrityError, NotFoundError, RecipeError, UsageError
+from lineage.errors import IntegrityError, LineageError, NotFoundError, RecipeError, UsageError
 from lineage.recipe import load_recipe
 
 NAMES = ("cat", "dog", "fox")
+SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int64())])
+JSON = st.recursive(
+    st.none() | st.integers() | st.sampled_from(["Image", "ClassLabel", "cat"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["info", "features", "label", "names", "_type"]), inner)
+    ),
+)
 ONE = "00000-of-00001.parquet"
 
 
@@ -93,9 +105,9 @@ def test_part_without_labels_is_passed_over_and_said(
 ) -> None:
     write(tmp_path, f"train-{ONE}", [0, 1, 2])
     write(tmp_path, f"test-{ONE}", [-1] * 4, images=[0, 1, 2, 0])
-    write(tmp_path, f"validation-{ONE}", [2, 1])
+    write(tmp_path, f"validation-{ONE}", [2, 1, 0])
     with caplog.at_level(logging.WARNING):
-        assert load_dataset("hub:a/b", str(tmp_path)).test.labels.tolist() == [2, 1]
+        assert load_dataset("hub:a/b", str(tmp_path)).test.labels.tolist() == [2, 1, 0]
     assert caplog.messages == [
         "Part 'test' of data set 'hub:a/b' has no labels: 'validation' is held for test."
     ]
@@ -156,6 +168,32 @@ def test_malformed_metadata_is_refused_by_field(metadata: str, field: str, tmp_p
     for part in ("train", "test"):
         write(tmp_path, f"{part}-{ONE}", [0, 1, 2], metadata=metadata)
     with pytest.raises(IntegrityError, match=f"metadata 'huggingface' .* 'hub:a/b' must be .*{field}"):
+        load_dataset("hub:a/b", str(tmp_path))
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(
+    JSON.map(lambda value: json.dumps({"info": {"features": value}}).encode())
+    | JSON.map(json.dumps)
+    | st.binary()
+)
+def test_any_metadata_is_read_or_refused_in_a_sentence(metadata: str | bytes) -> None:
+    try:
+        assert find_columns(SCHEMA.with_metadata({"huggingface": metadata}), "hub:a/b").label == "label"
+    except LineageError as error:
+        assert "hub:a/b" in str(error)
+
+
+def test_encoded_images_that_exceed_the_memory_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [encoded(0), bytes(2**22)]  # 4 MiB in a file of a few kilobytes
+    for part in ("train", "test"):
+        table = pa.table({"image": cells, "label": [0, 1]})
+        pq.write_table(table, tmp_path / f"{part}-{ONE}", compression="zstd")
+    monkeypatch.setattr(parquet, "TOTAL_MEMORY", 2**21)
+    monkeypatch.setattr(parquet, "MEMORY_LIMIT", 0)
+    with pytest.raises(UsageError, match=r"must fit into memory, .* but column 'image' takes .* GiB"):
         load_dataset("hub:a/b", str(tmp_path))
 
 
