@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -24,13 +25,15 @@ VersionUri = Annotated[
 def print_json(value: Any) -> None:
     """Print a plain value as JSON."""
     if is_main_process():
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        is_ascii = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=is_ascii) + "\n")
 
 
 def print_text(text: str) -> None:
     """Print text as it is."""
     if is_main_process():
-        typer.echo(text)
+        sys.stdout.write(text + "\n")  # typer.echo sends UTF-8 to ASCII terminals
+        sys.stdout.flush()
 
 
 def print_rich(*renderables: Any) -> None:
@@ -48,4 +51,5 @@ def print_rich(*renderables: Any) -> None:
 def print_progress(line: str) -> None:
     """Print one line of progress to standard error."""
     if is_main_process():
-        typer.echo(line, err=True)
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
