@@ -34,7 +34,7 @@ from lineage.cli.transfer import transfer
 from lineage.cli.tree import tree
 from lineage.cli.ui import ui
 from lineage.errors import LineageError, LostProcessError
-from lineage.processes import LAUNCHED, is_main_process
+from lineage.processes import LAUNCHED, is_main_process, leave_undisturbed
 
 _INTERRUPTED = 130
 _SECONDS_FOR_RANK_0 = 10
@@ -88,6 +88,8 @@ def main() -> None:
                 f"Interrupted; the same command continues from the last complete epoch: {_command()}"
             )
         raise
+    finally:
+        leave_undisturbed()
 
 
 def _run_app() -> None:
