@@ -60,6 +60,17 @@ def interrupt_on_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+def leave_undisturbed() -> None:
+    """Let a process that is about to exit do so: a launcher ends the others by SIGTERM, some of which leave.
+
+    Ctrl-C ends it at once, without a traceback out of some function that runs at exit.
+    """
+    for name in _ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == _interrupt:
+            signal.signal(number, signal.SIG_DFL if name == "SIGINT" else signal.SIG_IGN)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Put off a signal's ``KeyboardInterrupt`` until the block has ended, where the command line runs."""

@@ -21,6 +21,7 @@ from lineage.cli.ensemble import ensemble
 from lineage.cli.evaluate import evaluate
 from lineage.cli.grow import grow
 from lineage.cli.log import log
+from lineage.cli.output import print_progress
 from lineage.cli.pack import pack
 from lineage.cli.promote import promote
 from lineage.cli.recipes import app as recipes
@@ -28,14 +29,14 @@ from lineage.cli.relatives import ancestors, descendants
 from lineage.cli.rm import rm
 from lineage.cli.show import show
 from lineage.cli.startup import prepare_process
+from lineage.cli.streams import require_output
 from lineage.cli.study import study, study_report, study_worker
 from lineage.cli.transfer import transfer
 from lineage.cli.tree import tree
 from lineage.cli.ui import ui
 from lineage.cli.unpack import unpack
 from lineage.errors import LineageError, LostProcessError
-from lineage.formats import printable
-from lineage.processes import LAUNCHED, is_main_process
+from lineage.processes import LAUNCHED, is_main_process, leave_undisturbed
 
 _INTERRUPTED = 130
 _SECONDS_FOR_RANK_0 = 10
@@ -76,11 +77,11 @@ def main() -> None:
     """Run the command line; a ``LineageError`` is printed as one line and decides the exit code."""
     prepare_process()
     try:
-        app()
+        _run_app()
     except LineageError as error:
         if isinstance(error, LostProcessError) and LAUNCHED in os.environ:
             sys.exit(error.untold_exit_code)
-        _print_error(f"Error: {error}")
+        print_progress(f"Error: {error}")
         _wait_for_rank_0()
         sys.exit(error.exit_code)
     except RuntimeError as error:
@@ -89,15 +90,27 @@ def main() -> None:
         lost = lost_worker(error)
         if lost is None:
             raise
-        _print_error(f"Error: {lost}")
+        print_progress(f"Error: {lost}")
         sys.exit(lost.exit_code)
     except SystemExit as stop:
         # Typer turns KeyboardInterrupt into this exit code and prints nothing; of processes that we
         # launched, the parent prints the line
         if stop.code == _INTERRUPTED and LAUNCHED not in os.environ:
-            _print_error(
+            print_progress(
                 f"Interrupted; the same command continues from the last complete epoch: {_command()}"
             )
+        raise
+    finally:
+        leave_undisturbed()
+
+
+def _run_app() -> None:
+    """Run the command, which ends in ``SystemExit``; if it succeeded, check that its output was taken."""
+    try:
+        app()
+    except SystemExit as stop:
+        if not stop.code:
+            require_output()
         raise
 
 
@@ -106,12 +119,6 @@ def _command() -> str:
     program, *arguments = sys.argv
     words = ["lineage"] if Path(program).name == "lineage" else [Path(sys.executable).name, "-m", "lineage"]
     return shlex.join([*words, *(word for word in arguments if word != "--fresh")])
-
-
-def _print_error(line: str) -> None:
-    """Print one line to standard error, from rank 0 alone: an error is raised on all ranks."""
-    if is_main_process():
-        typer.echo(printable(line, keep="\n"), err=True)
 
 
 def _wait_for_rank_0() -> None:

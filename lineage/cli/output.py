@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,14 +34,16 @@ VersionUri = Annotated[
 def print_json(value: Any) -> None:
     """Print a plain value as JSON."""
     if is_main_process():
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        typer.echo(_NOT_ASCII.sub(_escape, text))
+        is_ascii = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+        text = json.dumps(value, indent=2, ensure_ascii=is_ascii)
+        sys.stdout.write(_NOT_ASCII.sub(_escape, text) + "\n")
 
 
 def print_text(text: str) -> None:
     """Print text as it is."""
     if is_main_process():
-        typer.echo(printable(text, keep=_LAYOUT))
+        sys.stdout.write(printable(text, keep=_LAYOUT) + "\n")  # typer.echo sends UTF-8 to ASCII terminals
+        sys.stdout.flush()
 
 
 def print_rich(*renderables: Any) -> None:
@@ -58,7 +61,8 @@ def print_rich(*renderables: Any) -> None:
 def print_progress(line: str) -> None:
     """Print one line of progress to standard error."""
     if is_main_process():
-        typer.echo(printable(line, keep=_LAYOUT), err=True)
+        sys.stderr.write(printable(line, keep=_LAYOUT) + "\n")
+        sys.stderr.flush()
 
 
 def print_missing_weights(*names: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, Overrides, print_json
+from lineage.cli.output import AsJson, Overrides, print_json, print_text
 from lineage.errors import IntegrityError, NotFoundError, RecipeError, UsageError
 
 _MOST_CHARACTERS = 1_900
@@ -27,7 +27,7 @@ def list_recipes(as_json: AsJson = False) -> None:
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        typer.echo(f"{row['name']:{width}}  {row['summary']}")
+        print_text(f"{row['name']:{width}}  {row['summary']}")
 
 
 @app.command()
@@ -36,9 +36,9 @@ def show(recipe: Recipe, as_json: AsJson = False) -> None:
     from lineage.recipe import find_recipe, load_recipe
 
     if as_json:
-        typer.echo(load_recipe(recipe).to_json())
+        print_json(json.loads(load_recipe(recipe).to_json()))
     else:
-        typer.echo(_text(find_recipe(recipe)), nl=False)
+        print_text(_text(find_recipe(recipe)).rstrip("\n"))
 
 
 @app.command()
@@ -57,7 +57,7 @@ def cp(
     if as_json:
         print_json({"name": name, "path": str(target)})
     else:
-        typer.echo(f"Copied {name} to {target}.")
+        print_text(f"Copied {name} to {target}.")
 
 
 @app.command()
@@ -74,7 +74,7 @@ def validate(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = Fals
     if as_json:
         print_json({"recipe": recipe, "digest": resolved.digest, "settings": json.loads(resolved.to_json())})
     else:
-        typer.echo(f"{recipe} is valid: digest {resolved.digest}.")
+        print_text(f"{recipe} is valid: digest {resolved.digest}.")
 
 
 @app.command()

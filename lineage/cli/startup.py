@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lineage.cli.memory import keep_freed_memory
+from lineage.cli.streams import protect_output
 from lineage.processes import interrupt_on_signals
 
 
 def prepare_process() -> None:
-    """Silence other libraries' notices, keep freed memory, and let signals interrupt as Ctrl-C does."""
+    """Protect output, silence other libraries' notices, keep freed memory, and interrupt on signals."""
+    protect_output()
     keep_freed_memory()
     for name in ("ignite", "accelerate", "torch"):  # their errors reach the user as exceptions
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,7 +1,9 @@
 """Finetuning: training a registered network, as a whole, on another data set."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from lineage.data.batches import Augmentation, training_batches
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.features import num_features
 from lineage.models.exported import ExportedNetwork
+from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import derive_seed
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
@@ -116,6 +119,14 @@ def make_finetuning(
         order_seed=seed,
         workers=settings.workers,
         accumulation=settings.config.accumulation,
+    )
+    require_batch_size(
+        accelerator,
+        partial(copy.deepcopy, headed),
+        spec.input_shape,
+        batch_size=settings.batch_size,
+        accumulation=settings.config.accumulation,
+        sync_batchnorm=settings.config.sync_batchnorm,
     )
     return GenerationTraining(
         accelerator=accelerator,

@@ -16,6 +16,7 @@ from lineage.evaluation.data import SplitData, read_split
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
 from lineage.models.networks import build_network, check_network
 from lineage.recipe import Recipe
+from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
@@ -87,12 +88,21 @@ class GenerationPlan(GenerationSettings):
             UsageError: If a name or an option of the recipe does not exist, sizes do not fit, or the hardware
                 lacks what the recipe asks for.
         """
-        self._make_accelerator()
+        accelerator = self._make_accelerator()
         spec, network = self.split_data.dataset.spec, self.recipe.network
         check_network(network.name, spec.num_classes, spec.input_shape, network.builder_options)
         self._loss()
         self._schedule()
         self._batches(None)
+        training = self.recipe.training
+        require_batch_size(
+            accelerator,
+            self._build_network,
+            spec.input_shape,
+            batch_size=training.batch_size,
+            accumulation=training.accumulation,
+            sync_batchnorm=training.sync_batchnorm,
+        )
 
     def make_teacher(self, network: nn.Module) -> LiveTeacher:
         """Return the previous generation's network as a teacher, on a fresh Accelerator."""

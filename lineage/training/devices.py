@@ -22,7 +22,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object
 from torch import nn
 
 from lineage.errors import LineageError, LostProcessError, TrainingError, UsageError
-from lineage.processes import is_first_on_machine, is_main_process
+from lineage.processes import is_first_on_machine, is_main_process, was_launched
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -51,6 +51,7 @@ def make_accelerator(
     AcceleratorState._reset_state()  # the precision may differ from the last one's; the process group stays
     try:
         accelerator = Accelerator(
+            cpu=was_launched() and not torch.accelerator.is_available(),  # else Accelerate trains alone
             mixed_precision=_ACCELERATE_NAMES[precision],
             gradient_accumulation_steps=accumulation,
             dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=True),

@@ -42,12 +42,16 @@ class Subset:
         data_seed: int = 0,
         view: int = 0,
     ) -> DataLoader[Batch]:
-        """Return batches in order, split between processes; augmented views if an augmentation is given."""
+        """Return batches in order, split between processes; augmented views if an augmentation is given.
+
+        Where processes do not divide the batch size, it is rounded up: a measurement does not depend on it.
+        """
+        processes = accelerator.num_processes
         loader = evaluation_batches(
             self.images,
             self.spec,
             self.indices,
-            self.batch_size,
+            -(-self.batch_size // processes) * processes,
             self.workers,
             augmentation,
             data_seed,

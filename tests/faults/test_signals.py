@@ -51,6 +51,15 @@ try:
 except KeyboardInterrupt:
     print("left")
 """
+LEAVING = """
+import atexit, os, signal
+from lineage.processes import interrupt_on_signals, leave_undisturbed
+interrupt_on_signals()
+atexit.register(print, "left")
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+atexit.register(os.kill, os.getpid(), signal.SIGHUP)
+leave_undisturbed()
+"""
 STOPPED = """
 import os, signal, sys
 from lineage.errors import LostProcessError
@@ -77,6 +86,10 @@ def run_python(code: str) -> list[str]:
 
 def test_signal_that_is_ignored_stays_ignored() -> None:
     assert run_python(IGNORED_AT_START) == ["lives"]
+
+
+def test_process_that_leaves_is_not_disturbed() -> None:
+    assert run_python(LEAVING) == ["left"]
 
 
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP"])
