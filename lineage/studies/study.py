@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
-from lineage.growing.plan import check_against_data, read_split_data
+from lineage.growing.plan import check_against_data, read_split_data, require_family_data
 from lineage.recipe import Recipe, check_space, load_recipe, with_space
 from lineage.registry.store.connection import check_store
 from lineage.report.study_progress import SilentStudyReporter, StudyReporter
@@ -72,6 +72,7 @@ def study(
         )
     on_main_process(check_store)
     split_data = read_split_data(resolved)
+    on_main_process(lambda: require_family_data(resolved, split_data, "begin another study with --name"))
     for variant in check_space(resolved):
         check_against_data(variant, split_data)
     reporter = reporter or SilentStudyReporter()
