@@ -48,6 +48,12 @@ def grow(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Discard the local checkpoints of unfinished generations.")
     ] = False,
+    new_data: Annotated[
+        bool,
+        typer.Option(
+            "--new-data", help="Grow though the data have changed since the family was grown on them."
+        ),
+    ] = False,
     processes: Annotated[
         int,
         typer.Option(
@@ -78,6 +84,7 @@ def grow(
             seeds=chosen,
             overrides=overrides or (),
             fresh=fresh,
+            new_data=new_data,
             reporter=reporter,
         )
     if as_json:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lineage.errors import UsageError
 from lineage.evaluation.evaluate import require_same_data
-from lineage.growing.plan import read_split_data
+from lineage.growing.plan import read_split_data, require_family_data
 from lineage.growing.succession import Lineage, Succession
 from lineage.models.ensemble import fit_to_data
 from lineage.recipe import Recipe, change_recipe, load_recipe, override
@@ -23,7 +23,7 @@ _MOST_VERSIONS_DRAWN = 1000
 
 
 @accelerate_session()
-def grow(
+def grow(  # noqa: PLR0913 - one argument for each option of the command
     recipe: str | None = None,
     *,
     teacher: str | None = None,
@@ -32,6 +32,7 @@ def grow(
     seeds: Iterable[int] | None = None,
     overrides: Sequence[str] = (),
     fresh: bool = False,
+    new_data: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Lineage]:
     """Grow a family from a recipe, or students of a registered version; what is registered is not retrained.
@@ -45,6 +46,7 @@ def grow(
         seeds: Seeds of several successions in one registered model, in place of the recipe's one seed.
         overrides: Texts ``section.key=value`` that change settings of the recipe, as after ``--set``.
         fresh: Whether to drop unfinished local state first.
+        new_data: Whether the contents of the data may differ from those that the family was grown on.
         reporter: Progress callbacks; none by default.
 
     Returns:
@@ -54,8 +56,8 @@ def grow(
         UsageError: If the recipe cannot hold, the hardware lacks what it asks for, or it would validate
             students on images that trained their teacher; nothing is created then.
         NotFoundError: If the recipe, the teacher or the images are not there.
-        IntegrityError: If the teacher's classes, input or images are not those of the data, or it descends
-            from itself.
+        IntegrityError: If the teacher's classes, input or images are not those of the data, it descends
+            from itself, or the contents of the data have changed since the family was grown on them.
         RegistryError: If the store cannot be reached or written.
         TrainingError: If training fails; run again, it continues from the last epoch.
 
@@ -94,6 +96,9 @@ def grow(
         for source in sources:
             if source.digest == spec.digest:
                 _require_same_split(source, base)
+    if not new_data:
+        remedy = "give the new family a --name, or allow it in this one with --new-data"
+        on_main_process(lambda: require_family_data(base, split_data, remedy))
     grown = [
         Succession(one, split_data, reporter or SilentReporter(), fresh, from_version).run()
         for one in recipes

@@ -11,11 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lineage.data.batches import TrainingBatches, training_batches
-from lineage.errors import RecipeError
+from lineage.errors import IntegrityError, RecipeError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
 from lineage.models.networks import build_network, check_network
 from lineage.recipe import Recipe
+from lineage.registry.family.data import find_other_data
 from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, make_accelerator
@@ -38,6 +39,29 @@ def read_split_data(recipe: Recipe) -> SplitData:
     split_data = read_split(recipe.data)
     check_against_data(recipe, split_data)
     return split_data
+
+
+def require_family_data(recipe: Recipe, split_data: SplitData, remedy: str) -> None:
+    """Refuse data whose contents have changed since the family was grown on them.
+
+    Args:
+        recipe: Resolved recipe.
+        split_data: Data that it names.
+        remedy: What to do if the change is wanted.
+
+    Raises:
+        IntegrityError: If the family has generations on the same data set, all with other contents.
+        RegistryError: If the store does not answer.
+    """
+    spec, name = split_data.dataset.spec, recipe.model.name
+    found = find_other_data(name, spec, recipe.data.image_size)
+    if found is not None:
+        version, digest = found
+        raise IntegrityError(
+            f"The data '{spec.name}' must be those that '{name}' was grown on, with the digest"
+            f" {digest[:12]}… as for {version.uri}, but have {spec.digest[:12]}…: images were added, removed"
+            f" or changed; restore them, or {remedy}."
+        )
 
 
 def check_against_data(recipe: Recipe, split_data: SplitData) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
-from lineage.growing.plan import check_against_data, read_split_data
+from lineage.growing.plan import check_against_data, read_split_data, require_family_data
 from lineage.recipe import Recipe, check_space, load_recipe, override, with_space
 from lineage.registry.store.connection import check_store
 from lineage.report.study_progress import SilentStudyReporter, StudyReporter
@@ -73,6 +73,7 @@ def study(
     for variant in check_space(resolved):
         check_against_data(variant, split_data)
     on_main_process(check_store)  # which creates a database that is missing
+    on_main_process(lambda: require_family_data(resolved, split_data, "begin another study with --name"))
     reporter = reporter or SilentStudyReporter()
     if workers == 1:
         return Worker(resolved, url, split_data, reporter).run()
