@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.formats import read_problem
+from lineage.registry.store.files import FILES_TAG
 
 TAG = "lineage."
 MEMBER_TAG = TAG + "member."
@@ -31,12 +32,14 @@ class Member:
         model_id: MLflow's ``m-…`` id of its logged model.
         weights_sha256: SHA-256 of its weights.
         weight: Factor of its probabilities in the mean; the weights of all members sum to 1.
+        files_sha256: Digest of all its files; "" if it was registered before there was one.
     """
 
     id: str
     model_id: str
     weights_sha256: str
     weight: float
+    files_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Version:
         members: Members of an ensemble, oldest first.
         teacher_model_id: Id of the teacher's logged model when this version was registered.
         teacher_sha256: SHA-256 of the teacher's weights at that time.
+        files_sha256: Digest of all files of the logged model; "" if registered before there was one.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Version:
     members: tuple[Member, ...] = ()
     teacher_model_id: str = ""
     teacher_sha256: str = ""
+    files_sha256: str = ""
 
     @property
     def id(self) -> str:
@@ -117,6 +122,7 @@ class Version:
             "recipe_digest": self.recipe_digest,
             "key": self.key,
             "weights_sha256": self.weights_sha256,
+            "files_sha256": self.files_sha256,
             "model_id": self.model_id,
             "run_id": self.run_id,
         } | ({"members": [asdict(member) for member in self.members]} if self.members else {})
@@ -171,6 +177,7 @@ def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
         members=_read_members(tags),
         teacher_model_id=tags.get(TAG + "teacher_model_id", ""),
         teacher_sha256=tags.get(TAG + "teacher_sha256", ""),
+        files_sha256=tags.get(FILES_TAG, ""),
     )
     for parent in version.parents:
         if not _VERSION_ID.fullmatch(parent):

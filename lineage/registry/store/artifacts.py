@@ -210,6 +210,26 @@ def weights_digest(weights: nn.Module | Sequence[Member] | Path) -> str:
     return json_digest(pinned)
 
 
+def require_numbers(network: nn.Module, subject: str) -> None:
+    """Refuse weights that are not numbers, whose predictions would be none either.
+
+    Infinities are allowed in buffers alone, as attention masks have them.
+
+    Raises:
+        IntegrityError: If a parameter is not finite, or a buffer holds NaN.
+    """
+    for name, value in (*network.named_parameters(), *network.named_buffers()):
+        if not value.is_floating_point():
+            continue
+        is_bad = value.isnan() if not isinstance(value, nn.Parameter) else ~value.isfinite()
+        if is_bad.any():
+            found = value[is_bad].flatten()[0].item()
+            raise IntegrityError(
+                f"The weights of {subject} must be finite numbers, but '{name}' holds {found}; train or adopt"
+                " the network again."
+            )
+
+
 def _file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
