@@ -3,18 +3,18 @@
 Anybody who may write to the store can alter tags, so their types, JSON and edges are checked on reading.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import TypeAdapter
+from pydantic import Field, Json, TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.formats import read_problem
-from lineage.registry.store.files import FILES_TAG
 
 TAG = "lineage."
 MEMBER_TAG = TAG + "member."
@@ -40,6 +40,10 @@ class Member:
     weights_sha256: str
     weight: float
     files_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"a member's weight must be a finite number from 0, not {self.weight}")
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,28 @@ class Version:
         } | ({"members": [asdict(member) for member in self.members]} if self.members else {})
 
 
-_METRICS = TypeAdapter(dict[str, float])
-_MEMBER = TypeAdapter(Member)
+@dataclass(frozen=True)
+class _Tags:
+    """Tags of a version as they are stored, without their prefix; those of members by number."""
+
+    schema: int
+    kind: Literal["generation", "ensemble", "adopted"]
+    generation: Annotated[int, Field(ge=0)]
+    teacher: str | None = None
+    root: str | None = None
+    objective: str = ""
+    seed: int = 0
+    recipe_digest: str = ""
+    key: str = ""
+    metrics: Json[dict[str, float]] = field(default_factory=dict)
+    weights_sha256: str = ""
+    teacher_model_id: str = ""
+    teacher_sha256: str = ""
+    files_sha256: str = ""
+    member: dict[int, Json[Member]] = field(default_factory=dict)
+
+
+_TAGS = TypeAdapter(_Tags)
 
 
 def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> Version | None:
@@ -148,7 +172,7 @@ def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> V
                 f"The schema of {uri} must be at most {SCHEMA}, but is {schema}; update lineage."
             )
         return _read_tags(entity, aliases)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise IntegrityError(
             f"The tags of {uri} must be those that lineage gave it, but one is missing or altered:"
             f" {read_problem(error)}; correct it in MLflow, or delete the version."
@@ -156,43 +180,39 @@ def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> V
 
 
 def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
-    tags = entity.tags
+    named = {tag.removeprefix(TAG): value for tag, value in entity.tags.items() if tag.startswith(TAG)}
+    members = {
+        tag.removeprefix(MEMBER_TAG): value
+        for tag, value in entity.tags.items()
+        if tag.startswith(MEMBER_TAG)
+    }
+    tags = _TAGS.validate_python(named | {"member": members})
     version = Version(
         name=entity.name,
         version=int(entity.version),
-        kind=tags[TAG + "kind"],
-        generation=int(tags[TAG + "generation"]),
-        teacher=tags.get(TAG + "teacher"),
-        root=tags.get(TAG + "root", f"{entity.name}/{entity.version}"),
-        objective=tags.get(TAG + "objective", ""),
-        seed=int(tags.get(TAG + "seed", 0)),
-        recipe_digest=tags.get(TAG + "recipe_digest", ""),
-        key=tags.get(TAG + "key", ""),
-        metrics=_METRICS.validate_json(tags.get(TAG + "metrics", "{}")),
-        weights_sha256=tags.get(TAG + "weights_sha256", ""),
+        kind=tags.kind,
+        generation=tags.generation,
+        teacher=tags.teacher,
+        root=tags.root or f"{entity.name}/{entity.version}",
+        objective=tags.objective,
+        seed=tags.seed,
+        recipe_digest=tags.recipe_digest,
+        key=tags.key,
+        metrics=tags.metrics,
+        weights_sha256=tags.weights_sha256,
         model_id=logged_model_id(entity),
         run_id=entity.run_id or "",
         created=int(entity.creation_timestamp or 0),
         aliases=aliases,
-        members=_read_members(tags),
-        teacher_model_id=tags.get(TAG + "teacher_model_id", ""),
-        teacher_sha256=tags.get(TAG + "teacher_sha256", ""),
-        files_sha256=tags.get(FILES_TAG, ""),
+        members=tuple(tags.member[number] for number in sorted(tags.member)),
+        teacher_model_id=tags.teacher_model_id,
+        teacher_sha256=tags.teacher_sha256,
+        files_sha256=tags.files_sha256,
     )
-    for parent in version.parents:
+    for parent in (*version.parents, version.root):
         if not _VERSION_ID.fullmatch(parent):
-            raise ValueError(f"a teacher or member must read NAME/VERSION, but is '{parent}'")
+            raise ValueError(f"a teacher, member or root must read NAME/VERSION, but is '{parent}'")
     return version
-
-
-def _read_members(tags: dict[str, str]) -> tuple[Member, ...]:
-    """Return the members in the order of their numbers."""
-    numbered = {
-        int(name.removeprefix(MEMBER_TAG)): _MEMBER.validate_json(value)
-        for name, value in tags.items()
-        if name.startswith(MEMBER_TAG)
-    }
-    return tuple(numbered[number] for number in sorted(numbered))
 
 
 def logged_model_id(entity: ModelVersion) -> str:
