@@ -3,47 +3,33 @@
 Anybody who may write to the store can alter tags, so their types, JSON and edges are checked on reading.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import Field, Json, TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.formats import read_problem
+from lineage.registry.family.tags import TAG, Member, read_tags
 
-TAG = "lineage."
-MEMBER_TAG = TAG + "member."
+__all__ = [
+    "SCHEMA",
+    "TAG",
+    "Family",
+    "Member",
+    "Version",
+    "from_model_version",
+    "logged_model_id",
+    "model_name",
+    "walk",
+]
+
 SCHEMA = 1
 
 _VERSION_ID = re.compile(r"[^/:]*[^/:\s][^/:]*/\d+")  # NAME/VERSION; MLflow forbids "/" and ":" in names
-
-
-@dataclass(frozen=True)
-class Member:
-    """One member of an ensemble, pinned as it was when the ensemble was registered.
-
-    Attributes:
-        id: ``name/version`` of the member.
-        model_id: MLflow's ``m-…`` id of its logged model.
-        weights_sha256: SHA-256 of its weights.
-        weight: Factor of its probabilities in the mean; the weights of all members sum to 1.
-        files_sha256: Digest of all its files; "" if it was registered before there was one.
-    """
-
-    id: str
-    model_id: str
-    weights_sha256: str
-    weight: float
-    files_sha256: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"a member's weight must be a finite number from 0, not {self.weight}")
 
 
 @dataclass(frozen=True)
@@ -132,30 +118,6 @@ class Version:
         } | ({"members": [asdict(member) for member in self.members]} if self.members else {})
 
 
-@dataclass(frozen=True)
-class _Tags:
-    """Tags of a version as they are stored, without their prefix; those of members by number."""
-
-    schema: int
-    kind: Literal["generation", "ensemble", "adopted"]
-    generation: Annotated[int, Field(ge=0)]
-    teacher: str | None = None
-    root: str | None = None
-    objective: str = ""
-    seed: int = 0
-    recipe_digest: str = ""
-    key: str = ""
-    metrics: Json[dict[str, float]] = field(default_factory=dict)
-    weights_sha256: str = ""
-    teacher_model_id: str = ""
-    teacher_sha256: str = ""
-    files_sha256: str = ""
-    member: dict[int, Json[Member]] = field(default_factory=dict)
-
-
-_TAGS = TypeAdapter(_Tags)
-
-
 def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> Version | None:
     """Read a version from the tags of ``entity``; None if ``lineage`` did not register it.
 
@@ -180,13 +142,7 @@ def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> V
 
 
 def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
-    named = {tag.removeprefix(TAG): value for tag, value in entity.tags.items() if tag.startswith(TAG)}
-    members = {
-        tag.removeprefix(MEMBER_TAG): value
-        for tag, value in entity.tags.items()
-        if tag.startswith(MEMBER_TAG)
-    }
-    tags = _TAGS.validate_python(named | {"member": members})
+    tags = read_tags(entity.tags)
     version = Version(
         name=entity.name,
         version=int(entity.version),
