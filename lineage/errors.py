@@ -10,6 +10,7 @@ prints it without a traceback and exits with the code of its class::
     │   └── RecipeError          2    a recipe is invalid
     ├── NotFoundError            3    a recipe, model version, file or data set does not exist
     ├── IntegrityError           4    content is damaged or unsafe, or an operation was refused to protect it
+    │   └── AlteredFilesError    4    files of a version beside its weights are not those registered
     └── RegistryError            5    the MLflow store cannot be reached or written
         └── UnreachableError     5    the store does not answer now
 """
@@ -64,6 +65,10 @@ class IntegrityError(LineageError):
     """Content is damaged, altered or unsafe to load, or an operation was refused to protect it."""
 
     exit_code = 4
+
+
+class AlteredFilesError(IntegrityError):
+    """Files of a version are not those that were registered, although its weights are."""
 
 
 class RegistryError(LineageError):

@@ -189,7 +189,7 @@ def _register(
 ) -> Version:
     """Register the ensemble as a version of ``name``, unless one with these members and weights is there."""
     members = tuple(
-        Member(version.id, version.model_id, version.weights_sha256, share)
+        Member(version.id, version.model_id, version.weights_sha256, share, version.files_sha256)
         for version, share in zip(versions, shares, strict=True)
     )
     depends_on = [[member.weights_sha256, member.weight] for member in members]

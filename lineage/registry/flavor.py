@@ -9,7 +9,7 @@ describes the files.
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from lineage.data.images import DataSpec
-from lineage.errors import IntegrityError, NotFoundError
+from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError
+from lineage.formats import first_line
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.registry.family.family import Member, Version
 from lineage.registry.store.artifacts import (
@@ -35,10 +36,12 @@ from lineage.registry.store.artifacts import (
     read_network,
     read_recipe,
     read_structure,
+    require_numbers,
     weights_digest,
     write_files,
 )
 from lineage.registry.store.connection import safe_uri, translated_errors
+from lineage.registry.store.files import FILES_TAG, files_digest, require_own_loader
 from lineage.registry.store.mlflow_internals import PythonEnvironment, conda_environment
 from lineage.registry.store.runs import FLAVOR_NAME, metrics_now
 
@@ -59,8 +62,20 @@ __all__ = [
 _NOT_IN_A_MODEL_NAME = re.compile(r"[/:.%\"']")  # MLflow refuses them in a logged model, not a registered one
 
 
-def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None) -> None:
-    """Write ``model`` to the empty folder ``path``, with the files that MLflow requires of any model."""
+def save_model(
+    model: LoadedModel,
+    path: str,
+    mlflow_model: Model | None = None,
+    on_saved: Callable[[Path], object] = lambda _: None,
+) -> None:
+    """Write ``model`` to the empty folder ``path``, with the files that MLflow requires of any model.
+
+    Args:
+        model: Network to save.
+        path: Folder.
+        mlflow_model: What MLflow already knows of the model.
+        on_saved: Called with the folder once all files are there.
+    """
     folder = Path(path)
     write_files(model, folder)
     requirements = _write_environment(folder)
@@ -74,6 +89,7 @@ def save_model(model: LoadedModel, path: str, mlflow_model: Model | None = None)
         requirements=requirements,
     )
     mlflow_model.save(str(folder / "MLmodel"))
+    on_saved(folder)
 
 
 @translated_errors()
@@ -88,8 +104,12 @@ def log_model(model: LoadedModel, name: str, run_id: str, metrics: Mapping[str, 
         step: Number of the last epoch.
 
     Returns:
-        The ``m-…`` id of the logged model.
+        The ``m-…`` id of the logged model, whose tag ``lineage.files_sha256`` has the digest of its files.
+
+    Raises:
+        IntegrityError: If weights are not numbers.
     """
+    require_numbers(model.network, "the model to register")
     client = MlflowClient()
     run = client.get_run(run_id)
     # Created here, since MLflow would put it into the active experiment instead of the run's
@@ -102,6 +122,7 @@ def log_model(model: LoadedModel, name: str, run_id: str, metrics: Mapping[str, 
     )
     model_id = str(logged.model_id)
     # Before the final metrics: a metric that names a model makes it the run's input unless it is its output
+    digests: list[str] = []
     Model.log(
         artifact_path=None,
         flavor=sys.modules[__name__],
@@ -109,7 +130,9 @@ def log_model(model: LoadedModel, name: str, run_id: str, metrics: Mapping[str, 
         model_id=model_id,
         run_id=run_id,
         step=step,
+        on_saved=lambda folder: digests.append(files_digest(folder)),
     )
+    client.set_logged_model_tags(model_id, {FILES_TAG: digests[-1]})
     final = {key: value for key, value in metrics.items() if key not in run.data.metrics}
     client.log_batch(run_id, metrics_now(final, step, model_id=model_id))
     return model_id
@@ -126,9 +149,10 @@ def read_model(folder: Path) -> LoadedModel:
 
     Raises:
         NotFoundError: If a file or a member is missing.
-        IntegrityError: If a later version of the tool wrote it, a file is damaged, or a member has other
-            weights than those it was registered with.
+        IntegrityError: If a later version of the tool wrote it, a file is damaged, MLflow would load it by
+            other code, or a member has other files than those it was registered with.
     """
+    require_own_loader(folder)
     structure = read_structure(folder)
     recipe = read_recipe(folder)
     name, spec = structure.name, structure.spec
@@ -146,18 +170,19 @@ def read_model(folder: Path) -> LoadedModel:
 
 
 def load_version(version: Version) -> LoadedModel:
-    """Pull the model of ``version`` from the registry and verify its weights.
+    """Pull the model of ``version`` from the registry and verify its files.
 
     Raises:
-        IntegrityError: If the weights are not those that were registered.
+        IntegrityError: If the files are not those that were registered; of a version without their digest,
+            if the weights are not.
         NotFoundError: If the store no longer holds them.
     """
-    return _load(version.id, version.model_id, version.weights_sha256)
+    return _load(version.id, version)
 
 
 def load_member(member: Member) -> LoadedModel:
-    """Pull the model of an ensemble's member from the registry and verify its weights."""
-    return _load(member.id, member.model_id, member.weights_sha256)
+    """Pull the model of an ensemble's member from the registry and verify its files."""
+    return _load(member.id, member)
 
 
 def _read_member(copy: Path, member: Member) -> LoadedModel:
@@ -169,7 +194,8 @@ def _read_member(copy: Path, member: Member) -> LoadedModel:
 
 
 @translated_errors()
-def _load(version_id: str, model_id: str, weights_sha256: str) -> LoadedModel:
+def _load(version_id: str, pinned: Version | Member) -> LoadedModel:
+    model_id = pinned.model_id
     with tempfile.TemporaryDirectory() as place:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=place))
@@ -179,7 +205,9 @@ def _load(version_id: str, model_id: str, weights_sha256: str) -> LoadedModel:
                 f"The weights of models:/{version_id} must lie in {safe_uri()}, but do not;"
                 f" restore the artifacts of {model_id}."
             ) from error
-        _require_digest(digest, version_id, weights_sha256)
+        _require_digest(digest, version_id, pinned.weights_sha256)
+        if pinned.files_sha256:
+            _require_files(folder, version_id, pinned.files_sha256)
         return read_model(folder)
 
 
@@ -188,6 +216,19 @@ def _require_digest(found: str, version_id: str, registered: str) -> None:
         raise IntegrityError(
             f"The weights of models:/{version_id} must have the SHA-256 {registered[:12]}… they were"
             f" registered with, but have {found[:12]}…; do not use them, restore its artifacts."
+        )
+
+
+def _require_files(folder: Path, version_id: str, registered: str) -> None:
+    try:
+        found = f"{files_digest(folder)[:12]}…"
+    except (IntegrityError, NotFoundError) as error:
+        found = f"a damaged file: {first_line(error)}"
+    if found != f"{registered[:12]}…":
+        raise AlteredFilesError(
+            f"The files of models:/{version_id} must have the SHA-256 {registered[:12]}… they were registered"
+            f" with, but have {found}: the weights are the same, and one of lineage.json, MLmodel, the recipe"
+            " or the environment is not; do not use them, restore its artifacts."
         )
 
 

@@ -39,14 +39,15 @@ def history_table(events: Sequence[Event]) -> Table:
 
 
 def diagnosis_tables(diagnosis: Diagnosis) -> list[Table | Text]:
-    """Return tables of repaired and of remaining findings, and a last line with the verdict."""
+    """Return tables of repaired and of remaining findings, notes, and a last line with the verdict."""
     renderables: list[Table | Text] = []
     for title, findings in (("fixed", diagnosis.fixed), ("found", diagnosis.findings)):
         if findings:
             renderables += [_findings_table(title, findings), Text()]
     state = "is healthy" if diagnosis.healthy else f"has {counted(len(diagnosis.findings), 'finding')}"
     examined = f"{counted(diagnosis.num_versions, 'version')} examined"
-    return [*renderables, Text(printable(f"{diagnosis.name} {state}, {examined}."))]
+    verdict = f"{diagnosis.name} {state}, {examined}."
+    return [*renderables, *(Text(printable(line)) for line in (*diagnosis.notes, verdict))]
 
 
 def moment(milliseconds: int) -> datetime:

@@ -64,6 +64,7 @@ def test_patriarch_has_the_tags_of_the_design_and_no_others(registry: Any, add_v
         "lineage.key": "k",
         "lineage.metrics": '{"test_accuracy": 0.5, "seconds": 2.0}',
         "lineage.weights_sha256": version.weights_sha256,
+        "lineage.files_sha256": version.files_sha256,
     }
 
 

@@ -62,12 +62,14 @@ class Diagnosis:
         num_versions: Number of versions examined.
         findings: Things that are not as they must be.
         fixed: Things that were not, and are now.
+        notes: Sentences about what was not examined, which is no finding.
     """
 
     name: str
     num_versions: int
     findings: tuple[Finding, ...]
     fixed: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -82,6 +84,7 @@ class Diagnosis:
             "healthy": self.healthy,
             "findings": [finding.to_json() for finding in self.findings],
             "fixed": [finding.to_json() for finding in self.fixed],
+            "notes": list(self.notes),
         }
 
 

@@ -6,7 +6,8 @@ from functools import partial
 
 import mlflow
 
-from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError
+from lineage.errors import AlteredFilesError, IntegrityError, LineageError, NotFoundError, RegistryError
+from lineage.formats import counted
 from lineage.registry.care.checks import (
     Diagnosis,
     Finding,
@@ -23,6 +24,8 @@ from lineage.registry.store.connection import translated_errors
 from lineage.registry.store.database import database_file
 from lineage.registry.store.moves import find_moves, make_whole
 from lineage.registry.store.search import read_model_with_versions
+
+_NAMED_VERSIONS = 10
 
 
 @translated_errors()
@@ -53,15 +56,16 @@ def examine(
     num_versions = len(examination.stored.versions)
     of_weights = list(check_weights(examination.family)) if weights else []
     findings = [*examination.check_all(), *of_weights]
+    notes = _notes(examination.family) if weights else ()
     if not fix:
-        return Diagnosis(name, num_versions, tuple(findings))
+        return Diagnosis(name, num_versions, tuple(findings), notes=notes)
     for finding in findings:
         if finding.repair is not None:
             with suppress(IntegrityError, NotFoundError):  # the second examination finds it again
                 finding.repair()
     left = [*_Examination(name, has_local_state, kill_runs).check_all(), *of_weights]
     fixed = tuple(finding for finding in findings if finding not in left)
-    return Diagnosis(name, num_versions, tuple(left), fixed)
+    return Diagnosis(name, num_versions, tuple(left), fixed, notes)
 
 
 class _Examination:
@@ -127,29 +131,52 @@ def check_place() -> Iterator[Finding]:
 
 
 def check_weights(family: Family) -> Iterator[Finding]:
-    """Find weights that are missing, altered or do not load; those that versions share are pulled once."""
-    errors: dict[tuple[str, str], LineageError | None] = {}
+    """Find files that are missing, altered or do not load, and weights that are no numbers.
+
+    Those that versions share are pulled once. No network is run.
+    """
+    problems: dict[tuple[str, ...], tuple[str, str] | None] = {}
     for version in family:
-        weights = (version.model_id, version.weights_sha256)
-        if weights not in errors:
-            errors[weights] = _loading_error(version)
-        error = errors[weights]
-        if error is not None:
-            yield Finding(
-                "missing-weights" if isinstance(error, NotFoundError) else "altered-weights",
-                version.uri,
-                str(error).rstrip("."),
-                "cannot be completed: restore the artifacts from a backup",
-            )
+        files = (version.model_id, version.weights_sha256, version.files_sha256)
+        if files not in problems:
+            problems[files] = _loading_problem(version)
+        problem = problems[files]
+        if problem is not None:
+            check, sentence = problem
+            remedy = "restore the artifacts from a backup"
+            if check == "not-finite":
+                remedy = "remove the version, and train or adopt it again"
+            yield Finding(check, version.uri, sentence, f"cannot be completed: {remedy}")
 
 
-def _loading_error(version: Version) -> LineageError | None:
+def _loading_problem(version: Version) -> tuple[str, str] | None:
+    """Return the name of the check that fails, and what is wrong; None if nothing is."""
     from lineage.registry.flavor import load_version  # imports torch, which no other check needs
+    from lineage.registry.store.artifacts import require_numbers
 
+    check = "altered-weights"
     try:
-        load_version(version)
+        network = load_version(version).network
+        check = "not-finite"
+        require_numbers(network, version.uri)
     except RegistryError:  # the store does not answer, which says nothing about the weights
         raise
+    except NotFoundError as error:
+        return "missing-weights", str(error).rstrip(".")
+    except AlteredFilesError as error:
+        return "altered-files", str(error).rstrip(".")
     except LineageError as error:
-        return error
+        return check, str(error).rstrip(".")
     return None
+
+
+def _notes(family: Family) -> tuple[str, ...]:
+    """Return a sentence about the versions of which weights alone can be verified."""
+    old = [version for version in family if not version.files_sha256]
+    if not old:
+        return ()
+    numbers = ", ".join(str(version.version) for version in old[:_NAMED_VERSIONS])
+    return (
+        f"{counted(len(old), 'version')} ({numbers}{', …' if len(old) > _NAMED_VERSIONS else ''}) registered"
+        " without a digest of all files: of these, only the weights were verified.",
+    )

@@ -10,33 +10,26 @@ from functools import cached_property
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.formats import read_problem
+from lineage.registry.family.tags import TAG, Member, read_tags
 
-TAG = "lineage."
-MEMBER_TAG = TAG + "member."
+__all__ = [
+    "SCHEMA",
+    "TAG",
+    "Family",
+    "Member",
+    "Version",
+    "from_model_version",
+    "logged_model_id",
+    "model_name",
+    "walk",
+]
+
 SCHEMA = 1
 
 _VERSION_ID = re.compile(r"[^/:]*[^/:\s][^/:]*/\d+")  # NAME/VERSION; MLflow forbids "/" and ":" in names
-
-
-@dataclass(frozen=True)
-class Member:
-    """One member of an ensemble, pinned as it was when the ensemble was registered.
-
-    Attributes:
-        id: ``name/version`` of the member.
-        model_id: MLflow's ``m-…`` id of its logged model.
-        weights_sha256: SHA-256 of its weights.
-        weight: Factor of its probabilities in the mean; the weights of all members sum to 1.
-    """
-
-    id: str
-    model_id: str
-    weights_sha256: str
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,7 @@ class Version:
         teacher_model_id: Id of the teacher's logged model when this version was registered.
         teacher_sha256: SHA-256 of the teacher's weights at that time.
         code: Code of other packages that made it, by kind of builder, as ``lineage.extensions.Source``.
+        files_sha256: Digest of all files of the logged model; "" if registered before there was one.
     """
 
     name: str
@@ -86,6 +80,7 @@ class Version:
     teacher_model_id: str = ""
     teacher_sha256: str = ""
     code: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
+    files_sha256: str = ""
 
     @property
     def id(self) -> str:
@@ -120,14 +115,10 @@ class Version:
             "recipe_digest": self.recipe_digest,
             "key": self.key,
             "weights_sha256": self.weights_sha256,
+            "files_sha256": self.files_sha256,
             "model_id": self.model_id,
             "run_id": self.run_id,
         } | (members | ({"code": self.code} if self.code else {}))
-
-
-_METRICS = TypeAdapter(dict[str, float])
-_CODE = TypeAdapter(dict[str, dict[str, str]])
-_MEMBER = TypeAdapter(Member)
 
 
 def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> Version | None:
@@ -146,7 +137,7 @@ def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> V
                 f"The schema of {uri} must be at most {SCHEMA}, but is {schema}; update lineage."
             )
         return _read_tags(entity, aliases)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise IntegrityError(
             f"The tags of {uri} must be those that lineage gave it, but one is missing or altered:"
             f" {read_problem(error)}; correct it in MLflow, or delete the version."
@@ -154,43 +145,34 @@ def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> V
 
 
 def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
-    tags = entity.tags
+    tags = read_tags(entity.tags)
     version = Version(
         name=entity.name,
         version=int(entity.version),
-        kind=tags[TAG + "kind"],
-        generation=int(tags[TAG + "generation"]),
-        teacher=tags.get(TAG + "teacher"),
-        root=tags.get(TAG + "root", f"{entity.name}/{entity.version}"),
-        objective=tags.get(TAG + "objective", ""),
-        seed=int(tags.get(TAG + "seed", 0)),
-        recipe_digest=tags.get(TAG + "recipe_digest", ""),
-        key=tags.get(TAG + "key", ""),
-        metrics=_METRICS.validate_json(tags.get(TAG + "metrics", "{}")),
-        weights_sha256=tags.get(TAG + "weights_sha256", ""),
+        kind=tags.kind,
+        generation=tags.generation,
+        teacher=tags.teacher,
+        root=tags.root or f"{entity.name}/{entity.version}",
+        objective=tags.objective,
+        seed=tags.seed,
+        recipe_digest=tags.recipe_digest,
+        key=tags.key,
+        metrics=tags.metrics,
+        weights_sha256=tags.weights_sha256,
         model_id=logged_model_id(entity),
         run_id=entity.run_id or "",
         created=int(entity.creation_timestamp or 0),
         aliases=aliases,
-        members=_read_members(tags),
-        teacher_model_id=tags.get(TAG + "teacher_model_id", ""),
-        teacher_sha256=tags.get(TAG + "teacher_sha256", ""),
-        code=_CODE.validate_json(tags.get(TAG + "code", "{}")),
+        members=tuple(tags.member[number] for number in sorted(tags.member)),
+        teacher_model_id=tags.teacher_model_id,
+        teacher_sha256=tags.teacher_sha256,
+        files_sha256=tags.files_sha256,
+        code=tags.code,
     )
-    for parent in version.parents:
+    for parent in (*version.parents, version.root):
         if not _VERSION_ID.fullmatch(parent):
-            raise ValueError(f"a teacher or member must read NAME/VERSION, but is '{parent}'")
+            raise ValueError(f"a teacher, member or root must read NAME/VERSION, but is '{parent}'")
     return version
-
-
-def _read_members(tags: dict[str, str]) -> tuple[Member, ...]:
-    """Return the members in the order of their numbers."""
-    numbered = {
-        int(name.removeprefix(MEMBER_TAG)): _MEMBER.validate_json(value)
-        for name, value in tags.items()
-        if name.startswith(MEMBER_TAG)
-    }
-    return tuple(numbered[number] for number in sorted(numbered))
 
 
 def logged_model_id(entity: ModelVersion) -> str:

@@ -31,6 +31,7 @@ from lineage.registry.family.lookup import (
     require_no_circle,
 )
 from lineage.registry.store.connection import connect, translated_errors
+from lineage.registry.store.files import FILES_TAG
 from lineage.registry.store.search import read_model_with_versions
 
 
@@ -117,7 +118,7 @@ def register(name: str, new: NewVersion, model_id: str, run_id: str) -> Version:
         name,
         source=f"models:/{model_id}",
         run_id=run_id,
-        tags=new.tags(),
+        tags=new.tags() | _files_tag(client, model_id),
         description=card(draft, new.teacher, ()),
         model_id=model_id,
     )
@@ -173,6 +174,12 @@ def settle_teachers_family(version: Version) -> None:
     if name not in ("", version.name):
         with suppress(LineageError):
             settle(name)
+
+
+def _files_tag(client: MlflowClient, model_id: str) -> dict[str, str]:
+    """Return the digest that the files of a logged model had when they were written."""
+    digest = client.get_logged_model(model_id).tags.get(FILES_TAG)
+    return {} if digest is None else {FILES_TAG: digest}
 
 
 def _draft(name: str, new: NewVersion, model_id: str, run_id: str) -> Version:

@@ -10,6 +10,7 @@ The layout of a folder::
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +23,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lineage.data.images import DataSpec
-from lineage.errors import IntegrityError, NotFoundError
-from lineage.formats import file_digest, json_digest, read_problem
+from lineage.errors import IntegrityError, LineageError, NotFoundError
+from lineage.formats import file_digest, first_line, json_digest, read_problem
 from lineage.models.networks import build_network, options_without_weights
 from lineage.registry.family.family import Member
 from lineage.registry.store.runs import RECIPE_FILE
@@ -122,12 +123,17 @@ class _NetworkJson:
 
 
 @dataclass(frozen=True)
+class _SchemaJson:
+    schema: int
+
+
+@dataclass(frozen=True)
 class _StructureJson:
     network: _NetworkJson
-    data: dict[str, Any]
+    data: DataSpec
 
 
-_FIELDS = TypeAdapter(dict[str, Any])
+_SCHEMA = TypeAdapter(_SchemaJson)
 _STRUCTURE = TypeAdapter(_StructureJson)
 
 
@@ -140,19 +146,35 @@ def read_structure(folder: Path) -> Structure:
     """
     text = _file(folder, STRUCTURE_FILE).read_bytes()
     try:
-        fields = _FIELDS.validate_json(text)
-        schema = int(fields["schema"])
+        schema = _SCHEMA.validate_json(text).schema
         if schema > SCHEMA:
             raise IntegrityError(
-                f"The model's schema must be at most {SCHEMA}, but is {schema}; update lineage."
+                f"{STRUCTURE_FILE}'s schema must be at most {SCHEMA}, but is {schema}; update lineage."
             )
-        found = _STRUCTURE.validate_python(fields)
-    except (ValueError, KeyError, TypeError) as error:
+        found = _STRUCTURE.validate_json(text)
+        _require_consistent(found.data)
+    except ValueError as error:
         raise IntegrityError(
             f"{STRUCTURE_FILE} must be what lineage wrote, but is not ({read_problem(error)}); restore it."
         ) from error
     network = found.network
-    return Structure(network.name, network.options, DataSpec.from_json(found.data), network.members)
+    return Structure(network.name, network.options, found.data, network.members)
+
+
+def _require_consistent(spec: DataSpec) -> None:
+    """Raise a ValueError unless the fields of a description fit each other."""
+    channels = spec.input_shape[0]
+    if min(spec.input_shape) < 1 or not spec.class_names:
+        raise ValueError(f"'data': {spec.input_shape} is no shape of images, or there are no classes")
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        if len(values) != channels or not all(map(math.isfinite, values)):
+            raise ValueError(f"'data.{name}': there must be {channels} finite numbers, not {list(values)}")
+    if min(spec.std) <= 0:
+        raise ValueError(f"'data.std': numbers must be positive, not {list(spec.std)}")
+    if spec.superclasses is not None and len(spec.superclasses) != spec.num_classes:
+        raise ValueError(
+            f"'data.superclasses': there must be {spec.num_classes}, not {len(spec.superclasses)}"
+        )
 
 
 def read_network(folder: Path, structure: Structure) -> nn.Module:
@@ -165,7 +187,15 @@ def read_network(folder: Path, structure: Structure) -> nn.Module:
     """
     weights_file = _file(folder, WEIGHTS_FILE)
     name, spec = structure.name, structure.spec
-    network = build_network(name, spec.num_classes, spec.input_shape, structure.options)
+    try:
+        network = build_network(name, spec.num_classes, spec.input_shape, structure.options)
+    except LineageError:
+        raise
+    except Exception as error:  # options of other types make a builder raise anything
+        raise IntegrityError(
+            f"{STRUCTURE_FILE} must have options that network '{name}' can be built with, but has"
+            f" {structure.options} ({first_line(error)}); restore it."
+        ) from error
     try:
         network.load_state_dict(load_file(weights_file))
     except (RuntimeError, SafetensorError) as error:
@@ -208,6 +238,26 @@ def weights_digest(weights: nn.Module | Sequence[Member] | Path) -> str:
         return file_digest(_file(weights, WEIGHTS_FILE))
     pinned = [[member.weights_sha256, member.weight] for member in weights]
     return json_digest(pinned)
+
+
+def require_numbers(network: nn.Module, subject: str) -> None:
+    """Refuse weights that are not numbers, whose predictions would be none either.
+
+    Infinities are allowed in buffers alone, as attention masks have them.
+
+    Raises:
+        IntegrityError: If a parameter is not finite, or a buffer holds NaN.
+    """
+    for name, value in (*network.named_parameters(), *network.named_buffers()):
+        if not value.is_floating_point():
+            continue
+        is_bad = value.isnan() if not isinstance(value, nn.Parameter) else ~value.isfinite()
+        if is_bad.any():
+            found = value[is_bad].flatten()[0].item()
+            raise IntegrityError(
+                f"The weights of {subject} must be finite numbers, but '{name}' holds {found}; train or adopt"
+                " the network again."
+            )
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -1,0 +1,99 @@
+"""The set of files of a logged model, as one digest; imports no torch.
+
+The digest covers every file that ``lineage`` writes. Of ``MLmodel`` it covers what is run and served, the
+flavors and the signature: MLflow adds ids, sizes and times there. ``registered_model_meta``, which MLflow
+adds when a version is downloaded by its name, is not counted.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError
+from lineage.formats import file_digest, first_line, json_digest, read_problem
+
+FILES_TAG = "lineage.files_sha256"
+LOADER_MODULE = "lineage.registry.flavor"
+MLMODEL = "MLmodel"
+
+_ADDED_BY_MLFLOW = {"registered_model_meta"}
+_MLMODEL = TypeAdapter(dict[str, Any])
+_FLAVORS = TypeAdapter(dict[str, dict[str, Any]])
+
+
+def files_digest(folder: Path) -> str:
+    """Return the SHA-256, in hex, of the paths and contents of a logged model's files.
+
+    Raises:
+        NotFoundError: If there is no ``MLmodel``.
+        IntegrityError: If it is damaged.
+    """
+    files = {
+        file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if not file.is_dir()
+    }
+    digests = {
+        path: file_digest(file)
+        for path, file in files.items()
+        if path != MLMODEL and path not in _ADDED_BY_MLFLOW
+    }
+    mlmodel = read_mlmodel(folder)
+    served = {key: mlmodel.get(key) for key in ("flavors", "signature")}
+    try:
+        return json_digest([served, sorted(digests.items())])
+    except (TypeError, ValueError, RecursionError) as error:  # dates, keys of several types
+        raise _damaged(first_line(error)) from error
+
+
+def require_own_loader(folder: Path) -> None:
+    """Refuse a model whose ``MLmodel``, if there is one, names another loader, which MLflow would run.
+
+    Raises:
+        AlteredFilesError: If it does.
+        IntegrityError: If it is damaged.
+    """
+    if not (folder / MLMODEL).is_file():
+        return  # a member within an ensemble has none
+    loader = read_mlmodel(folder)["flavors"].get("python_function", {}).get("loader_module")
+    if loader != LOADER_MODULE:
+        raise AlteredFilesError(
+            f"The loader_module in {MLMODEL} must be {LOADER_MODULE}, but is {loader!r}, whose code MLflow"
+            " would run; do not serve the model, restore its artifacts."
+        )
+
+
+def read_mlmodel(folder: Path) -> dict[str, Any]:
+    """Return what ``MLmodel`` holds, with its flavors as tables.
+
+    Raises:
+        NotFoundError: If there is none.
+        IntegrityError: If it is damaged.
+    """
+    path = folder / MLMODEL
+    if not path.is_file():
+        raise NotFoundError(
+            f"A logged model must hold {MLMODEL}, but this one does not; restore its artifacts."
+        )
+    try:
+        mlmodel = _MLMODEL.validate_python(yaml.load(path.read_bytes(), _PlainLoader))
+        return mlmodel | {"flavors": _FLAVORS.validate_python(mlmodel.get("flavors"))}
+    except ValidationError as error:
+        raise _damaged(read_problem(error)) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _damaged(" ".join(str(error).split())) from error
+
+
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """Loader of YAML without aliases, which can make a small file endless."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias")
+        return super().compose_node(parent, index)
+
+
+def _damaged(problem: str) -> IntegrityError:
+    return IntegrityError(
+        f"{MLMODEL} must be what lineage and MLflow wrote, but is not ({problem}); restore it."
+    )
