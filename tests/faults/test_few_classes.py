@@ -12,7 +12,6 @@ from lineage.evaluation.evaluate import score_logits
 from lineage.growing.plan import check_against_data
 from lineage.recipe import load_recipe
 
-
 SETTINGS = ["patriarch.top_k=5", "training.batch_size=8"]
 
 
