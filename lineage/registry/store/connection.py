@@ -12,6 +12,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.uri import is_local_uri
 from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import LineageError, NotFoundError, RegistryError
@@ -68,6 +69,7 @@ def connect() -> MlflowClient:
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
         _require_answer(uri)
+    _require_no_file_store(uri)
     database = _database()
     if database is not None:
         _require_writable(database)
@@ -154,6 +156,19 @@ def _require_writable(database: Path) -> None:
     raise RegistryError(
         f"The store {safe_uri()} must be writable, but {problem}; set MLFLOW_TRACKING_URI to one that is."
     )
+
+
+def _require_no_file_store(uri: str) -> None:
+    """Refuse the folder that MLflow kept runs in before it had a database, unless MLflow was told to take it.
+
+    MLflow chooses it by itself where a working directory holds an old ``mlruns`` and no database.
+    """
+    if is_local_uri(uri) and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
+        raise RegistryError(
+            f"The store must be a database or a server, but {safe_uri()} is a folder of MLflow's old file"
+            " store; set MLFLOW_TRACKING_URI=sqlite:///mlflow.db to begin a database beside it, or take its"
+            " runs along with 'mlflow migrate-filestore --source . --target sqlite:///mlflow.db'."
+        )
 
 
 @contextmanager
