@@ -7,6 +7,8 @@ from torch import Tensor
 
 from lineage.data.batches import split_indices
 from lineage.data.datasets import DataSet, DataSpec, load_dataset
+from lineage.evaluation.data_index import remember_folder
+from lineage.processes import is_main_process
 from lineage.recipe import DataSettings
 from lineage.training.devices import in_turns
 from lineage.training.measurement import Subset
@@ -44,14 +46,17 @@ class SplitData:
 def read_dataset(data: DataSettings) -> DataSet:
     """Load the data set that ``data`` names; all ranks must call it.
 
-    Rank 0 loads first, so that files are downloaded once a machine.
+    Rank 0 loads first, so that files are downloaded once a machine, and notes the folder that was given.
 
     Raises:
         UsageError: If the name is unknown, or the folder is not given or has the wrong form.
         NotFoundError: If the images are not there.
         IntegrityError: If files are damaged.
     """
-    return in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size, data.test))
+    dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size, data.test))
+    if is_main_process():
+        remember_folder(dataset.spec.digest, data)
+    return dataset
 
 
 def read_split(data: DataSettings) -> SplitData:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from lineage.data.datasets import DataSpec
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
+from lineage.evaluation.data_index import require_named, stored_recipe
 from lineage.extensions import source_of
 from lineage.models.ensemble import fit_to_data
-from lineage.recipe import DataSettings, Recipe, Section, Sections, parse_settings, require_effect
+from lineage.recipe import DataSettings, Section, Sections, parse_settings, require_effect
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import LoadedModel, load_version
@@ -201,8 +202,8 @@ def read_measurement_settings(
     """
     require_effect(overrides, used, "a measurement")
     if model.recipe:
-        recipe = Recipe.from_json(model.recipe)
-        return parse_settings(
+        recipe = stored_recipe(model.recipe, model.spec.digest)
+        settings = parse_settings(
             MeasurementSettings,
             {
                 "data": recipe.data.model_dump(exclude_none=True),
@@ -211,6 +212,8 @@ def read_measurement_settings(
             },
             overrides,
         )
+        require_named(settings.data, recipe.data.name, model.spec.digest)
+        return settings
     described = {
         "data": {"name": model.spec.name, "image_size": model.spec.input_shape[-1]},
         "patriarch": {"top_k": default_top_k(model.spec.num_classes)},
@@ -223,7 +226,9 @@ def read_measurement_settings(
                 f"{uri} must be given its images, since it was adopted with '{model.spec.name}', which names"
                 " none; add --set data.name=NAME."
             ) from error
-    return parse_settings(MeasurementSettings, described, overrides)
+    settings = parse_settings(MeasurementSettings, described, overrides)
+    require_named(settings.data, model.spec.name, model.spec.digest)
+    return settings
 
 
 def read_test_subset(settings: MeasurementSettings, normalised_as: DataSpec | None = None) -> Subset:

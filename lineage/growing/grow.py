@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lineage.errors import UsageError
+from lineage.evaluation.data_index import require_named, stored_recipe
 from lineage.evaluation.evaluate import require_same_data
 from lineage.growing.plan import read_split_data, require_family_data
 from lineage.growing.succession import Lineage, Succession
@@ -160,7 +161,10 @@ def _read_recipe(
         raise UsageError("A recipe or a teacher must be given, but got neither; see 'lineage recipes ls'.")
     if not model.recipe:
         raise UsageError(f"{teacher} must be given a recipe for its students, since none is stored with it.")
-    return change_recipe(Recipe.from_json(model.recipe), changes)
+    stored = stored_recipe(model.recipe, model.spec.digest)
+    changed = change_recipe(stored, changes)
+    require_named(changed.data, stored.data.name, model.spec.digest)
+    return changed
 
 
 def _require_same_split(source: _Source, recipe: Recipe) -> None:

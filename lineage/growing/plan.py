@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lineage.data.batches import TrainingBatches, training_batches
-from lineage.errors import IntegrityError, RecipeError
+from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
 from lineage.models.networks import build_network, check_network
-from lineage.recipe import Recipe
+from lineage.recipe import PatriarchSettings, Recipe
 from lineage.registry.family.data import find_other_data
 from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint, state_home
@@ -23,7 +23,7 @@ from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
 from lineage.training.handlers import Schedule, build_optimizer, build_schedule
-from lineage.training.losses import build_objective, distillation_loss
+from lineage.training.losses import build_objective, distillation_loss, objective_settings
 from lineage.training.measurement import Subset
 from lineage.training.soft_targets import StoredSoftTargets
 from lineage.training.teachers import LiveTeacher, StoredTeacher
@@ -71,7 +71,9 @@ def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
         UsageError: If the recipe fits neither the data nor the hardware.
     """
     num_classes = split_data.dataset.spec.num_classes
-    if recipe.patriarch.top_k > num_classes:
+    if num_classes < 2:
+        raise UsageError(f"A data set must have at least 2 classes, but this one has {num_classes}.")
+    if recipe.patriarch.top_k > num_classes and _ranks_classes(recipe.patriarch):
         raise RecipeError(
             f"patriarch.top_k must be between 2 and the number of classes, {num_classes},"
             f" but got {recipe.patriarch.top_k}."
@@ -79,6 +81,12 @@ def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
     if recipe.student.soft_targets == "stored":
         soft_target_format(recipe.student, num_classes)
     GenerationPlan(recipe, split_data, 0, None).check()
+
+
+def _ranks_classes(patriarch: PatriarchSettings) -> bool:
+    """Return whether K is used by the loss, or was set; metrics rank all classes if there are fewer."""
+    is_default = patriarch.top_k == PatriarchSettings.model_fields["top_k"].default
+    return not is_default or "top_k" in objective_settings(patriarch.objective, patriarch.model_dump())
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ def options_without_weights(name: str, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _can_outline(name: str) -> bool:
-    """Return whether a network's builder is known to work without memory for weights."""
-    return name in NETWORKS or (name.startswith(TORCHVISION) and not name.startswith(f"{TORCHVISION}regnet"))
+    """Return whether a network has options for its size, and is known to be built without memory for it."""
+    return name in NETWORKS or name.startswith(f"{TORCHVISION}vit_")
 
 
 def _find_builder(name: str, options: Mapping[str, Any]) -> Builder:

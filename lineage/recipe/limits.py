@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lineage.errors import NotFoundError, RecipeError
+from lineage.formats import printable
 
 MOST_BYTES = 65_536
 MOST_VALUES = 5_000
@@ -95,12 +96,14 @@ def check_limits(settings: Mapping[str, Any]) -> None:
             _check_text(key, value)
         elif isinstance(value, int) and value not in _INTEGERS:
             raise RecipeError(
-                f"{shortened(key)} must be an integer of 64 bits, but got one of {value.bit_length():,} bits."
+                f"{shortened(key)} must be an integer from -2⁶³ to 2⁶³ - 1, but got one of"
+                f" {value.bit_length():,} bits."
             )
 
 
 def shortened(text: str) -> str:
-    """Return ``text`` with its middle left out if it is too long for a message."""
+    """Return ``text`` for a message: printable, and with its middle left out if it is too long."""
+    text = printable(text, keep="\n")
     half = _MOST_SHOWN // 2
     return text if len(text) <= _MOST_SHOWN else f"{text[:half]}…{text[-half:]}"
 

@@ -10,6 +10,7 @@ from lineage.formats import text_digest
 from lineage.recipe.limits import require_size, shortened
 from lineage.recipe.renamed import with_first_names, with_present_names
 from lineage.recipe.sections import (
+    MOST_WORKERS,
     DataSettings,
     ModelSettings,
     NetworkSettings,
@@ -71,6 +72,9 @@ class Recipe(Sections):
             raise RecipeError(
                 f"A recipe must be a table of keys, but the resolved one is {shortened(repr(settings))}."
             )
+        data = settings.get("data")
+        if isinstance(data, dict) and isinstance(data.get("workers"), int):
+            data["workers"] = min(data["workers"], MOST_WORKERS)
         return cls.from_dict(with_present_names(settings), stored=True)
 
     def to_json(self) -> str:

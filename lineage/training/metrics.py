@@ -53,14 +53,15 @@ def classification_metrics(
 
     Args:
         num_classes: C.
-        top_k: K, from 2 to C.
+        top_k: K, at least 2; C where there are fewer classes.
         device: Where the evaluator's output lies and sums are kept.
         superclasses: Superclass of each class, int64, shape (C,).
         with_teacher: Whether the output holds ``teacher_predictions``.
 
     Raises:
-        ValueError: If ``top_k`` is not in 2..C or ``superclasses`` is not of shape (C,).
+        ValueError: If ``top_k`` or C is less than 2, or ``superclasses`` is not of shape (C,).
     """
+    top_k = min(top_k, num_classes)
     check_top_k(top_k, num_classes)
     predicted = itemgetter("logits", "labels")
     scores = Average(partial(_sample_scores, top_k=top_k), device=device)

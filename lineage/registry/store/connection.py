@@ -17,6 +17,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
+from mlflow.utils.uri import is_local_uri
 from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import LineageError, NotFoundError, RegistryError, UnreachableError
@@ -104,6 +105,7 @@ def connect() -> MlflowClient:
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
         _require_answer(uri)
+    _require_no_file_store(uri)
     database = database_file(uri)
     if database is not None:
         if plain_uri(uri) != uri:
@@ -206,6 +208,19 @@ def require_answer() -> None:
     """
     with short_patience():
         MlflowClient().search_experiments(max_results=1)
+
+
+def _require_no_file_store(uri: str) -> None:
+    """Refuse the folder that MLflow kept runs in before it had a database, unless MLflow was told to take it.
+
+    MLflow chooses it by itself where a working directory holds an old ``mlruns`` and no database.
+    """
+    if is_local_uri(uri) and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
+        raise RegistryError(
+            f"The store must be a database or a server, but {safe_uri()} is a folder of MLflow's old file"
+            " store; set MLFLOW_TRACKING_URI=sqlite:///mlflow.db to begin a database beside it, or take its"
+            " runs along with 'mlflow migrate-filestore --source . --target sqlite:///mlflow.db'."
+        )
 
 
 @contextmanager

@@ -1,0 +1,104 @@
+"""Folders of data sets that this user has named, by the digest of their contents.
+
+A recipe in a registry was written by somebody else: its folder is not read and its downloads are not made.
+The images of a registered version are found here instead.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lineage.data.hub import PREFIX
+from lineage.errors import UsageError
+from lineage.recipe import DataSettings, Recipe
+from lineage.training.checkpoints import state_home
+
+_FILE = "data.json"
+_SECONDS = 5
+
+
+def remember_folder(digest: str, data: DataSettings) -> None:
+    """Note where the data set with that digest is; nothing is noted where no folder can be written.
+
+    Args:
+        digest: Digest of its contents.
+        data: Settings, as the user gave them, that it was just read with.
+    """
+    if data.root is None and not data.name.startswith(PREFIX):
+        return
+    folder = "" if data.root is None else str(Path(data.root).expanduser().resolve())
+    if _read_index().get(digest) == folder:
+        return
+    with contextlib.suppress(OSError, Timeout):  # the next command asks for the folder again
+        state_home().mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(_index_file().with_suffix(".lock"), timeout=_SECONDS, mode=0o600):
+            _write_index(_read_index() | {digest: folder})
+
+
+def stored_recipe(text: str, digest: str) -> Recipe:
+    """Return a recipe from a registry, with the folder that this user has named for its images.
+
+    Its own folder and its permission to download are left out, and it starts no more processes that load
+    images than this machine has cores.
+
+    Args:
+        text: Recipe as JSON.
+        digest: Digest of the images that its version was grown on.
+
+    Raises:
+        RecipeError: If it cannot be read.
+    """
+    recipe = Recipe.from_json(text)
+    folder = _read_index().get(digest)
+    workers = min(recipe.data.workers, os.cpu_count() or 1)
+    changes = {"root": folder or None, "download": False, "workers": workers}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+
+
+def require_named(data: DataSettings, stored_name: str, digest: str) -> None:
+    """Refuse to fetch images from the Hub because a registry says so.
+
+    Args:
+        data: Data settings in use.
+        stored_name: Name of the data set in the registry.
+        digest: Digest of the images in the registry.
+
+    Raises:
+        UsageError: If only the registry names them.
+    """
+    is_stored = data.name == stored_name and data.name.startswith(PREFIX)
+    if is_stored and data.root is None and not data.download and digest not in _read_index():
+        raise UsageError(
+            f"Images of '{data.name}', which a registry names, must be asked for, but were not; add --set"
+            " data.download=true to fetch them, or --set data.root=FOLDER."
+        )
+
+
+def _index_file() -> Path:
+    return state_home() / _FILE
+
+
+def _read_index() -> dict[str, str]:
+    """Return the folders that exist, by digest; nothing if there is no index, or it is damaged."""
+    try:
+        found = json.loads(_index_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    entries = found.items() if isinstance(found, dict) else ()
+    texts = {digest: folder for digest, folder in entries if isinstance(folder, str)}
+    return {digest: folder for digest, folder in texts.items() if not folder or Path(folder).is_dir()}
+
+
+def _write_index(index: dict[str, str]) -> None:
+    """Replace the index, which is readable for this user alone."""
+    descriptor, name = tempfile.mkstemp(dir=state_home(), prefix=_FILE)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(index, file, indent=2, sort_keys=True)
+        Path(name).replace(_index_file())
+    finally:
+        Path(name).unlink(missing_ok=True)
