@@ -16,7 +16,7 @@ from lineage.evaluation.data import default_top_k, full_test_subset, read_datase
 from lineage.evaluation.data_index import require_named, stored_recipe
 from lineage.extensions import source_of
 from lineage.models.ensemble import fit_to_data
-from lineage.recipe import DataSettings, Section, Sections, parse_settings, require_effect
+from lineage.recipe import DataSettings, Recipe, Section, Sections, parse_settings, require_effect
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import LoadedModel, load_version
