@@ -1,5 +1,6 @@
 """Formats of numbers, names, digests and errors, shared by all of ``lineage``."""
 
+import errno
 import hashlib
 import json
 import unicodedata
@@ -8,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 MISSING = "–"
+
+_DISK_FULL = (
+    "No space left on device",
+    "database or disk is full",  # sqlite
+    "PytorchStreamWriter failed writing",  # torch, which does not say why a write took no bytes
+    "iostream error",
+    "unexpected pos",
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,18 @@ def _joins_symbols(text: str, index: int) -> bool:
         return False
     before = text[index - 1]
     return before == "\N{VARIATION SELECTOR-16}" or unicodedata.category(before) in {"So", "Sk"}
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an error, or one that it came from, says that a disk is full."""
+    found: BaseException | None = error
+    while found is not None:
+        if getattr(found, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(text in str(found) for text in _DISK_FULL):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def first_line(error: BaseException | str) -> str:

@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import torch
 import yaml
 from mlflow import MlflowClient, pyfunc
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -123,15 +125,20 @@ def log_model(model: LoadedModel, name: str, run_id: str, metrics: Mapping[str, 
     model_id = str(logged.model_id)
     # Before the final metrics: a metric that names a model makes it the run's input unless it is its output
     digests: list[str] = []
-    Model.log(
-        artifact_path=None,
-        flavor=sys.modules[__name__],
-        model=model,
-        model_id=model_id,
-        run_id=run_id,
-        step=step,
-        on_saved=lambda folder: digests.append(files_digest(folder)),
-    )
+    try:
+        Model.log(
+            artifact_path=None,
+            flavor=sys.modules[__name__],
+            model=model,
+            model_id=model_id,
+            run_id=run_id,
+            step=step,
+            on_saved=lambda folder: digests.append(files_digest(folder)),
+        )
+    except BaseException:
+        with suppress(MlflowException):  # the first error is the one to report
+            client.delete_logged_model(model_id)
+        raise
     client.set_logged_model_tags(model_id, {FILES_TAG: digests[-1]})
     final = {key: value for key, value in metrics.items() if key not in run.data.metrics}
     client.log_batch(run_id, metrics_now(final, step, model_id=model_id))
@@ -221,10 +228,12 @@ def _require_digest(found: str, version_id: str, registered: str) -> None:
 
 def _require_files(folder: Path, version_id: str, registered: str) -> None:
     try:
-        found = f"{files_digest(folder)[:12]}…"
+        digest = files_digest(folder)
+        found = f"{digest[:12]}…"
     except (IntegrityError, NotFoundError) as error:
+        digest = ""
         found = f"a damaged file: {first_line(error)}"
-    if found != f"{registered[:12]}…":
+    if digest != registered:
         raise AlteredFilesError(
             f"The files of models:/{version_id} must have the SHA-256 {registered[:12]}… they were registered"
             f" with, but have {found}: the weights are the same, and one of lineage.json, MLmodel, the recipe"

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from lineage.errors import IntegrityError, UsageError
-from lineage.formats import file_digest, first_line
+from lineage.formats import file_digest, first_line, is_disk_full
 
 if TYPE_CHECKING:  # importing it takes seconds, and not all that reads a checkpoint trains
     from accelerate import Accelerator
@@ -80,17 +81,23 @@ class Checkpoint:
         return max(self._complete(), default=0)
 
     def save(self, accelerator: "Accelerator", epoch: int) -> None:
-        """Keep the state after ``epoch`` and the one before, and delete others; all ranks must call it."""
+        """Keep the state after ``epoch`` and the one before, and delete others; all ranks must call it.
+
+        Raises:
+            IntegrityError: If the disk is full; the states before are left as they are.
+        """
         partial = self.folder / _PARTIAL
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
             self.make_folder()
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
+        with self._room_for(epoch):
+            accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            (partial / _DIGESTS).write_text(json.dumps(_digests(partial)))
-            _flush(*partial.rglob("*"), partial)
+            with self._room_for(epoch):
+                (partial / _DIGESTS).write_text(json.dumps(_digests(partial)))
+                _flush(*partial.rglob("*"), partial)
             partial.rename(self.folder / f"{_COMPLETE}{epoch}")
             _flush(self.folder)
             for _, path in sorted(self._complete().items())[:-_STATES_KEPT]:
@@ -203,6 +210,21 @@ class Checkpoint:
         with contextlib.suppress(OSError):
             return (self.folder / _LOCK).read_text() or "another process"
         return "another process"
+
+    @contextlib.contextmanager
+    def _room_for(self, epoch: int) -> Iterator[None]:
+        """Say that the disk is full, and give back what the state of ``epoch`` has taken of it."""
+        try:
+            yield
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
+            raise IntegrityError(
+                f"The checkpoint after epoch {epoch} must fit on the disk of {self.folder}, which is full;"
+                " free some room, or move the folder and set LINEAGE_HOME, and run the same command again: it"
+                f" continues after epoch {self.epoch}."
+            ) from error
 
     def _complete(self) -> dict[int, Path]:
         """Return the folders of complete states by epoch."""

@@ -20,8 +20,8 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.utils.uri import is_local_uri
 from sqlalchemy.exc import SQLAlchemyError
 
-from lineage.errors import LineageError, NotFoundError, RegistryError, UnreachableError
-from lineage.formats import first_line
+from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError, UnreachableError
+from lineage.formats import first_line, is_disk_full
 from lineage.registry.store.database import database_file, plain_uri, prepare_database
 from lineage.registry.store.moves import (
     ARTIFACTS_FOLDER,
@@ -43,6 +43,7 @@ def translated_errors() -> Iterator[None]:
     Raises:
         NotFoundError: If the store answers that it does not hold what was named.
         UnreachableError: If it does not answer now.
+        IntegrityError: If its disk is full.
         RegistryError: If it refuses.
     """
     try:
@@ -50,6 +51,7 @@ def translated_errors() -> Iterator[None]:
     except LineageError:
         raise
     except MlflowException as error:
+        _require_room(error)
         silence = _silence(error)
         if silence is not None:
             raise UnreachableError(
@@ -59,9 +61,19 @@ def translated_errors() -> Iterator[None]:
         kind = NotFoundError if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST) else RegistryError
         raise kind(f"{without_passwords(first_line(error))} (store {safe_uri()})") from error
     except (SQLAlchemyError, requests.RequestException, OSError) as error:
+        _require_room(error)
         raise RegistryError(
             f"The store {safe_uri()} must be reachable and writable, but is not:"
             f" {without_passwords(first_line(error))}. Set MLFLOW_TRACKING_URI to one that is."
+        ) from error
+
+
+def _require_room(error: Exception) -> None:
+    """Raise our error if another one says that the store's disk is full."""
+    if is_disk_full(error):
+        raise IntegrityError(
+            f"The store {safe_uri()} must have room, but its disk is full; free some and run the same command"
+            " again, which loses nothing."
         ) from error
 
 
