@@ -60,6 +60,13 @@ def adopt(
         bool,
         typer.Option("--trust-pickle", help="Allow pickled weights; unpickling runs code from the file."),
     ] = False,
+    strip_prefix: Annotated[
+        str,
+        typer.Option(
+            metavar="PREFIX",
+            help="Beginning of every name in the file of weights to leave out, such as 'module.'.",
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Register a network that lineage did not train, so that it can teach, be evaluated and transferred."""
@@ -73,7 +80,7 @@ def adopt(
     normalisation = None if mean is None or std is None else Normalisation(_numbers(mean), _numbers(std))
     adoption = adopt_candidate(
         name,
-        Candidate(network, weights, model, trust_pickle),
+        Candidate(network, weights, model, trust_pickle, strip_prefix),
         data=data,
         normalisation=normalisation,
         overrides=overrides or (),

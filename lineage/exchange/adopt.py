@@ -12,7 +12,7 @@ from lineage.errors import UsageError
 from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
 from lineage.models.exported import ExportedNetwork
 from lineage.models.networks import EXPORTED, TORCHVISION, build_network
-from lineage.models.pretrained import describe_torchvision, fit_state, read_state
+from lineage.models.pretrained import describe_torchvision, fit_state, read_state, strip_prefix
 from lineage.models.torchvision import known_weights
 from lineage.recipe import (
     DataSettings,
@@ -55,12 +55,14 @@ class Candidate:
             best ones if None.
         model: MLflow URI of a model logged with ``mlflow.pytorch``; None for a network.
         trust_pickle: Whether pickled weights and models may be read, which runs the code that they hold.
+        strip_prefix: Beginning of every name in a file of weights to leave out, such as ``module.``.
     """
 
     network: str | None = None
     weights: str | None = None
     model: str | None = None
     trust_pickle: bool = False
+    strip_prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,8 @@ def _check(candidate: Candidate, data: str | None, measured: bool) -> None:
         raise UsageError(
             f"--weights must be given for network '{candidate.network}', which has none of its own."
         )
+    if candidate.strip_prefix and (candidate.weights is None or _torchvision_weights(candidate)):
+        raise UsageError("--strip-prefix must come with a file of --weights, but got none; leave it out.")
     if measured and data is None:
         raise UsageError("--measure needs images; name them with --from-data.")
 
@@ -258,7 +262,8 @@ def _load(candidate: Candidate, settings: NetworkSettings | None, spec: DataSpec
     if weights is None:
         assert candidate.weights is not None
         file = Path(candidate.weights).expanduser()
-        fit_state(network, read_state(file, candidate.trust_pickle), candidate.network)
+        state = strip_prefix(read_state(file, candidate.trust_pickle), candidate.strip_prefix)
+        fit_state(network, state, candidate.network)
     network.to(memory_format=torch.channels_last).eval()
     return LoadedModel(network, candidate.network, options, spec)
 

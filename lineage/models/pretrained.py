@@ -16,6 +16,7 @@ from lineage.models.torchvision import known_weights, torchvision_options
 
 # torchvision's auxiliary classifiers, which ``build_torchvision`` leaves out
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+_WRAPPERS = ("module.", "_orig_mod.")
 _PICKLED = (b"PK", b"\x80")
 
 
@@ -77,6 +78,31 @@ def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
     return _unpickle(file)
 
 
+def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return tensors by their names without a prefix, such as the ``module.`` of DistributedDataParallel.
+
+    Raises:
+        UsageError: If a name does not begin with it.
+    """
+    other = next((name for name in state if not name.startswith(prefix)), None)
+    if other is not None:
+        raise UsageError(
+            f"Every name in the file of weights must begin with '{prefix}' to lose it, but '{other}' does"
+            " not; correct --strip-prefix."
+        )
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def _wrappers(state: Mapping[str, Tensor]) -> str:
+    """Return the prefix that wrappers of torch have put before every name; "" if there is none."""
+    found = ""
+    while prefix := next(
+        (one for one in _WRAPPERS if state and all(name.startswith(found + one) for name in state)), ""
+    ):
+        found += prefix
+    return found
+
+
 def fit_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load ``state`` into ``network``, with the keys of ``network`` or of torchvision's original model.
 
@@ -89,6 +115,12 @@ def fit_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
         UsageError: If names or shapes of the tensors do not match the network.
     """
     ours = set(network.state_dict())
+    prefix = _wrappers(state)
+    if prefix and not any(name.startswith(prefix) for name in ours):
+        raise UsageError(
+            f"The weights must have the names of network '{name}', but every name begins with '{prefix}',"
+            f" which DistributedDataParallel or torch.compile has added; add --strip-prefix {prefix}"
+        )
     renamed = {_our_key(key, ours): tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
     unmatched = {key.rpartition(".")[0] for key in renamed.keys() - ours}
     if len(unmatched) == 1:  # torchvision's last layer, here ``classifier``

@@ -33,7 +33,6 @@ from lineage.registry.store.artifacts import (
     MEMBERS_FOLDER,
     SCHEMA,
     STRUCTURE_FILE,
-    WEIGHTS_FILE,
     LoadedModel,
     read_network,
     read_recipe,
@@ -43,7 +42,7 @@ from lineage.registry.store.artifacts import (
     write_files,
 )
 from lineage.registry.store.connection import safe_uri, translated_errors
-from lineage.registry.store.files import FILES_TAG, files_digest, require_own_loader
+from lineage.registry.store.files import FILES_TAG, WEIGHTS_FILE, files_digest, require_own_loader
 from lineage.registry.store.mlflow_internals import PythonEnvironment, conda_environment
 from lineage.registry.store.runs import FLAVOR_NAME, metrics_now
 

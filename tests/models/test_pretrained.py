@@ -8,7 +8,7 @@ from torchvision import models
 
 from lineage.errors import IntegrityError, NotFoundError, RecipeError, UsageError
 from lineage.models.networks import build_network
-from lineage.models.pretrained import describe_torchvision, fit_state, read_state
+from lineage.models.pretrained import describe_torchvision, fit_state, read_state, strip_prefix
 
 SHAPE = (3, 64, 64)
 
@@ -87,3 +87,14 @@ def test_damaged_or_missing_file_is_told(tmp_path: Path) -> None:
         read_state(tmp_path / "weights.safetensors")
     with pytest.raises(NotFoundError, match="is neither"):
         read_state(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefix_of_a_wrapper_is_named_and_stripped(prefix: str) -> None:
+    network = build_network("resnet8", 10, (3, 32, 32), {"width": 4})
+    state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    with pytest.raises(UsageError, match=f"every name begins with '{prefix}'.*--strip-prefix {prefix}"):
+        fit_state(network, state, "resnet8")
+    fit_state(network, strip_prefix(state, prefix), "resnet8")
+    with pytest.raises(UsageError, match=r"must begin with 'net\.' to lose it, but"):
+        strip_prefix(state, "net.")

@@ -72,8 +72,8 @@ def test_file_that_is_no_database_is_refused(home: Path, monkeypatch: pytest.Mon
 def test_sqlite_without_the_right_to_write_is_refused_at_once(home: Path, locked: str) -> None:
     (home / locked).chmod(0o555)
     program = (
-        "import time; from lineage.registry.store.connection import connect; begin = time.monotonic()\n"
-        "try: connect()\n"
+        "import time; from lineage.registry.store.connection import check_store; begin = time.monotonic()\n"
+        "try: check_store()\n"
         "except Exception as error: print(type(error).__name__, time.monotonic() - begin, error)"
     )
     command = [*_without_override(), sys.executable, "-c", program]

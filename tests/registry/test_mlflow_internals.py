@@ -13,6 +13,7 @@ USED = [
     ("mlflow.utils.environment", "_PythonEnv"),
     ("mlflow.store.db.utils", "_initialize_tables"),
     ("mlflow.store.db.utils", "_get_latest_schema_revision"),
+    ("mlflow.store.db.utils", "_get_alembic_config"),
 ]
 
 

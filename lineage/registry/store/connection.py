@@ -33,6 +33,7 @@ from lineage.registry.store.moves import (
 
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _GATEWAY_ERRORS = (502, 503, 504)
+_SCHEMA = re.compile(r"database schema \(found version (\w+)")
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]password=)[^\s&]+")
 
 
@@ -52,6 +53,7 @@ def translated_errors() -> Iterator[None]:
         raise
     except MlflowException as error:
         _require_room(error)
+        _require_known_schema(error)
         silence = _silence(error)
         if silence is not None:
             raise UnreachableError(
@@ -74,6 +76,20 @@ def _require_room(error: Exception) -> None:
         raise IntegrityError(
             f"The store {safe_uri()} must have room, but its disk is full; free some and run the same command"
             " again, which loses nothing."
+        ) from error
+
+
+def _require_known_schema(error: MlflowException) -> None:
+    """Raise our error if MLflow says that a store's tables are not its own, and they are a later MLflow's."""
+    found = _SCHEMA.search(str(error))
+    if found is None:
+        return
+    from lineage.registry.store.mlflow_internals import knows_schema
+
+    if not knows_schema(found[1]):
+        raise RegistryError(
+            f"The store {safe_uri()} must be of MLflow {mlflow.__version__} or earlier, but a later one wrote"
+            f" it (schema {found[1]}); upgrade MLflow: pip install --upgrade mlflow."
         ) from error
 
 
@@ -122,7 +138,8 @@ def connect() -> MlflowClient:
     if database is not None:
         if plain_uri(uri) != uri:
             mlflow.set_tracking_uri(plain_uri(uri))
-        _require_writable(database)
+        if not (database.is_file() and database.stat().st_size and os.access(database, os.R_OK)):
+            _require_writable(database)
         prepare_database(database)
         notice_moves(database)
     try:
@@ -143,6 +160,7 @@ def check_store() -> None:
     connect()
     database = database_file(mlflow.get_tracking_uri())
     if database is not None:
+        _require_writable(database)
         require_in_place(database)
 
 

@@ -5,18 +5,22 @@ flavors and the signature: MLflow adds ids, sizes and times there. ``registered_
 adds when a version is downloaded by its name, is not counted.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from mlflow import MlflowClient
 from pydantic import TypeAdapter, ValidationError
 
 from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError
 from lineage.formats import file_digest, first_line, json_digest, read_problem
+from lineage.registry.store.connection import safe_uri, translated_errors
 
 FILES_TAG = "lineage.files_sha256"
 LOADER_MODULE = "lineage.registry.flavor"
 MLMODEL = "MLmodel"
+WEIGHTS_FILE = "weights.safetensors"
 
 _ADDED_BY_MLFLOW = {"registered_model_meta"}
 _MLMODEL = TypeAdapter(dict[str, Any])
@@ -44,6 +48,23 @@ def files_digest(folder: Path) -> str:
         return json_digest([served, sorted(digests.items())])
     except (TypeError, ValueError, RecursionError) as error:  # dates, keys of several types
         raise _damaged(first_line(error)) from error
+
+
+def require_weights(version_id: str, model_id: str) -> None:
+    """Check that the store has the weights of a version, without reading them.
+
+    Raises:
+        NotFoundError: If it does not.
+        RegistryError: If it does not answer.
+    """
+    there: set[str] = set()
+    with suppress(NotFoundError), translated_errors():
+        there = {file.path for file in MlflowClient().list_logged_model_artifacts(model_id)}
+    if WEIGHTS_FILE not in there:
+        raise NotFoundError(
+            f"The weights of models:/{version_id} must lie in {safe_uri()}, but do not; restore the artifacts"
+            f" of {model_id}, or remove the version with 'lineage rm' to train it again."
+        )
 
 
 def require_own_loader(folder: Path) -> None:
