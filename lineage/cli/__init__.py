@@ -31,6 +31,7 @@ from lineage.cli.show import show
 from lineage.cli.startup import prepare_process
 from lineage.cli.streams import require_output
 from lineage.cli.study import study, study_report, study_worker
+from lineage.cli.sync import sync
 from lineage.cli.transfer import transfer
 from lineage.cli.tree import tree
 from lineage.cli.ui import ui
@@ -65,6 +66,7 @@ for command in (
     doctor,
     pack,
     unpack,
+    sync,
     ui,
     study,
     study_report,

@@ -61,6 +61,13 @@ def grow(
             help="Number of processes that train together on this machine, one for each GPU, or on CPUs.",
         ),
     ] = 1,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Grow without the registry, into an outbox on this machine; 'lineage sync' registers it.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Grow a patriarch and its students, or students of a registered version.
@@ -73,9 +80,10 @@ def grow(
         _launch(processes)
     chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
     with importing():
+        from lineage.exchange.sync import using_outbox
         from lineage.growing.grow import grow as grow_lineages
 
-    with _reporter() as reporter:
+    with using_outbox() if offline else nullcontext(), _reporter() as reporter:
         lineages = grow_lineages(
             recipe,
             teacher=teacher,
@@ -91,6 +99,8 @@ def grow(
         print_json([_as_json(lineage) for lineage in lineages])
     else:
         _print_lineages(lineages)
+        if offline:
+            print_text("These versions wait in the outbox; 'lineage sync' registers them.")
 
 
 def _launch(processes: int) -> None:

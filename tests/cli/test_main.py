@@ -29,6 +29,7 @@ COMMANDS = (
         "doctor",
         "pack",
         "unpack",
+        "sync",
         "study",
         "study-report",
         "ui",

@@ -150,6 +150,17 @@ def connect() -> MlflowClient:
         ) from error
 
 
+@contextmanager
+def using_store(uri: str) -> Iterator[None]:
+    """Use another store inside the block."""
+    former = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(former)
+
+
 def check_store() -> None:
     """Check that the store in use answers and can be written.
 
