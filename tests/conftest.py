@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 os.environ["TERM"] = "xterm-256color"  # output must not depend on the terminal that tests run in
 os.environ.pop("COLUMNS", None)  # for the same reason; pytest-xdist sets it
-# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt
+# A shell's background jobs ignore Ctrl-C, those of nohup a closed terminal, and so would the processes that
+# tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # On a busy machine, threads of tiny networks wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")

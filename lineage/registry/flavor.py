@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from lineage import __version__
 from lineage.data.images import DataSpec
 from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError
 from lineage.formats import first_line
@@ -60,6 +61,9 @@ __all__ = [
 ]
 
 
+_WHERE_TO_GET_IT = (
+    f"# lineage {__version__} is not on a package index; install it from a clone of its source: pip install ."
+)
 _NOT_IN_A_MODEL_NAME = re.compile(r"[/:.%\"']")  # MLflow refuses them in a logged model, not a registered one
 
 
@@ -274,7 +278,8 @@ def _load_pyfunc(path: str) -> _PyfuncModel:
 def _write_environment(folder: Path) -> str:
     """Write the files that MLflow's environment managers read; return the name of the requirements file.
 
-    ``lineage`` itself is not listed: install it as well, or serve with ``--env-manager local``.
+    ``lineage`` itself is not listed, but its place is said: install it as well, or serve with ``--env-manager
+    local``.
     """
     packages = {
         "mlflow": mlflow.__version__,
@@ -282,7 +287,7 @@ def _write_environment(folder: Path) -> str:
         "torch": torch.__version__.split("+")[0],
     }
     requirements = [f"{name}=={version}" for name, version in packages.items()]
-    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
+    (folder / "requirements.txt").write_text("\n".join([_WHERE_TO_GET_IT, *requirements]) + "\n")
     (folder / "conda.yaml").write_text(yaml.safe_dump(conda_environment(additional_pip_deps=requirements)))
     PythonEnvironment.current().to_yaml(str(folder / "python_env.yaml"))
     return "requirements.txt"

@@ -32,7 +32,9 @@ print(json.dumps({
     "files": [lineage.__file__, lineage_mlflow.__file__],
     "evaluator": _model_evaluation_registry.get_evaluator("lineage").__module__,
     "context": [type(provider).__module__ for provider in _run_context_provider_registry],
-    "apps": sorted(entry.name for entry in entry_points(group="mlflow.app") if entry.dist.name == "lineage"),
+    "apps": sorted(
+        entry.name for entry in entry_points(group="mlflow.app") if entry.dist.name == "lineage-distillation"
+    ),
 }))
 """
 
@@ -55,7 +57,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
-    wheel = str(_built("lineage-*.whl"))
+    wheel = str(_built("lineage_distillation-*.whl"))
     subprocess.run([*pip, "--no-deps", "--no-index", "--force-reinstall", wheel], check=True)
     return folder
 
@@ -153,11 +155,12 @@ def test_server_answers_with_the_page_and_its_families(
 
 
 def test_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
-    with tarfile.open(_built("lineage-*.tar.gz")) as archive:
+    with tarfile.open(_built("lineage_distillation-*.tar.gz")) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
     subprocess.run(build, cwd=source, check=True, capture_output=True)
     (rebuilt,) = tmp_path.glob("*.whl")
-    ours, theirs = (zipfile.ZipFile(file).namelist() for file in (_built("lineage-*.whl"), rebuilt))
+    wheel = _built("lineage_distillation-*.whl")
+    ours, theirs = (zipfile.ZipFile(file).namelist() for file in (wheel, rebuilt))
     assert ours == theirs

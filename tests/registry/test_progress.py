@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -21,9 +22,13 @@ def test_family_without_runs_grows_nothing(registry: object, name: str) -> None:
 
 
 def test_running_generation_says_how_far_it_is(
-    registry: object, name: str, add_version: Callable[..., Version], tiles: DataSpec
+    registry: object,
+    name: str,
+    add_version: Callable[..., Version],
+    log_one: Callable[..., Any],
+    tiles: DataSpec,
 ) -> None:
-    teacher = add_version()
+    teacher = add_version(logged=log_one())  # in a run of its own, below which another one stays open
     run = start(name, teacher, tiles)
     (before,) = [one for one in read_growing(name) if one.run_id == run.run_id]
     assert (before.generation, before.seed, before.epoch, before.epochs) == (1, 5, 0, 8)

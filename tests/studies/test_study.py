@@ -345,7 +345,7 @@ def test_recipe_may_hold_the_whole_study(tmp_path: Path, tiny_settings: tuple[st
             RecipeError,
             "patriarch.top_k must be between 2 and the number of cl",
         ),
-        ([], {"space": ["width=0..4"]}, RecipeError, "network.width must be greater than 0, but got 0."),
+        ([], {"space": ["width=0..4"]}, RecipeError, "network.width must be at least 1 and at most 65,536"),
         (
             ["study.sampler=grid"],
             {},
