@@ -89,6 +89,7 @@ def test_training_goes_on_without_the_server_and_registers_when_it_is_back(
         assert [point.step for point in points] == list(range(1, EPOCHS + 1))
 
 
+@pytest.mark.slow
 def test_generation_that_waits_for_the_server_can_be_left_and_continued(
     server_of_our_own: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
 ) -> None:
