@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint scripts types imports test test-slow dist test-dist evidence bench docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test test-slow dist test-dist evidence bench audit licenses docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -65,6 +65,15 @@ evidence: setup ## Grow cifar100-small on real images and hold it to its promise
 bench: setup ## Time everything and write the tables of docs/explanation/performance.md (half an hour, alone)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
+
+audit: setup ## Look up what is installed in a database of vulnerabilities; needs pypi.org
+	$(BIN)/python -m pip install --quiet --group audit
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
+	$(BIN)/pip-audit --requirement .venv/installed.txt --no-deps --disable-pip --strict --progress-spinner off
+
+licenses: setup ## List the licenses of what is installed
+	$(BIN)/python -m pip install --quiet --group audit
+	$(BIN)/pip-licenses --from=mixed --format=markdown
 
 docs: setup ## Build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
