@@ -17,6 +17,7 @@ from lineage.registry.packing.identities import Identities
 from lineage.registry.packing.planning import packed_version, plan_addition
 from lineage.registry.packing.restoring import add
 from lineage.registry.store.connection import check_store
+from lineage.registry.store.files import files_digest
 
 T = TypeVar("T")
 
@@ -126,14 +127,15 @@ def _read_json(file: Path, path: Path, kind: type[T]) -> T:
 
 
 def _check_weights(contents: Contents, folder: Path) -> None:
-    """Refuse weights that do not have the digest that they were registered with."""
+    """Refuse weights and other files that do not have the digests that they were registered with."""
     if not contents.family.with_weights:
         return
     from lineage.registry.flavor import weights_digest  # imports torch
 
     digests: dict[str, str] = {}
     for version in contents.family.versions:
-        registered = packed_version(contents.family.name, version).weights_sha256
+        packed = packed_version(contents.family.name, version)
+        registered = packed.weights_sha256
         try:
             if version.model_id not in digests:
                 digests[version.model_id] = weights_digest(folder / MODELS / version.model_id)
@@ -144,6 +146,11 @@ def _check_weights(contents: Contents, folder: Path) -> None:
             raise IntegrityError(
                 f"The weights of version {version.number} must have the SHA-256 {registered[:12]}… that they"
                 f" were registered with, but have {found[:120]}; pack the family again."
+            )
+        if packed.files_sha256 and files_digest(folder / MODELS / version.model_id) != packed.files_sha256:
+            raise IntegrityError(
+                f"The files of version {version.number} must have the SHA-256 {packed.files_sha256[:12]}…"
+                " that they were registered with, but have another; pack the family again."
             )
 
 

@@ -26,13 +26,17 @@ class Identities:
     Attributes:
         ids: New ids of runs and logged models by former ones.
         versions: New ``name/version`` by the former.
+        digests: New digests of models' files by the former ones, of files that name what has a new id.
     """
 
     ids: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def rewrite(self, text: str) -> str:
-        """Return ``text`` with new ids and versions in place of the former, those of weights left alone."""
+        """Return ``text`` with new ids, versions and digests of files in place of the former ones."""
+        for former, new in self.digests.items():
+            text = text.replace(former, new)
         text = _ID.sub(lambda match: self.ids.get(match[0], match[0]), text)
         for name in {model_name(version_id) for version_id in self.versions}:
             for start, middle in (

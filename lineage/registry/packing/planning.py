@@ -45,8 +45,8 @@ def plan_addition(contents: Contents, merge: bool) -> tuple[Addition, tuple[str,
         for run in contents.runs
         if run.run_id not in identities.ids and run.tags.get(ORIGIN_TAG) not in known
     ]
-    needed = {version.model_id for version in new}
-    models = [model for model in contents.models if model.model_id in needed]
+    by_id = {model.model_id: model for model in contents.models}
+    models = [by_id[model_id] for model_id in dict.fromkeys(version.model_id for version in new)]
     numbers = {version.number for version in new}
     if new:
         held = {version.number for version in family.versions} - numbers

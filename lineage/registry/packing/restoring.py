@@ -34,6 +34,7 @@ from lineage.registry.packing.contents import (
 )
 from lineage.registry.packing.identities import Identities
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
+from lineage.registry.store.files import FILES_TAG, files_digest
 
 ORIGIN_TAG = TAG + "unpacked_from"  # of a run: its id in the store that it was first packed in
 
@@ -52,7 +53,7 @@ class Addition:
         name: Name of the registered model.
         is_new: Whether the store has no such registered model.
         runs: Runs to add.
-        models: Logged models to add.
+        models: Logged models to add, those of members before those of their ensembles.
         versions: Versions to add.
         numbers: Former version numbers to allocate, of versions and of what the log and the tombstones name.
         first_number: Number that MLflow will give to the first of them.
@@ -145,8 +146,18 @@ class _Adding:
     def _fill_model(self, model: PackedModel, files: Callable[[str], Path | None]) -> None:
         model_id, folder = self.identities.ids[model.model_id], files(model.model_id)
         if folder is not None:
+            self._note_digest(model, model_id, folder)
             self.client.log_model_artifacts(model_id, str(folder))
         self.client.finalize_logged_model(model_id, "READY")
+
+    def _note_digest(self, model: PackedModel, model_id: str, folder: Path) -> None:
+        """Give a model the digest of its rewritten files, which its versions and ensembles are pinned to."""
+        former = model.tags.get(FILES_TAG)
+        if former and self.addition.contents.family.with_weights:
+            new = files_digest(folder)
+            if new != former:
+                self.identities.digests[former] = new
+                self.client.set_logged_model_tags(model_id, {FILES_TAG: new})
 
     def _fill_run(self, run: PackedRun, files: Callable[[str], Path | None]) -> None:
         client, ids = self.client, self.identities.ids
