@@ -258,7 +258,7 @@ def postgres() -> Iterator[str]:
     if user is not None:
         shutil.chown(folder, user)
     data = folder / "data"
-    options = f"-k {folder} -c listen_addresses='' -c fsync=off -c shared_buffers=32MB"
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off -c shared_buffers=32MB -c max_connections=300"
     start = ["pg_ctl", "start", "--wait", "-D", str(data), "-l", str(folder / "log"), "-o", options]
     stop = ["pg_ctl", "stop", "--wait", "-D", str(data), "-m", "immediate"]
 

@@ -86,7 +86,7 @@ def main() -> None:
         print_progress(f"Error: {error}")
         _wait_for_rank_0()
         sys.exit(error.exit_code)
-    except RuntimeError as error:
+    except (RuntimeError, EOFError, OSError) as error:
         from lineage.data.workers import lost_worker  # torch is loaded where loader processes are
 
         lost = lost_worker(error)

@@ -4,6 +4,7 @@ Processes hand batches over in shared memory, which lies in ``/dev/shm``; contai
 """
 
 import shutil
+import traceback
 from collections.abc import Callable
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -68,13 +69,19 @@ def send_errors(_: int) -> None:
     Queue._on_queue_feeder_error = send  # type: ignore[attr-defined]
 
 
-def lost_worker(error: RuntimeError) -> WorkerError | None:
-    """Return our error for torch's about a loader process that died; None for any other error."""
-    if not str(error).startswith("DataLoader worker"):
+def lost_worker(error: BaseException) -> WorkerError | None:
+    """Return our error for one that says that a loader process died; None for any other error.
+
+    torch says it, unless the main process is just fetching a batch: then the connection to the loader process
+    breaks.
+    """
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    is_broken = isinstance(error, (EOFError, OSError)) and any("resource_sharer" in file for file in files)
+    if not is_broken and not str(error).startswith("DataLoader worker"):
         return None
     return WorkerError(
-        f"A loader process must live until the end of the run, but one was lost: {first_line(error)}; check "
-        "memory and /dev/shm, or lower data.workers."
+        "A loader process must live until the end of the run, but one was lost:"
+        f" {first_line(error) or type(error).__name__}; check memory and /dev/shm, or lower data.workers."
     )
 
 

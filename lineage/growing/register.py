@@ -11,7 +11,6 @@ from lineage.registry.family.lookup import find_key
 from lineage.registry.family.register import NewVersion, register, settle
 from lineage.registry.flavor import LoadedModel, log_model, weights_digest
 from lineage.registry.store.connection import ensure_experiment
-from lineage.registry.store.files import require_weights
 from lineage.registry.store.runs import GenerationRun, resume_run, start_run
 
 _RUN_FILE = "run_id"
@@ -23,14 +22,9 @@ def find_registered(plan: GenerationPlan) -> Version | None:
 
 
 def find_and_settle(plan: GenerationPlan) -> Version | None:
-    """Return the version that has the plan's key, and finish what a crash left undone after it.
-
-    Raises:
-        NotFoundError: If the store has lost its weights.
-    """
+    """Return the version that has the plan's key, and finish what a crash left undone after it."""
     version = find_registered(plan)
     if version is not None:
-        require_weights(version.id, version.model_id)
         settle(version.name)
         left = _left_run(plan)
         if left is not None:

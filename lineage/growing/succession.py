@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from ignite.engine.events import EventEnum
 from torch import nn
 
-from lineage.errors import RegistryError
+from lineage.errors import NotFoundError, RegistryError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.evaluate import pull_network
 from lineage.evaluation.running_ensemble import RunningEnsemble
@@ -25,6 +25,7 @@ from lineage.processes import is_main_process, uninterrupted
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
 from lineage.registry.store.connection import short_patience
+from lineage.registry.store.files import require_weights
 from lineage.registry.store.runs import tagging_runs
 from lineage.report.progress import Reporter
 from lineage.training.devices import (
@@ -268,7 +269,14 @@ class Succession:
         self._notify(f"generation {plan.generation}: {line}")
 
     def _report_pulled(self) -> None:
-        self.reporter.pulled(self.versions[-1])
+        """Report a generation that is registered already; if its weights are gone, report that instead."""
+        version = self.versions[-1]
+        try:
+            require_weights(version.id, version.model_id)
+        except NotFoundError as error:
+            self.reporter.notice(str(error))
+        else:
+            self.reporter.pulled(version)
 
     def _report_completed(self) -> None:
         self.reporter.completed(self.versions[-1])

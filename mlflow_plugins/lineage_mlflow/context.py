@@ -13,7 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mlflow.tracking.context.abstract_context import RunContextProvider
 
-_PACKAGES = ("lineage", "torch", "torchvision", "pytorch-ignite", "accelerate", "mlflow", "numpy")
+import lineage
+
+_PACKAGES = ("torch", "torchvision", "pytorch-ignite", "accelerate", "mlflow", "numpy")
 _GIT_TIMEOUT = 5  # seconds; git is slow on some network drives
 
 
@@ -41,7 +43,7 @@ class LineageRunContext(RunContextProvider):
 
 @cache
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"lineage": lineage.__version__}
     for name in _PACKAGES:
         try:
             found[name] = version(name)

@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from multiprocessing import resource_sharer
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,24 @@ def test_batch_that_cannot_be_handed_over_ends_the_run_with_a_sentence() -> None
 
 
 def test_death_of_a_loader_process_is_told_in_a_sentence() -> None:
+    def read_until_told() -> None:
+        try:
+            read_all(lambda: os.kill(os.getpid(), signal.SIGBUS))
+        except (EOFError, OSError) as error:  # the main process was just fetching a batch
+            assert "A loader process must live until the end" in str(lost_worker(error))
+            signal.pause()  # torch's handler raises its own error
+            raise
+
     with pytest.raises(RuntimeError) as raised:
-        read_all(lambda: os.kill(os.getpid(), signal.SIGBUS))
+        read_until_told()
     assert "one was lost: DataLoader worker (pid" in str(lost_worker(raised.value))
+
+
+def test_connection_to_a_loader_process_that_breaks_is_told_in_a_sentence() -> None:
+    with pytest.raises(OSError) as raised:
+        resource_sharer._resource_sharer.get_connection(("/nowhere", 0))
+    assert "one was lost: [Errno 2]" in str(lost_worker(raised.value))
+    assert lost_worker(FileNotFoundError("no such file")) is None
 
 
 def test_other_errors_are_not_taken_for_a_lost_process() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import lineage
-from lineage.errors import NotFoundError, RegistryError
+from lineage.errors import RegistryError
+from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import read_family
+from lineage.report.progress import SilentReporter
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,19 @@ def grown(module_home: Path, tiny_settings: tuple[str, ...]) -> Path:
     """The folder of a store with a patriarch."""
     lineage.grow("digits", generations=0, overrides=tiny_settings)
     return module_home
+
+
+class Told(SilentReporter):
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def notice(self, line: str) -> None:
+        self.lines.append(line)
+
+    def pulled(self, version: Version) -> None:
+        self.lines.append(f"{version.uri} is held")
 
 
 def unprivileged() -> list[str]:
@@ -72,10 +87,13 @@ def test_key_whose_weights_are_gone_is_not_said_to_be_held(
     (version,) = read_family("digits")
     (folder,) = grown.rglob(version.model_id)
     kept = folder.rename(folder.with_name("elsewhere"))
+    told = Told()
     try:
-        with pytest.raises(NotFoundError, match=rf"The weights of {version.uri} must lie in .*'lineage rm'"):
-            lineage.grow("digits", generations=0, overrides=tiny_settings)
+        lineage.grow("digits", generations=0, overrides=tiny_settings, reporter=told)
     finally:
         kept.rename(folder)
-    (again,) = lineage.grow("digits", generations=0, overrides=tiny_settings)
-    assert again.num_trained == 0
+    (line,) = told.lines
+    assert line.startswith(f"The weights of {version.uri} must lie in sqlite:///")
+    assert line.endswith("or remove the version with 'lineage rm' to train it again.")
+    (again,) = lineage.grow("digits", generations=0, overrides=tiny_settings, reporter=told)
+    assert (again.num_trained, told.lines[1:]) == (0, [f"{version.uri} is held"])

@@ -131,7 +131,8 @@ def test_ancestor_that_cannot_be_pulled_does_not_hold_a_generation_back(grow: Gr
         False,
         False,
     ]
-    (line,) = listener.lines
+    gone, line = listener.lines
+    assert gone.startswith("The weights of models:/digits/1 must lie in")
     assert line.startswith(
         "the ensemble of all generations so far is left out: The weights of models:/digits/1"
     )

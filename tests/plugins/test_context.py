@@ -33,8 +33,9 @@ def anywhere() -> None:
 
 @pytest.fixture
 def expected() -> dict[str, str]:
-    packages = ("lineage", "torch", "torchvision", "pytorch-ignite", "accelerate", "mlflow", "numpy")
+    packages = ("torch", "torchvision", "pytorch-ignite", "accelerate", "mlflow", "numpy")
     return {f"lineage.version.{package}": version(package) for package in packages} | {
+        "lineage.version.lineage": version("lineage-distillation"),
         "lineage.command": shlex.join(sys.argv),
         "lineage.host": platform.node(),
         "lineage.python": platform.python_version(),
