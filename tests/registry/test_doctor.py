@@ -148,12 +148,17 @@ def test_run_left_open_after_it_gave_its_version_is_closed(
     assert (run.info.status, run.data.tags["lineage.version"]) == ("FINISHED", version.id)
 
 
-def test_logged_model_that_nobody_registered_is_found(
+def test_logged_model_that_nobody_registered_is_deleted_unless_its_run_is_open(
     name: str, family: list[Version], log_one: Callable[..., Any]
 ) -> None:
     logged = log_one(experiment=name)
+    (model,) = [one for one in look(name, fix=True).findings if one.check == "unregistered-model"]
+    assert (model.subject, model.repair) == (logged.model_id, None)
     logged.run.stop("KILLED")
     assert found(look(name)) == {("unregistered-model", logged.model_id)}
+    diagnosis = look(name, fix=True)
+    assert diagnosis.healthy
+    assert [one.subject for one in diagnosis.fixed] == [logged.model_id]
 
 
 def test_logged_model_of_a_removed_version_is_no_finding(name: str, family: list[Version]) -> None:

@@ -1,17 +1,19 @@
 """Checks for leftovers of interrupted work: open runs, unregistered logged models, unnamed soft targets."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from lineage.errors import NotFoundError
 from lineage.registry.care.checks import Finding
 from lineage.registry.care.remove import tombstones_of
 from lineage.registry.family.family import TAG, Family, logged_model_id
 from lineage.registry.family.history import logged_events
-from lineage.registry.store.connection import connect
+from lineage.registry.store.connection import connect, translated_errors
 from lineage.registry.store.progress import unregistered_runs
 from lineage.registry.store.runs import FLAVOR_NAME, GenerationRun
 from lineage.registry.store.search import (
@@ -79,13 +81,23 @@ def check_logged_models(stored: ModelWithVersions) -> Iterator[Finding]:
             continue
         if search_versions(f"source_path = 'models:/{model.model_id}'"):
             continue
+        may_be_next = _is_running(model.source_run_id)
         yield Finding(
             "unregistered-model",
             model.model_id,
             f"The logged model {model.model_id} ({model.name}) must be a version, but nobody registered it",
-            "run the same 'lineage grow' again, which registers the generation, then delete this model in"
-            " MLflow",
+            "its run is open and may register it: wait for the run, or mark it as dead with --kill-runs"
+            if may_be_next
+            else "it can be deleted; the same command logs its network again",
+            None if may_be_next else partial(connect().delete_logged_model, model.model_id),
         )
+
+
+def _is_running(run_id: str | None) -> bool:
+    """Tell whether a run is there and open."""
+    with suppress(NotFoundError), translated_errors():
+        return run_id is not None and connect().get_run(run_id).info.status == "RUNNING"
+    return False
 
 
 def check_soft_targets(stored: ModelWithVersions, kill_runs: bool = False) -> Iterator[Finding]:
