@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -19,24 +18,6 @@ from lineage.registry.family.lookup import read_family
 
 KILLS = 60
 SETTINGS = ("training.epochs=8", "succession.generations=2")
-
-
-@pytest.fixture
-def start_server(
-    home: Path,
-    free_port: Callable[[], int],
-    serving: Callable[..., AbstractContextManager[Path]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[], AbstractContextManager[Path]]:
-    """Function that runs a server of one address and database, as often as it is called."""
-    port, folder = free_port(), home / "server"
-    folder.mkdir()
-    shutil.copy(home / "mlflow.db", folder / "mlflow.db")
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    return lambda: serving(command, folder, f"http://127.0.0.1:{port}/health")
 
 
 def grow(home: Path, tiny: Callable[..., list[str]], seed: int, name: str) -> "subprocess.Popen[bytes]":
@@ -67,13 +48,13 @@ def remembered(name: str) -> list[Any]:
 
 @pytest.mark.slow
 def test_sixty_kills_of_command_and_server_lose_and_repeat_nothing(
-    home: Path, start_server: Callable[[], AbstractContextManager[Path]], tiny: Callable[..., list[str]]
+    home: Path, own_server: Callable[[], AbstractContextManager[Path]], tiny: Callable[..., list[str]]
 ) -> None:
     moments = random.Random(7)
     kills, seed = 0, 0
     with ExitStack() as stack:
         server = stack.enter_context(ExitStack())
-        server.enter_context(start_server())
+        server.enter_context(own_server())
         while kills < KILLS:
             process = grow(home, tiny, seed, "killed")
             try:
@@ -87,7 +68,7 @@ def test_sixty_kills_of_command_and_server_lose_and_repeat_nothing(
                 time.sleep(moments.uniform(0, 2))
                 if moments.random() < 0.5:
                     process.kill()
-                server.enter_context(start_server())
+                server.enter_context(own_server())
                 process.wait(timeout=120)
             else:
                 process.kill()

@@ -1,12 +1,10 @@
 """An MLflow server that dies while a generation trains, and one that comes back."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,6 @@ from mlflow import MlflowClient
 from lineage.registry.family.lookup import read_family
 
 EPOCHS = 40
-
-
-@pytest.fixture
-def server_of_our_own(
-    home: Path,
-    free_port: Callable[[], int],
-    serving: Callable[..., AbstractContextManager[Path]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[], AbstractContextManager[Path]]:
-    """Function that runs a server of one address and database, as often as it is called."""
-    port = free_port()
-    folder = home / "server"
-    folder.mkdir()
-    shutil.move(home / "mlflow.db", folder / "mlflow.db")
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    return lambda: serving(command, folder, f"http://127.0.0.1:{port}/health")
 
 
 @pytest.fixture
@@ -72,16 +51,16 @@ def await_line(process: "subprocess.Popen[str]", text: str) -> list[str]:
 
 
 def test_training_goes_on_without_the_server_and_registers_when_it_is_back(
-    server_of_our_own: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
+    own_server: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
 ) -> None:
-    with server_of_our_own():
+    with own_server():
         process = growing()
         await_line(process, "generation 0: epoch 3/")
     said = await_line(process, "Training goes on, and metrics wait in the checkpoint.")
     assert "must answer, but refuses connections; start it again" in said[-1]
     await_line(process, f"generation 0: epoch {EPOCHS}/")
     await_line(process, "Waiting for it")
-    with server_of_our_own():
+    with own_server():
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         (version,) = read_family("digits")
@@ -91,16 +70,16 @@ def test_training_goes_on_without_the_server_and_registers_when_it_is_back(
 
 @pytest.mark.slow
 def test_generation_that_waits_for_the_server_can_be_left_and_continued(
-    server_of_our_own: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
+    own_server: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
 ) -> None:
-    with server_of_our_own():
+    with own_server():
         process = growing()
         await_line(process, "generation 0: epoch 3/")
     await_line(process, "Waiting for it")
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130
-    with server_of_our_own():
+    with own_server():
         again = growing()
         _, errors = again.communicate(timeout=120)
         assert again.returncode == 0, errors
