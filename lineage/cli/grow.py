@@ -130,11 +130,11 @@ def _reporter() -> "AbstractContextManager[Reporter]":
     return ConsoleReporter(Console(stderr=True)) if is_main_process() else nullcontext(SilentReporter())
 
 
-def _parse_seeds(text: str) -> list[int]:
-    match = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+def _parse_seeds(text: str) -> range:
+    match = re.fullmatch(r"(\d{1,19})\.\.(\d{1,19})", text)
     if match is None or int(match[2]) < int(match[1]):
         raise UsageError(f"--seeds must read A..B with A not above B, as in 0..4, but got '{text}'.")
-    return list(range(int(match[1]), int(match[2]) + 1))
+    return range(int(match[1]), int(match[2]) + 1)
 
 
 def _as_json(lineage: "Lineage") -> dict[str, object]:

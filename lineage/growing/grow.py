@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from lineage.errors import UsageError
 from lineage.evaluation.data_index import require_named, stored_recipe
@@ -18,6 +19,9 @@ from lineage.registry.store.runs import keep_page
 from lineage.report.page_data import family_html
 from lineage.report.progress import Reporter, SilentReporter
 from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
+
+_MOST_SEEDS = 1000
+"""Largest number of seeds that one call grows."""
 
 _MOST_VERSIONS_DRAWN = 1000
 """Largest family whose whole tree is logged with every run that adds to it."""
@@ -81,11 +85,7 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
     if generations is not None:
         changes.append(override("succession.generations", generations))
     base = _read_recipe(recipe, model, teacher, changes)
-    recipes = (
-        [base]
-        if seeds is None
-        else [change_recipe(base, [override("succession.seed", seed)]) for seed in seeds]
-    )
+    recipes = [base] if seeds is None else _with_seeds(base, seeds)
     make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
     split_data = read_split_data(base)
     on_main_process(check_store)  # which creates a database that is missing
@@ -108,6 +108,16 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
     if new:
         on_main_process(lambda: _log_family_page(max(new, key=lambda version: version.version)))
     return grown
+
+
+def _with_seeds(base: Recipe, seeds: Iterable[int]) -> list[Recipe]:
+    """Return the recipe once for each seed."""
+    chosen = list(islice(seeds, _MOST_SEEDS + 1))
+    if len(chosen) > _MOST_SEEDS:
+        raise UsageError(
+            f"Seeds must be at most {_MOST_SEEDS:,} in one call, but are more; grow them in several."
+        )
+    return [change_recipe(base, [override("succession.seed", seed)]) for seed in chosen]
 
 
 def _log_family_page(newest: Version) -> None:

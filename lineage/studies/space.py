@@ -1,6 +1,7 @@
 """A recipe's space as Optuna's distributions and grids, and its values as text."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,8 @@ from lineage.recipe import Range, StudySettings, present_name
 from lineage.recipe.keys import takes_integers
 from lineage.recipe.study import MOST_STEPS
 
+_MOST_POINTS = 1_000_000
+
 
 def distributions(settings: StudySettings) -> dict[str, BaseDistribution]:
     """Return the distribution that each recipe key is drawn from.
@@ -32,11 +35,19 @@ def grid(settings: StudySettings) -> dict[str, list[Any]]:
     """Return all values of each recipe key for the grid sampler; nothing for another sampler.
 
     Raises:
-        RecipeError: If a key has infinitely many values.
+        RecipeError: If a key has infinitely many values, or the grid has more points than Optuna, which
+            lists them all, can hold.
     """
     if settings.sampler != "grid":
         return {}
-    return {key: _values(key, axis) for key, axis in settings.space.items()}
+    values = {key: _values(key, axis) for key, axis in settings.space.items()}
+    num_points = math.prod(map(len, values.values()))
+    if num_points > _MOST_POINTS:
+        raise RecipeError(
+            f"A grid must have at most {_MOST_POINTS:,} points, but this space has {num_points:,}; give fewer"
+            " choices or larger steps, or use another sampler."
+        )
+    return values
 
 
 def describe_space(settings: StudySettings) -> dict[str, Any]:

@@ -34,6 +34,11 @@ CANNOT_HOLD = [
     ("--seeds 4..1", 2, "--seeds must read A..B with A not above B, as in 0..4, but got '4..1'."),
     ("--seeds 4", 2, "--seeds must read A..B with A not above B, as in 0..4, but got '4'."),
     (
+        "--seeds 0..1000000000000",
+        2,
+        "Seeds must be at most 1,000 in one call, but are more; grow them in several.",
+    ),
+    (
         "--name a/b",
         2,
         "model.name must be a text that is not empty and holds neither '/' nor ':', but got 'a/b'.",

@@ -1,5 +1,7 @@
+import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from lineage.errors import RecipeError
 from lineage.recipe import StudySettings, load_recipe, with_space
 from lineage.studies.space import distributions, grid, shown
 
@@ -40,3 +42,9 @@ def test_grid_has_every_value_without_rounding_errors() -> None:
 
 def test_values_are_shown_by_short_names() -> None:
     assert shown({"patriarch.strictness": 0.123456, "patriarch.top_k": 3}) == "strictness 0.1235, top_k 3"
+
+
+def test_grid_of_more_points_than_can_be_listed_is_refused() -> None:
+    axes = "strictness=0.001:1.0:0.001", "temperature=1:2:0.001", "label_weight=0:1:0.001"
+    with pytest.raises(RecipeError, match=r"at most 1,000,000 points, but this space has 1,002,001,000"):
+        grid(_settings(*axes, sampler="grid"))
