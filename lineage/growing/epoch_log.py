@@ -93,6 +93,24 @@ def when_reachable(call: Callable[[], T], notify: Callable[[str], None]) -> T:
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
+def begin_while_reachable(work: Callable[[], T], notify: Callable[[str], None]) -> T:
+    """Return what ``work`` returns; where the registry stops answering in it, begin it again afterwards.
+
+    All ranks must call it, and ``work`` must raise the same error on all of them.
+
+    Args:
+        work: Function that may be begun again, as a generation is: what it trained lies in its checkpoint.
+        notify: Callback for one-line messages.
+    """
+    while True:
+        when_reachable(lambda: None, notify)
+        try:
+            return work()
+        except UnreachableError as error:
+            notify(f"{error} This generation continues once it answers.")
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
 def _attempt(call: Callable[[], T]) -> tuple[tuple[T, ...], str | None]:
     """Return the result as the only element, or nothing and why the registry does not answer."""
     try:

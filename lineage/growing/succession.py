@@ -16,7 +16,7 @@ from lineage.errors import NotFoundError, RegistryError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.evaluate import pull_network
 from lineage.evaluation.running_ensemble import RunningEnsemble
-from lineage.growing.epoch_log import EpochLog, when_reachable
+from lineage.growing.epoch_log import EpochLog, begin_while_reachable, when_reachable
 from lineage.growing.leases import LeaseLostError, Leases, Work, find_or_lease
 from lineage.growing.plan import GenerationPlan
 from lineage.growing.register import find_and_settle, open_run, register_network
@@ -153,18 +153,28 @@ class Succession:
         plan = GenerationPlan(
             self.recipe, self.split_data, generation, teacher.key if teacher else None, self._attached
         )
-        work = Work(self.name, plan.key, plan.checkpoint)
-        version, is_new = None, False
-        while version is None:
-            version = find_or_lease(self.leases, work, lambda: find_and_settle(plan), self._notify)
-            if version is None:
-                version, is_new = self._train_leased(engine, plan, teacher)
+        version, is_new = begin_while_reachable(
+            lambda: self._find_or_train(engine, plan, teacher), partial(self._notify_of, plan)
+        )
         self.num_trained += is_new
         self.versions.append(version)
         engine.fire_event(
             GenerationEvents.GENERATION_COMPLETED if is_new else GenerationEvents.GENERATION_PULLED
         )
         return version
+
+    def _find_or_train(
+        self, engine: Engine, plan: GenerationPlan, teacher: Version | None
+    ) -> tuple[Version, bool]:
+        """Return the generation's version, and whether it was trained and registered from here."""
+        work = Work(self.name, plan.key, plan.checkpoint)
+        while True:
+            found = find_or_lease(self.leases, work, lambda: find_and_settle(plan), self._notify)
+            if found is not None:
+                return found, False
+            trained, is_new = self._train_leased(engine, plan, teacher)
+            if trained is not None:
+                return trained, is_new
 
     def _train_leased(
         self, engine: Engine, plan: GenerationPlan, teacher: Version | None

@@ -5,13 +5,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from lineage.growing.grow import grow
+from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import read_family
+from lineage.report.progress import SilentReporter
 
 EPOCHS = 40
 
@@ -66,6 +70,39 @@ def test_training_goes_on_without_the_server_and_registers_when_it_is_back(
         (version,) = read_family("digits")
         points = MlflowClient().get_metric_history(version.run_id, "train_loss")
         assert [point.step for point in points] == list(range(1, EPOCHS + 1))
+
+
+class _Outage(SilentReporter):
+    """Stops the server after the patriarch, and starts it again once it is said to be waited for."""
+
+    def __init__(self, server: Callable[[], AbstractContextManager[Path]]) -> None:
+        self.notices: list[str] = []
+        self._server = server
+        self.running = ExitStack()
+        self.running.enter_context(server())
+
+    def completed(self, version: Version) -> None:
+        if version.generation == 0:
+            self.running.close()
+
+    def notice(self, line: str) -> None:
+        self.notices.append(line)
+        if "Waiting for it" in line:
+            self.running.enter_context(self._server())
+
+
+def test_server_that_dies_between_two_generations_is_waited_for(
+    own_server: Callable[[], AbstractContextManager[Path]], tiny: Callable[..., list[str]]
+) -> None:
+    outage = _Outage(own_server)
+    overrides = [word for word in tiny() if word != "--set"]
+    with outage.running:
+        (grown,) = grow("digits", generations=1, overrides=overrides, reporter=outage)
+        assert [version.id for version in read_family("digits")] == [version.id for version in grown.versions]
+    assert len(grown.versions) == 2
+    (notice,) = outage.notices
+    assert "refuses connections; start it again" in notice
+    assert notice.endswith("Waiting for it; Ctrl-C leaves, and the same command continues here.")
 
 
 @pytest.mark.slow
