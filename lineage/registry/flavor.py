@@ -26,8 +26,7 @@ from mlflow.types import Schema, TensorSpec
 
 from lineage import __version__
 from lineage.data.images import DataSpec
-from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError
-from lineage.formats import first_line
+from lineage.errors import IntegrityError, NotFoundError
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.registry.family.family import Member, Version
 from lineage.registry.store.artifacts import (
@@ -43,7 +42,14 @@ from lineage.registry.store.artifacts import (
     write_files,
 )
 from lineage.registry.store.connection import safe_uri, translated_errors
-from lineage.registry.store.files import FILES_TAG, WEIGHTS_FILE, files_digest, require_own_loader
+from lineage.registry.store.files import (
+    FILES_TAG,
+    WEIGHTS_FILE,
+    files_digest,
+    require_files,
+    require_own_loader,
+    require_registered_files,
+)
 from lineage.registry.store.mlflow_internals import PythonEnvironment, conda_environment
 from lineage.registry.store.runs import FLAVOR_NAME, metrics_now
 
@@ -217,7 +223,7 @@ def _load(version_id: str, pinned: Version | Member) -> LoadedModel:
             ) from error
         _require_digest(digest, version_id, pinned.weights_sha256)
         if pinned.files_sha256:
-            _require_files(folder, version_id, pinned.files_sha256)
+            require_files(folder, f"models:/{version_id}", pinned.files_sha256)
         return read_model(folder)
 
 
@@ -226,21 +232,6 @@ def _require_digest(found: str, version_id: str, registered: str) -> None:
         raise IntegrityError(
             f"The weights of models:/{version_id} must have the SHA-256 {registered[:12]}… they were"
             f" registered with, but have {found[:12]}…; do not use them, restore its artifacts."
-        )
-
-
-def _require_files(folder: Path, version_id: str, registered: str) -> None:
-    try:
-        digest = files_digest(folder)
-        found = f"{digest[:12]}…"
-    except (IntegrityError, NotFoundError) as error:
-        digest = ""
-        found = f"a damaged file: {first_line(error)}"
-    if digest != registered:
-        raise AlteredFilesError(
-            f"The files of models:/{version_id} must have the SHA-256 {registered[:12]}… they were registered"
-            f" with, but have {found}: the weights are the same, and one of lineage.json, MLmodel, the recipe"
-            " or the environment is not; do not use them, restore its artifacts."
         )
 
 
@@ -271,7 +262,12 @@ class _PyfuncModel:
 
 
 def _load_pyfunc(path: str) -> _PyfuncModel:
-    """Load the model in a folder for ``mlflow.pyfunc``, which calls this function."""
+    """Load the model in a folder for ``mlflow.pyfunc``, which calls this function.
+
+    Raises:
+        AlteredFilesError: If the store in use holds another digest of the model's files.
+    """
+    require_registered_files(Path(path))
     return _PyfuncModel(read_model(Path(path)))
 
 

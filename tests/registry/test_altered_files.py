@@ -27,6 +27,7 @@ from lineage.registry.flavor import (
     weights_digest,
 )
 from lineage.registry.store.artifacts import require_numbers
+from lineage.registry.store.connection import using_store
 from lineage.registry.store.files import LOADER_MODULE, files_digest, require_own_loader
 
 Make = Callable[..., Version]
@@ -75,6 +76,37 @@ def test_altered_file_is_found_by_loading_and_by_doctor(
         load_version(version)
     (finding,) = examine(version.name, lambda _: False).findings
     assert (finding.check, finding.subject) == ("altered-files", version.uri)
+
+
+@pytest.mark.parametrize("change", [CHANGES["mean"], CHANGES["class order"], CHANGES["recipe"]])
+def test_altered_file_is_found_by_pyfunc(
+    version: Version, sqlite_registry: Any, change: Callable[[Path], object]
+) -> None:
+    mlflow.pyfunc.load_model(version.uri)
+    change(sqlite_registry.weights_file(version).parent)
+    with pytest.raises(
+        AlteredFilesError, match=f"^The files of models:/{version.model_id} must have the SHA"
+    ):
+        mlflow.pyfunc.load_model(version.uri)
+
+
+def test_altered_file_is_found_by_pyfunc_though_the_model_denies_its_id(
+    version: Version, sqlite_registry: Any
+) -> None:
+    folder = sqlite_registry.weights_file(version).parent
+    CHANGES["mean"](folder)
+    mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
+    (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel | {"model_id": "m-0"}))
+    with pytest.raises(AlteredFilesError, match=f"^The files of {version.uri} must have the SHA-256"):
+        mlflow.pyfunc.load_model(version.uri)
+
+
+def test_pyfunc_loads_a_model_carried_to_where_no_store_is(version: Version, tmp_path: Path) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=str(tmp_path / "carried")))
+    elsewhere = tmp_path / "elsewhere.db"
+    with using_store(f"sqlite:///{elsewhere}"):
+        mlflow.pyfunc.load_model(str(folder))
+    assert not elsewhere.exists()
 
 
 def test_untouched_version_is_healthy_on_every_store_and_once_mlflow_has_added_its_file(

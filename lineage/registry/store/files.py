@@ -5,25 +5,29 @@ flavors and the signature: MLflow adds ids, sizes and times there. ``registered_
 adds when a version is downloaded by its name, is not counted.
 """
 
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import yaml
 from mlflow import MlflowClient
 from pydantic import TypeAdapter, ValidationError
 
-from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError
+from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError, RegistryError
 from lineage.formats import file_digest, first_line, json_digest, read_problem
-from lineage.registry.store.connection import safe_uri, translated_errors
+from lineage.registry.store.connection import safe_uri, short_patience, translated_errors
+from lineage.registry.store.database import database_file
 
 FILES_TAG = "lineage.files_sha256"
 LOADER_MODULE = "lineage.registry.flavor"
 MLMODEL = "MLmodel"
 WEIGHTS_FILE = "weights.safetensors"
 
-_ADDED_BY_MLFLOW = {"registered_model_meta"}
-_MLMODEL = TypeAdapter(dict[str, Any])
+_REGISTERED = "registered_model_meta"
+_logger = logging.getLogger(__name__)
+_TABLE = TypeAdapter(dict[str, Any])
 _FLAVORS = TypeAdapter(dict[str, dict[str, Any]])
 
 
@@ -37,11 +41,7 @@ def files_digest(folder: Path) -> str:
     files = {
         file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if not file.is_dir()
     }
-    digests = {
-        path: file_digest(file)
-        for path, file in files.items()
-        if path != MLMODEL and path not in _ADDED_BY_MLFLOW
-    }
+    digests = {path: file_digest(file) for path, file in files.items() if path not in (MLMODEL, _REGISTERED)}
     mlmodel = read_mlmodel(folder)
     served = {key: mlmodel.get(key) for key in ("flavors", "signature")}
     try:
@@ -65,6 +65,71 @@ def require_weights(version_id: str, model_id: str) -> None:
             f"The weights of models:/{version_id} must lie in {safe_uri()}, but do not; restore the artifacts"
             f" of {model_id}, or remove the version with 'lineage rm' to train it again."
         )
+
+
+def require_files(folder: Path, subject: str, registered: str) -> None:
+    """Compare a model's files with those that were registered.
+
+    Args:
+        folder: Folder with the files.
+        subject: Name of the model in the message.
+        registered: Digest of the files that were registered.
+
+    Raises:
+        AlteredFilesError: If they differ.
+    """
+    try:
+        digest = files_digest(folder)
+        found = f"{digest[:12]}…"
+    except (IntegrityError, NotFoundError) as error:
+        digest = ""
+        found = f"a damaged file: {first_line(error)}"
+    if digest != registered:
+        raise AlteredFilesError(
+            f"The files of {subject} must have the SHA-256 {registered[:12]}… they were registered with, but"
+            f" have {found}: one of the weights, lineage.json, MLmodel, the recipe or the environment is"
+            " another; do not use them, restore its artifacts."
+        )
+
+
+def require_registered_files(folder: Path) -> None:
+    """Compare the files of a folder with the digest that the store in use holds for its logged model.
+
+    MLflow's own loaders know a folder alone. Where the store holds no digest for it, as where the model was
+    carried elsewhere, nothing is compared; where the store does not answer, a warning is logged.
+
+    Raises:
+        AlteredFilesError: If they differ.
+    """
+    database = database_file(mlflow.get_tracking_uri())
+    if not (folder / MLMODEL).is_file() or (database is not None and not database.is_file()):
+        return  # looking for a store would create it
+    try:
+        subject, registered = _registered_files(folder)
+    except RegistryError as error:
+        _logger.warning("The files in %s were not compared with the registry: %s", folder, error)
+        return
+    if registered is not None:
+        require_files(folder, subject, registered)
+
+
+def _registered_files(folder: Path) -> tuple[str, str | None]:
+    """Return the name of a folder's model, and the digest that the store holds for it; None if it has none.
+
+    The model is known by the id in ``MLmodel``, or else by the version in ``registered_model_meta``.
+    """
+    client = MlflowClient()
+    subject = f"models:/{read_mlmodel(folder).get('model_id')}"
+    with suppress(NotFoundError), short_patience(), translated_errors():
+        return subject, client.get_logged_model(subject.removeprefix("models:/")).tags.get(FILES_TAG)
+    meta = folder / _REGISTERED
+    if not meta.is_file():
+        return subject, None
+    version = _read_yaml(meta)
+    name, number = str(version.get("model_name")), str(version.get("model_version"))
+    with suppress(NotFoundError), short_patience(), translated_errors():
+        return f"models:/{name}/{number}", client.get_model_version(name, number).tags.get(FILES_TAG)
+    return subject, None
 
 
 def require_own_loader(folder: Path) -> None:
@@ -96,13 +161,20 @@ def read_mlmodel(folder: Path) -> dict[str, Any]:
         raise NotFoundError(
             f"A logged model must hold {MLMODEL}, but this one does not; restore its artifacts."
         )
+    mlmodel = _read_yaml(path)
     try:
-        mlmodel = _MLMODEL.validate_python(yaml.load(path.read_bytes(), _PlainLoader))
         return mlmodel | {"flavors": _FLAVORS.validate_python(mlmodel.get("flavors"))}
     except ValidationError as error:
         raise _damaged(read_problem(error)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return _TABLE.validate_python(yaml.load(path.read_bytes(), _PlainLoader))
+    except ValidationError as error:
+        raise _damaged(read_problem(error), path.name) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _damaged(" ".join(str(error).split())) from error
+        raise _damaged(" ".join(str(error).split()), path.name) from error
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -114,7 +186,7 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
         return super().compose_node(parent, index)
 
 
-def _damaged(problem: str) -> IntegrityError:
+def _damaged(problem: str, file: str = MLMODEL) -> IntegrityError:
     return IntegrityError(
-        f"{MLMODEL} must be what lineage and MLflow wrote, but is not ({problem}); restore it."
+        f"{file} must be what lineage and MLflow wrote, but is not ({problem}); restore it."
     )
