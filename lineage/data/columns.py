@@ -15,6 +15,7 @@ from pyarrow import dataset as arrow
 from torch import Tensor
 
 from lineage.data.images import require_labels
+from lineage.data.parquet_size import require_memory
 from lineage.errors import IntegrityError, UsageError, suggestion
 
 _LABEL_COLUMNS = ("fine_label", "label", "labels")
@@ -151,6 +152,7 @@ def has_labels(part: arrow.Dataset, name: str) -> bool:
     if not {*_LABEL_COLUMNS, *_columns_of_type(features, "ClassLabel")} & {*part.schema.names}:
         return True  # named otherwise, or not at all: `find_columns` tells
     column = find_columns(part.schema, name).label
+    require_memory(part, [column], name)
     values = part.to_table(columns=[column])[column].drop_null()
     if part.count_rows() == 0 or not pa.types.is_integer(values.type):
         return True  # a fault of another kind, which `read_labels` tells

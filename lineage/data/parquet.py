@@ -9,13 +9,11 @@ import glob
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +42,7 @@ from lineage.data.images import (
     MemoryImages,
     memory_dataset,
 )
+from lineage.data.parquet_size import require_memory
 from lineage.data.parts import TEST_PARTS, choose_test_part
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.formats import first_line
@@ -52,8 +51,6 @@ MEMORY_LIMIT = 4 * 2**30
 """Largest size in bytes of the decoded training or test images that are held in memory, not streamed."""
 
 TRAIN = "train"
-TOTAL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-"""Memory of this machine in bytes."""
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 _ROWS_PER_BATCH = 1024
 
@@ -176,8 +173,15 @@ def read_arrow(name: str, train: arrow.Dataset, test: arrow.Dataset, image_size:
         train: Training part.
         test: Test part.
         image_size: Edge of the network's input in pixels, for streamed images.
+
+    Raises:
+        UsageError: If the columns are larger than this machine's memory.
     """
     columns, test_columns = (find_columns(part.schema, name) for part in (train, test))
+    for part, found in ((train, columns), (test, test_columns)):
+        require_memory(
+            part, [column for column in (found.image, found.label, found.superclass) if column], name
+        )
     labels, class_names = read_labels(train, "the training part", None, name)
     test_labels, _ = read_labels(test, "the test part", class_names, name)
     superclasses = _superclasses(train, columns, labels, len(class_names), name)
@@ -189,8 +193,6 @@ def read_arrow(name: str, train: arrow.Dataset, test: arrow.Dataset, image_size:
     if pixels is not None and test_pixels is not None:
         memory = MemoryImages(pixels, labels), MemoryImages(test_pixels, test_labels)
         return memory_dataset(name, *memory, class_names, superclasses)
-    for part, column in ((train, columns.image), (test, test_columns.image)):
-        _require_memory(part, column, name)
     streamed = [
         EncodedImages(_encoded(part.to_table(columns=[column])[0]), rows.labels, rows)
         for part, column, rows in ((train, columns.image, named), (test, test_columns.image, test_named))
@@ -228,29 +230,6 @@ def _encoded(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
             "save the data set with its images embedded."
         )
     return encoded
-
-
-def _require_memory(part: arrow.Dataset, column: str, name: str) -> None:
-    """Check, before encoded images are read, that their column fits into this machine's memory.
-
-    Raises:
-        UsageError: If it is larger, as the files state its size when it is unpacked.
-    """
-    size = 0
-    for fragment in part.get_fragments():
-        metadata: Any = getattr(fragment, "metadata", None)  # None: memory-mapped by `datasets`
-        for group in range(metadata.num_row_groups if metadata else 0):
-            chunks = metadata.row_group(group).to_dict()["columns"]
-            size += sum(
-                chunk["total_uncompressed_size"]
-                for chunk in chunks
-                if chunk["path_in_schema"].partition(".")[0] == column
-            )
-    if size > TOTAL_MEMORY:
-        raise UsageError(
-            f"The encoded images of '{name}' must fit into memory, {TOTAL_MEMORY / 2**30:.1f} GiB, but "
-            f"column '{column}' takes {size / 2**30:.1f} GiB; use a smaller set, or an image folder."
-        )
 
 
 def _batches(part: arrow.Dataset, column: str) -> Iterator[pa.Array]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lineage.data import parquet
+from lineage.data import parquet, parquet_size
 from lineage.data.columns import find_columns
 from lineage.data.datasets import MemoryImages, load_dataset
 from lineage.errors import IntegrityError, LineageError, NotFoundError, RecipeError, UsageError
@@ -191,10 +192,29 @@ def test_encoded_images_that_exceed_the_memory_are_refused_before_they_are_read(
     for part in ("train", "test"):
         table = pa.table({"image": cells, "label": [0, 1]})
         pq.write_table(table, tmp_path / f"{part}-{ONE}", compression="zstd")
-    monkeypatch.setattr(parquet, "TOTAL_MEMORY", 2**21)
+    monkeypatch.setattr(parquet_size, "TOTAL_MEMORY", 2**21)
     monkeypatch.setattr(parquet, "MEMORY_LIMIT", 0)
-    with pytest.raises(UsageError, match=r"must fit into memory, .* but column 'image' takes .* GiB"):
+    with pytest.raises(UsageError, match=r"must fit into memory, .* but columns image, label take .* GiB"):
         load_dataset("hub:a/b", str(tmp_path))
+
+
+def test_values_that_a_dictionary_repeats_beyond_the_memory_are_refused(tmp_path: Path) -> None:
+    """Half a megabyte on disk, twice the memory if each row's value is written out."""
+    large = os.urandom(2**19)
+    num_rows = 2 * parquet_size.TOTAL_MEMORY // len(large)
+
+    def repeated(value: bytes) -> pa.Array:
+        rows = pa.array([0] * num_rows, pa.int32())
+        return pa.DictionaryArray.from_arrays(rows, pa.array([value], pa.binary()))
+
+    for field in ("bytes", "path"):
+        cells = {name: repeated(large if name == field else b"") for name in ("bytes", "path")}
+        images = pa.StructArray.from_arrays(list(cells.values()), names=list(cells))
+        for part in ("train", "test"):
+            table = pa.table({"image": images, "label": [0] * num_rows})
+            pq.write_table(table, tmp_path / f"{part}-{ONE}", store_schema=False)
+        with pytest.raises(UsageError, match="columns image, label take"):
+            load_dataset("hub:a/b", str(tmp_path))
 
 
 def test_images_in_subfolders_of_a_class_are_found(tmp_path: Path) -> None:
