@@ -239,8 +239,8 @@ def _require_files(folder: Path, version_id: str, registered: str) -> None:
     if digest != registered:
         raise AlteredFilesError(
             f"The files of models:/{version_id} must have the SHA-256 {registered[:12]}… they were registered"
-            f" with, but have {found}: the weights are the same, and one of lineage.json, MLmodel, the recipe"
-            " or the environment is not; do not use them, restore its artifacts."
+            f" with, but have {found}: the weights are the same, and one of lineage.json, MLmodel, the"
+            " recipe, the predictions or the environment is not; do not use them, restore its artifacts."
         )
 
 
