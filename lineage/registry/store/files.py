@@ -5,12 +5,15 @@ flavors and the signature: MLflow adds ids, sizes and times there. ``registered_
 adds when a version is downloaded by its name, is not counted.
 """
 
+import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from pydantic import TypeAdapter, ValidationError
 
 from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError
@@ -65,6 +68,20 @@ def require_weights(version_id: str, model_id: str) -> None:
             f"The weights of models:/{version_id} must lie in {safe_uri()}, but do not; restore the artifacts"
             f" of {model_id}, or remove the version with 'lineage rm' to train it again."
         )
+
+
+def fetch_files(model_id: str, names: Collection[str]) -> dict[str, bytes]:
+    """Return the contents of those of some files that a logged model has, without the others, by name.
+
+    Raises:
+        RegistryError: If the store does not answer.
+    """
+    found: dict[str, bytes] = {}
+    with suppress(NotFoundError), translated_errors(), tempfile.TemporaryDirectory() as place:
+        repository = get_artifact_repository(f"models:/{model_id}")
+        for name in {file.path for file in repository.list_artifacts("")}.intersection(names):
+            found[name] = Path(repository.download_artifacts(name, place)).read_bytes()
+    return found
 
 
 def require_own_loader(folder: Path) -> None:

@@ -176,8 +176,12 @@ def predictions_text(predictions: Predictions) -> str:
     return json.dumps({"format": _FORMAT} | asdict(file))
 
 
-def parse_predictions(text: str | bytes) -> Predictions:
+def parse_predictions(text: str | bytes, subject: str = PREDICTIONS_FILE) -> Predictions:
     """Return what ``predictions_text`` wrote.
+
+    Args:
+        text: Contents of the file.
+        subject: Name of the file in errors.
 
     Raises:
         IntegrityError: If it is damaged, or a later version of the tool wrote it.
@@ -186,12 +190,12 @@ def parse_predictions(text: str | bytes) -> Predictions:
         found = _FORMAT_JSON.validate_json(text).format
         if found > _FORMAT:
             raise IntegrityError(
-                f"The format of {PREDICTIONS_FILE} must be at most {_FORMAT}, but is {found}; update lineage."
+                f"The format of {subject} must be at most {_FORMAT}, but is {found}; update lineage."
             )
         return _checked(_FILE_JSON.validate_json(text))
     except ValueError as error:
         raise IntegrityError(
-            f"{PREDICTIONS_FILE} must be what lineage wrote, but is not ({read_problem(error)}); restore it."
+            f"{subject} must be what lineage wrote, but is not ({read_problem(error)}); restore it."
         ) from error
 
 
