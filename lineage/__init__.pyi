@@ -3,6 +3,7 @@ from .errors import LineageError
 from .evaluation.diff import Difference, diff
 from .evaluation.ensemble import Ensemble, ensemble
 from .evaluation.evaluate import Evaluation, evaluate, load
+from .evaluation.predictions import predictions
 from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
 from .growing.grow import grow
@@ -10,6 +11,7 @@ from .growing.succession import Lineage
 from .registry.family.family import Family, Version
 from .registry.family.lookup import tree
 from .registry.flavor import LoadedModel
+from .registry.store.predictions_file import Predictions
 from .studies.results import StudyResult
 from .studies.study import study
 
@@ -25,6 +27,7 @@ __all__ = [
     "LineageError",
     "LoadedModel",
     "Normalisation",
+    "Predictions",
     "StudyResult",
     "Version",
     "adopt",
@@ -33,6 +36,7 @@ __all__ = [
     "evaluate",
     "grow",
     "load",
+    "predictions",
     "study",
     "transfer",
     "tree",

@@ -117,6 +117,21 @@ def test_loaded_model_gives_the_logits_it_was_measured_by() -> None:
     assert accuracy == lineage.tree("digits").versions[1].metrics["test_accuracy"]
 
 
+def test_predictions_are_those_that_were_measured(grown: lineage.Lineage) -> None:
+    model, student = lineage.load("models:/digits/2"), grown.versions[1]
+    predicted = lineage.predictions(student.uri)
+    test = build_digits(None, False, 0).test
+    assert isinstance(test, MemoryImages)
+    top = model.logits(test.pixels.permute(0, 3, 1, 2) / 255).softmax(1).topk(5)
+    assert (predicted.labels == test.labels.numpy()).all()
+    assert (predicted.classes == top.indices.numpy()).mean() > 0.999  # of nearly equal ones, either is first
+    assert abs(predicted.probabilities - top.values.numpy()).max() < 1e-4
+    assert predicted.accuracy == student.metrics["test_accuracy"]
+    error = predicted.reliability.calibration_error
+    assert error == pytest.approx(student.metrics["test_calibration_error"], abs=1e-6)
+    assert predicted.histograms.keys() == {"top_probability", "top_score_difference", "secondary_mass"}
+
+
 def test_tree_gives_the_family(grown: lineage.Lineage) -> None:
     family = lineage.tree("digits")
     assert isinstance(family, lineage.Family)

@@ -12,7 +12,11 @@ from lineage.cli.startup import importing
 def pack(
     model: Model,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Archive, NAME.zip, or folder, a name without an ending.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Archive, NAME.zip; folder, a name without an ending; or text without weights, NAME.json.",
+        ),
     ],
     without_weights: Annotated[
         bool,

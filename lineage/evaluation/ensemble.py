@@ -17,6 +17,7 @@ from lineage.evaluation.evaluate import (
     require_same_data,
     score_logits,
 )
+from lineage.evaluation.predictions import describe
 from lineage.evaluation.running_ensemble import MeanProbabilities
 from lineage.formats import json_digest
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
@@ -30,6 +31,7 @@ from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import start_run
 from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import measure
+from lineage.training.top_classes import TopClasses, top_classes
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,20 @@ def ensemble(
         network.to(accelerator.device)
         measured.append(measure(accelerator, network, subset, top_k, keep_logits=True))
     logits = [measurement.logits for measurement in measured]
-    prefixes = _score_prefixes(logits, shares, subset.images.labels, subset.spec, top_k)
+    prefixes, top = _score_prefixes(logits, shares, subset.images.labels, subset.spec, top_k)
     registered = None
     if name is not None:
-        registered = on_main_process(lambda: _register(name, versions, models, shares, copy, prefixes[-1]))
+        registered = on_main_process(
+            lambda: _register(name, versions, models, shares, copy, prefixes[-1], describe(top))
+        )
     alone = tuple(measurement.metrics for measurement in measured)
     return Ensemble(tuple(versions), tuple(shares), alone, tuple(prefixes), registered)
 
 
 def _score_prefixes(
     logits: Sequence[Tensor], weights: Sequence[float], labels: Tensor, spec: DataSpec, top_k: int
-) -> list[dict[str, float]]:
-    """Return the metrics of the ensembles of the first, the first two, … of several members.
+) -> tuple[list[dict[str, float]], TopClasses]:
+    """Return the metrics of the ensembles of the first, the first two, …, and the top classes of the last.
 
     Args:
         logits: One tensor a member, shape (N, C).
@@ -143,7 +147,7 @@ def _score_prefixes(
     for member, weight in zip(logits, weights, strict=True):
         mean.add(member, weight)
         prefixes.append(score_logits(mean.logits, labels, top_k, superclasses))
-    return prefixes
+    return prefixes, top_classes(mean.logits, labels, top_k, superclasses)
 
 
 def _find_members(uris: Sequence[str], ancestors: int | None) -> list[Version]:
@@ -186,6 +190,7 @@ def _register(
     shares: Sequence[float],
     copy: bool,
     metrics: dict[str, float],
+    predictions: str,
 ) -> Version:
     """Register the ensemble as a version of ``name``, unless one with these members and weights is there."""
     members = tuple(
@@ -201,7 +206,7 @@ def _register(
     generation = max(version.generation for version in versions)
     network = EnsembleNetwork([model.network for model in models], shares)
     copies = tuple(models) if copy else ()
-    model = LoadedModel(network, ENSEMBLE, {}, newest.spec, newest.recipe, members, copies)
+    model = LoadedModel(network, ENSEMBLE, {}, newest.spec, newest.recipe, members, copies, predictions)
     run = start_run(
         ensure_experiment(name),
         f"{name} ensemble of {len(members)}",

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from lineage.data.datasets import DataSet, DataSpec
 from lineage.errors import UsageError
 from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
+from lineage.evaluation.predictions import describe
 from lineage.models.exported import ExportedNetwork
 from lineage.models.networks import EXPORTED, TORCHVISION, build_network
 from lineage.models.pretrained import describe_torchvision, fit_state, read_state, strip_prefix
@@ -139,9 +140,10 @@ def adopt(
     model, existing = on_main_process(lambda: _fetch(name, candidate, settings.network, spec))
     if existing is not None:
         return Adoption(existing, is_new=False)
-    metrics = {}
+    metrics: dict[str, float] = {}
     if measured and dataset is not None and settings.data is not None:
-        metrics = _measure(accelerator, model, dataset, settings.data.workers)
+        metrics, predictions = _measure(accelerator, model, dataset, settings.data.workers)
+        model = replace(model, predictions=predictions)
     origin = {
         "network": model.network_name,
         "weights": candidate.weights,
@@ -270,9 +272,11 @@ def _load(candidate: Candidate, settings: NetworkSettings | None, spec: DataSpec
 
 def _measure(
     accelerator: Accelerator, model: LoadedModel, dataset: DataSet, workers: int
-) -> dict[str, float]:
-    """Return metrics of the test part, normalised as the model wants it."""
+) -> tuple[dict[str, float], str]:
+    """Return metrics and predictions of the test part, normalised as the model wants it."""
     subset = full_test_subset(dataset, _BATCH_SIZE, workers, normalised_as=model.spec)
     network = model.network.to(accelerator.device)
-    measured = measure(accelerator, network, subset, default_top_k(model.spec.num_classes))
-    return {f"test_{name}": value for name, value in measured.metrics.items()}
+    top_k = default_top_k(model.spec.num_classes)
+    measured = measure(accelerator, network, subset, top_k, keep_top_classes=True)
+    metrics = {f"test_{name}": value for name, value in measured.metrics.items()}
+    return metrics, describe(measured.top_classes)

@@ -5,12 +5,16 @@ The layout, in a ZIP archive or a folder::
     family.json             registered model and versions
     runs/<id>.json          a run; its artifacts in runs/<id>/
     models/<id>.json        a logged model; its files in models/<id>/
+
+A file that ends in ``.json`` is a ``FamilyRecord`` in place of these: what tables and figures are made of.
 """
 
 import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +22,13 @@ from typing import Any
 from lineage.errors import IntegrityError, UsageError
 from lineage.registry.packing.contents import Contents
 from lineage.registry.packing.reading import fetch_model_files, fetch_run_files, read_contents
+from lineage.registry.packing.record import record_text
+from lineage.registry.packing.recording import record_family
 
 FAMILY_FILE = "family.json"
 RUNS, MODELS = "runs", "models"
 ARCHIVE = ".zip"
+TEXT = ".json"
 
 _LARGEST_TEXT = 2**20  # bytes of a file that is kept without the weights
 _BEFORE_1980 = (
@@ -58,11 +65,12 @@ class Packing:
 
 
 def pack(name: str, file: Path, with_weights: bool = True) -> Packing:
-    """Write a family with its runs, edges and weights to an archive or a folder.
+    """Write a family to an archive or a folder, or to a text without weights.
 
     Args:
         name: Name of the registered model.
-        file: Archive to write, a name that ends in ``.zip``; or a folder, a name without an ending.
+        file: Archive to write, a name that ends in ``.zip``; or a folder, a name without an ending; or,
+            without weights, a text, a name that ends in ``.json``.
         with_weights: Whether to pack weights, stored soft targets and other large files.
 
     Raises:
@@ -70,27 +78,59 @@ def pack(name: str, file: Path, with_weights: bool = True) -> Packing:
         NotFoundError: If the store holds no such model, or not the files of a version.
         IntegrityError: If the family has no versions.
     """
-    if file.suffix not in (ARCHIVE, ""):
-        raise UsageError(f"FILE must end in {ARCHIVE}, or name a folder without an ending, but is '{file}'.")
+    if file.suffix not in (ARCHIVE, "", TEXT):
+        raise UsageError(
+            f"FILE must end in {ARCHIVE} or, without weights, in {TEXT}, or name a folder without an ending,"
+            f" but is '{file}'."
+        )
+    if file.suffix == TEXT and with_weights:
+        raise UsageError(f"FILE must end in {ARCHIVE}, or be packed --without-weights, but is '{file}'.")
     if file.exists():
         raise UsageError(f"FILE must not exist yet, but '{file}' does; delete it, or name another.")
+    if file.suffix == TEXT:
+        return _write_record(name, file)
     contents = read_contents(name, with_weights)
-    if not contents.family.versions:
+    _require_versions(name, contents.family.versions)
+    with _writing(file), tempfile.TemporaryDirectory(prefix=".packing-", dir=file.parent) as place:
+        folder = Path(place) / "family"
+        _write(contents, folder)
+        if file.suffix == ARCHIVE:
+            _archive(folder, Path(place) / "archive").rename(file)
+        else:
+            folder.rename(file)
+    return Packing(name, file, len(contents.family.versions), len(contents.runs), with_weights)
+
+
+def _write_record(name: str, file: Path) -> Packing:
+    record = record_family(name)
+    _require_versions(name, record.versions)
+    with _writing(file), tempfile.TemporaryDirectory(prefix=".packing-", dir=file.parent) as place:
+        text = Path(place) / file.name
+        text.write_text(record_text(record), encoding="utf-8")
+        text.rename(file)
+    runs = {version.run_id for version in record.versions}
+    return Packing(name, file, len(record.versions), len(runs - {""}), with_weights=False)
+
+
+def _require_versions(name: str, versions: Sized) -> None:
+    if not len(versions):
         raise IntegrityError(f"'{name}' must have a version to be packed, but has none; grow one first.")
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Create the folder of a file that is written in the block.
+
+    Raises:
+        UsageError: If it cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".packing-", dir=file.parent) as place:
-            folder = Path(place) / "family"
-            _write(contents, folder)
-            if file.suffix == ARCHIVE:
-                _archive(folder, Path(place) / "archive").rename(file)
-            else:
-                folder.rename(file)
+        yield
     except OSError as error:
         raise UsageError(
             f"FILE must be writable, but '{file}' is not ({error.strerror}); name another."
         ) from error
-    return Packing(name, file, len(contents.family.versions), len(contents.runs), with_weights)
 
 
 def _write(contents: Contents, folder: Path) -> None:

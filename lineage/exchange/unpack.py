@@ -15,6 +15,7 @@ from lineage.formats import read_problem
 from lineage.registry.packing.contents import FORMAT, Contents, PackedFamily, PackedModel, PackedRun
 from lineage.registry.packing.identities import Identities
 from lineage.registry.packing.planning import packed_version, plan_addition
+from lineage.registry.packing.record import is_record
 from lineage.registry.packing.restoring import add
 from lineage.registry.store.connection import check_store
 from lineage.registry.store.files import files_digest
@@ -58,12 +59,17 @@ def unpack(file: Path, merge: bool = False) -> Unpacking:
 
     Raises:
         NotFoundError: If there is no such file.
-        IntegrityError: If its contents are damaged, or the store holds the name already and ``merge`` is not
-            given, or holds a key of it with other weights.
+        IntegrityError: If its contents are damaged or a text without weights, or the store holds the name
+            already and ``merge`` is not given, or holds a key of it with other weights.
         RegistryError: If the store cannot be reached or written.
     """
     if not file.exists():
         raise NotFoundError(f"FILE must be what 'lineage pack' wrote, but '{file}' does not exist.")
+    if is_record(file):
+        raise IntegrityError(
+            f"FILE must hold the files of a family, but '{file}' is its text without weights, which"
+            " 'lineage report' reads; pack the family into a .zip archive."
+        )
     check_store()
     with tempfile.TemporaryDirectory() as place:
         folder = _folder_of(file, Path(place) / "family")

@@ -76,6 +76,7 @@ def register_network(
     teacher: Version | None,
     network: nn.Module,
     metrics: dict[str, float],
+    predictions: str,
     run: GenerationRun,
 ) -> Version:
     """Register the network unless another machine has done so; close its run and drop its local state.
@@ -85,9 +86,10 @@ def register_network(
         teacher: Version of its teacher; None for a patriarch.
         network: Trained network.
         metrics: Final metrics by name.
+        predictions: What it predicted on the test part, as ``predictions_text``.
         run: Run of the generation.
     """
-    version = find_registered(plan) or _log_and_register(plan, teacher, network, metrics, run)
+    version = find_registered(plan) or _log_and_register(plan, teacher, network, metrics, predictions, run)
     run.finish(version)
     plan.checkpoint.discard()
     return version
@@ -98,6 +100,7 @@ def _log_and_register(
     teacher: Version | None,
     network: nn.Module,
     metrics: dict[str, float],
+    predictions: str,
     run: GenerationRun,
 ) -> Version:
     recipe = plan.recipe
@@ -107,6 +110,7 @@ def _log_and_register(
         recipe.network.builder_options,
         plan.split_data.dataset.spec,
         recipe.to_json(),
+        predictions=predictions,
     )
     name = recipe.model.name
     logged_name = f"{name}-generation-{plan.generation}"

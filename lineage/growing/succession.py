@@ -15,6 +15,7 @@ from torch import nn
 from lineage.errors import NotFoundError, RegistryError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.evaluate import pull_network
+from lineage.evaluation.predictions import describe
 from lineage.evaluation.running_ensemble import RunningEnsemble
 from lineage.growing.epoch_log import EpochLog, begin_while_reachable, when_reachable
 from lineage.growing.leases import LeaseLostError, Leases, Work, find_or_lease
@@ -214,7 +215,8 @@ class Succession:
 
             def finish() -> Version:
                 log.log_all()
-                return register_network(plan, teacher, trained.network, metrics, run)
+                predictions = describe(trained.test.top_classes)
+                return register_network(plan, teacher, trained.network, metrics, predictions, run)
 
             version = when_reachable(finish, partial(self._notify_of, plan))
             return version, version.run_id == run.run_id

@@ -35,7 +35,8 @@ class TrainResult:
         network: Network with the weights to register (their moving average if one is kept), on the CPU.
         history: One record per epoch: ``train_loss``, ``lr``, ``images_per_second`` and, where there is a
             validation part, ``validation_…``. Without epochs, one record of the initial weights.
-        test: Measurement of the last epoch on the test set, read once, with the logits of every sample.
+        test: Measurement of the last epoch on the test set, read once, with the logits and the most probable
+            classes of every sample.
         seconds: Time spent on training and evaluation.
     """
 
@@ -234,6 +235,8 @@ class GenerationTraining:
             self.history.epochs.append(self._measure_validation(predictions))
         self._take_weights()
         predictions = self._predictions_of_teacher("test", self.data.test)
-        test = measure(self.accelerator, self.evaluated, self.data.test, self.config.top_k, predictions, True)
+        test = measure(
+            self.accelerator, self.evaluated, self.data.test, self.config.top_k, predictions, True, True
+        )
         seconds = self.history.seconds + time.perf_counter() - started
         return TrainResult(self.evaluated.cpu(), self.history.epochs, test, seconds)

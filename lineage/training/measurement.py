@@ -12,6 +12,7 @@ from lineage.data.batches import Augmentation, Batch, evaluation_batches
 from lineage.data.datasets import DataSpec, Images
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.metrics import classification_metrics
+from lineage.training.top_classes import TopClasses, read_rows, row_width, top_rows
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,13 @@ class Measurement:
         metrics: Values by name, see ``classification_metrics``.
         logits: Logits of every row of the subset's ``images``, float32, shape (rows, C), on the CPU; rows
             outside the subset are zero. Shape (0,) unless ``keep_logits`` was set.
+        top_classes: Most probable classes of the subset's samples, in their order; None unless
+            ``keep_top_classes`` was set.
     """
 
     metrics: dict[str, float]
     logits: Tensor
+    top_classes: TopClasses | None = None
 
 
 def measure(
@@ -82,6 +86,7 @@ def measure(
     top_k: int = 2,
     teacher_predictions: Tensor | None = None,
     keep_logits: bool = False,
+    keep_top_classes: bool = False,
 ) -> Measurement:
     """Measure ``network`` on ``subset`` in one pass, in float32, on all processes; each sample counts once.
 
@@ -92,6 +97,7 @@ def measure(
         top_k: K of top score difference and secondary mass.
         teacher_predictions: Classes that the teacher predicts, by row; no agreement is measured if None.
         keep_logits: Whether to return the logits as well.
+        keep_top_classes: Whether to return the most probable classes as well, from the same pass.
     """
     spec = subset.spec
     superclasses = None if spec.superclasses is None else torch.tensor(spec.superclasses)
@@ -103,8 +109,22 @@ def measure(
     if keep_logits:
         rows = torch.zeros(len(subset.images), spec.num_classes, device=accelerator.device)
         collect_rows(evaluator, itemgetter("logits"), rows)
+    top = torch.zeros(0)
+    if keep_top_classes:
+        top = torch.zeros(len(subset.images), row_width(spec.num_classes), device=accelerator.device)
+        grouped = None if superclasses is None else superclasses.to(accelerator.device)
+        collect_rows(
+            evaluator, lambda output: top_rows(output["logits"], output["labels"], top_k, grouped), top
+        )
     evaluator.run(subset.batches(accelerator))
-    values = {name: float(evaluator.state.metrics[name]) for name in metrics}
-    if not keep_logits:
-        return Measurement(values, rows)
-    return Measurement(values, accelerator.reduce(rows, reduction="sum").cpu())
+    return Measurement(
+        {name: float(evaluator.state.metrics[name]) for name in metrics},
+        accelerator.reduce(rows, reduction="sum").cpu() if keep_logits else rows,
+        _read_top(accelerator, top, subset, top_k) if keep_top_classes else None,
+    )
+
+
+def _read_top(accelerator: Accelerator, rows: Tensor, subset: Subset, top_k: int) -> TopClasses:
+    """Return the most probable classes in rows that each process filled for its own samples."""
+    found = accelerator.reduce(rows, reduction="sum").cpu()[subset.indices]
+    return read_rows(found, subset.images.labels[subset.indices], subset.spec.num_classes, top_k)

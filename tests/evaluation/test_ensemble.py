@@ -66,6 +66,9 @@ def test_registered_ensemble_loads_serves_and_teaches(trunk: Trunk, copy: bool) 
     pixels = load_dataset("digits").test.pixels.permute(0, 3, 1, 2).float() / 255
     served = mlflow.pyfunc.load_model(version.uri).predict(pixels.numpy())
     np.testing.assert_allclose(np.exp(served), expected.numpy(), atol=1e-6)
+    predicted = lineage.predictions(version.uri)
+    assert predicted.accuracy == version.metrics["test_accuracy"]
+    np.testing.assert_allclose(predicted.probabilities, expected.topk(5).values.numpy(), atol=1e-4)
     (student,) = lineage.grow(teacher=version.uri)[0].versions
     assert (student.generation, student.teacher) == (2, version.id)
     family = lineage.tree("digits")

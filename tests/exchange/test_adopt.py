@@ -117,6 +117,7 @@ def test_adopted_network_is_measured_where_asked(home: Path, name: str, candidat
     version = adopt(name, candidate, data="digits", overrides=WIDTH, measured=True).version
     assert 0 < version.metrics["test_accuracy"] < 0.5
     assert "test_cross_entropy" in version.metrics
+    assert lineage.predictions(version.uri).accuracy == version.metrics["test_accuracy"]
 
 
 def test_adopted_network_teaches(
@@ -158,6 +159,9 @@ def test_two_processes_adopt_one_version_and_measure_every_sample(
     (version,) = lineage.tree(name)
     assert version.key == alone.key
     assert version.metrics["test_accuracy"] == alone.metrics["test_accuracy"]
+    ours, theirs_alone = lineage.predictions(version.uri), lineage.predictions(alone.uri)
+    assert (ours.classes == theirs_alone.classes).all()
+    assert ours.probabilities == pytest.approx(theirs_alone.probabilities, abs=1e-4)
 
 
 def test_adopted_network_of_another_normalisation_teaches_what_it_knows(

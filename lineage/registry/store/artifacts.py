@@ -5,6 +5,7 @@ The layout of a folder::
     weights.safetensors   parameters and buffers; an ensemble has none of its own
     lineage.json          how to build the network; classes and normalisation of the data
     recipe.json           resolved recipe that it was grown from
+    predictions.json      what it predicted on its test part; see ``predictions_file.py``
     members/<i>/          a folder like this one for each member, in an ensemble that embeds its members
 """
 
@@ -28,6 +29,7 @@ from lineage.formats import file_digest, first_line, json_digest, read_problem
 from lineage.models.networks import build_network, options_without_weights
 from lineage.registry.family.family import Member
 from lineage.registry.store.files import WEIGHTS_FILE
+from lineage.registry.store.predictions_file import PREDICTIONS_FILE
 from lineage.registry.store.runs import RECIPE_FILE
 
 SCHEMA = 1
@@ -48,6 +50,8 @@ class LoadedModel:
         recipe: Resolved recipe as JSON, or "" for a network that no recipe made.
         members: Members of an ensemble, whose network is their mean.
         copies: Models of the members, if the ensemble embeds them.
+        predictions: Text of ``predictions.json``, to be written beside the weights; "" if the model was not
+            measured, or was loaded, since loading does not read it.
     """
 
     network: nn.Module
@@ -57,6 +61,7 @@ class LoadedModel:
     recipe: str = ""
     members: tuple[Member, ...] = ()
     copies: "tuple[LoadedModel, ...]" = ()
+    predictions: str = ""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -96,6 +101,8 @@ def write_files(model: LoadedModel, folder: Path) -> None:
     (folder / STRUCTURE_FILE).write_text(json.dumps(structure, indent=1))
     if model.recipe:
         (folder / RECIPE_FILE).write_text(model.recipe)
+    if model.predictions:
+        (folder / PREDICTIONS_FILE).write_text(model.predictions)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ adds when a version is downloaded by its name, is not counted.
 """
 
 import logging
+import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import mlflow
 import yaml
 from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from pydantic import TypeAdapter, ValidationError
 
 from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError, RegistryError
@@ -87,8 +90,8 @@ def require_files(folder: Path, subject: str, registered: str) -> None:
     if digest != registered:
         raise AlteredFilesError(
             f"The files of {subject} must have the SHA-256 {registered[:12]}… they were registered with, but"
-            f" have {found}: one of the weights, lineage.json, MLmodel, the recipe or the environment is"
-            " another; do not use them, restore its artifacts."
+            f" have {found}: one of the weights, lineage.json, MLmodel, the recipe, the predictions or the"
+            " environment is another; do not use them, restore its artifacts."
         )
 
 
@@ -130,6 +133,20 @@ def _registered_files(folder: Path) -> tuple[str, str | None]:
     with suppress(NotFoundError), short_patience(), translated_errors():
         return f"models:/{name}/{number}", client.get_model_version(name, number).tags.get(FILES_TAG)
     return subject, None
+
+
+def fetch_files(model_id: str, names: Collection[str]) -> dict[str, bytes]:
+    """Return the contents of those of some files that a logged model has, without the others, by name.
+
+    Raises:
+        RegistryError: If the store does not answer.
+    """
+    found: dict[str, bytes] = {}
+    with suppress(NotFoundError), translated_errors(), tempfile.TemporaryDirectory() as place:
+        repository = get_artifact_repository(f"models:/{model_id}")
+        for name in {file.path for file in repository.list_artifacts("")}.intersection(names):
+            found[name] = Path(repository.download_artifacts(name, place)).read_bytes()
+    return found
 
 
 def require_own_loader(folder: Path) -> None:

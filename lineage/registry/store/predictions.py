@@ -1,0 +1,26 @@
+"""What a version predicted on its test part, read from the file beside its weights. Imports no torch."""
+
+from lineage.errors import NotFoundError
+from lineage.registry.family.family import Version
+from lineage.registry.store.connection import translated_errors
+from lineage.registry.store.files import fetch_files
+from lineage.registry.store.predictions_file import PREDICTIONS_FILE, Predictions, parse_predictions
+
+
+@translated_errors()
+def read_predictions(version: Version) -> Predictions:
+    """Read what ``version`` predicted on its test part.
+
+    Raises:
+        NotFoundError: If the store holds no predictions of it.
+        IntegrityError: If they are damaged.
+        RegistryError: If the store does not answer.
+    """
+    files = fetch_files(version.model_id, (PREDICTIONS_FILE,))
+    if PREDICTIONS_FILE not in files:
+        raise NotFoundError(
+            f"{version.uri} must have {PREDICTIONS_FILE} to tell what it predicted, but has none: it was"
+            " registered before there was such a file, or without being measured; grow or adopt it anew in"
+            " another store."
+        )
+    return parse_predictions(files[PREDICTIONS_FILE], f"{PREDICTIONS_FILE} of {version.uri}")
