@@ -27,7 +27,6 @@ from lineage.registry.flavor import (
     weights_digest,
 )
 from lineage.registry.store.artifacts import require_numbers
-from lineage.registry.store.connection import using_store
 from lineage.registry.store.files import LOADER_MODULE, files_digest, require_own_loader
 
 Make = Callable[..., Version]
@@ -101,11 +100,13 @@ def test_altered_file_is_found_by_pyfunc_though_the_model_denies_its_id(
         mlflow.pyfunc.load_model(version.uri)
 
 
-def test_pyfunc_loads_a_model_carried_to_where_no_store_is(version: Version, tmp_path: Path) -> None:
+def test_pyfunc_loads_a_model_carried_to_where_no_store_is(
+    version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=str(tmp_path / "carried")))
     elsewhere = tmp_path / "elsewhere.db"
-    with using_store(f"sqlite:///{elsewhere}"):
-        mlflow.pyfunc.load_model(str(folder))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
+    mlflow.pyfunc.load_model(str(folder))
     assert not elsewhere.exists()
 
 
