@@ -21,6 +21,7 @@ import pytest
 import requests
 from large import multiply_family
 from sqlalchemy import create_engine, text
+from warm import run_ranks, run_warm
 
 if TYPE_CHECKING:
     from lineage.registry.family.family import Version
@@ -111,11 +112,10 @@ def module_home(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def run_lineage(home: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Function that runs ``lineage`` as a user would, in a process of its own in ``home``."""
+    """Function that runs ``lineage`` in a process of its own in ``home``."""
 
     def run(*arguments: str, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "lineage", *arguments]
-        return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=timeout, check=False)
+        return run_warm(["-m", "lineage", *arguments], home, timeout=timeout)
 
     return run
 
@@ -125,16 +125,7 @@ def run_on_two(home: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Function that runs Python with some arguments on two processes of this CPU, in ``home``."""
 
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        return subprocess.run(
-            [sys.executable, *launcher, *arguments],
-            cwd=home,
-            env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        return run_ranks(arguments, home, os.environ | {"ACCELERATE_USE_CPU": "true"} | environment)
 
     return run
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from warm import WarmProcess
 
 from lineage.registry.family.lookup import read_family
 
@@ -57,20 +58,16 @@ def _runs() -> list[Run]:
 
 def _interrupted(home: Path, options: list[str], number: signal.Signals) -> tuple[int, str]:
     """Exit code and standard error of a growing process that gets a signal in its third epoch."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "lineage", "grow", "digits", *PATRIARCH, *options],
-        cwd=home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        output = ""
-        for line in process.stderr:
+    arguments = ["-m", "lineage", "grow", "digits", *PATRIARCH, *options]
+    process = WarmProcess(arguments, home, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    output = ""
+    with process.stderr as lines:
+        for line in lines:
             output += line
             if "epoch 2/" in line:
                 process.send_signal(number)
-        return process.wait(timeout=60), output
+    return process.wait(timeout=60), output
 
 
 def test_help_lists_all_commands_and_loads_no_heavy_library() -> None:

@@ -9,23 +9,22 @@ from threading import Thread
 
 import pytest
 import requests
+from warm import WarmProcess
 
 from lineage.errors import RegistryError
 from lineage.registry.store import server
 
 
 @contextmanager
-def ui(home: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
+def ui(home: Path, *options: str) -> Iterator[WarmProcess]:
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "lineage", "ui", *options]
-    with (
-        (home / "ui.log").open("w") as log,
-        subprocess.Popen(command, cwd=home, text=True, stdout=subprocess.PIPE, stderr=log) as process,
-    ):
+    with (home / "ui.log").open("w") as log:
+        process = WarmProcess(["-m", "lineage", "ui", *options], home, stdout=subprocess.PIPE, stderr=log)
         try:
             yield process
         finally:
             process.terminate()
+            process.communicate()
 
 
 def test_ui_serves_the_store_in_use_until_it_is_ended(home: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from pages import DOCS, PAGES, README, TUTORIAL, Command, blocks, running_blocks
+from warm import run_warm
 
 _NUMBERS = (  # accuracies, times and speeds differ between machines
     (re.compile(r"[+-]?\d[\d,]*\.\d+"), "#"),
@@ -34,6 +35,9 @@ _EXAMPLES = [
 ]
 
 
+_OF_BASH = re.compile(r"[|&;<>$`*?~#(){}]")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A command that was run.
@@ -51,7 +55,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs commands with bash in one folder.
+    """Runs commands in one folder, with bash where they are more than ``lineage`` and its arguments.
 
     Attributes:
         home: Working directory; its store is MLflow's default there.
@@ -65,17 +69,28 @@ class Shell:
         """Run one command line to its end."""
         path = [str(self.programs), str(Path(sys.executable).parent), os.environ["PATH"]]
         kept = {name: value for name, value in os.environ.items() if name not in _STORES}
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.home,
-            env=kept | {"PATH": os.pathsep.join(path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        kept["PATH"] = os.pathsep.join(path)
+        program, *arguments = shlex.split(command)
+        if program == "lineage" and not _OF_BASH.search(command):
+            done = run_warm(["-m", "lineage", *arguments], self.home, kept, 180, subprocess.STDOUT)
+        else:
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=self.home,
+                env=kept,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=180,
+                check=False,
+            )
         return Outcome(command, done.stdout, done.returncode)
+
+    def run_python(self, code: str) -> Outcome:
+        """Run a program."""
+        kept = {name: value for name, value in os.environ.items() if name not in _STORES}
+        done = run_warm(["-c", code], self.home, kept, 180, subprocess.STDOUT)
+        return Outcome("python", done.stdout, done.returncode)
 
     def run_page(self, page: Path) -> list[tuple[Command, Outcome]]:
         """Run every command of a page, in their order."""
@@ -140,7 +155,7 @@ def test_programs_of_pages_and_examples_of_the_api_run(after_tutorial: Shell) ->
     assert len(pages) > 1
     programs += pages
     code = "\n".join(f"exec({program!r}, {{}})" for program in programs)
-    outcome = after_tutorial.run(f"python -c {shlex.quote(code)}")
+    outcome = after_tutorial.run_python(code)
     assert outcome.code == 0, outcome.output
     assert "['models:/digits/1', 'models:/digits/2', 'models:/digits/3']" in outcome.output
 

@@ -1,8 +1,9 @@
 """Batch sizes that processes, accumulation or BatchNorm cannot take, refused before a run exists."""
 
 import copy
+import os
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,10 +112,18 @@ print("done")
 
 
 def test_torchrun_without_a_gpu_trains_on_all_processes_and_measures_in_any_batch(
-    run_on_two: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     script = tmp_path / "odd.py"
     script.write_text(THREE_ODD)
-    done = run_on_two(str(script), ACCELERATE_USE_CPU="false")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, str(script)],
+        env=os.environ | {"ACCELERATE_USE_CPU": "false"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 2

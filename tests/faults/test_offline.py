@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from warm import run_warm
 
 from lineage.registry.care.doctor import examine
 from lineage.registry.family.lookup import read_family
@@ -21,15 +21,8 @@ def offline(home: Path, tiny: Callable[..., list[str]], free_port: Callable[[], 
     dead = f"http://127.0.0.1:{free_port()}"
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "lineage", "grow", "digits", "--offline", *tiny(), *arguments]
-        return subprocess.run(
-            command,
-            cwd=home,
-            env=os.environ | {"MLFLOW_TRACKING_URI": dead},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["-m", "lineage", "grow", "digits", "--offline", *tiny(), *arguments]
+        return run_warm(command, home, os.environ | {"MLFLOW_TRACKING_URI": dead})
 
     return run
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from warm import WarmProcess, run_warm
 
 from lineage.data.datasets import DataSpec
 from lineage.growing.leases import LeaseLostError, Leases, Work, find_or_lease
@@ -43,10 +43,8 @@ def grow_at_once(uri: str, folders: list[Path], arguments: list[str]) -> list[tu
     for folder in folders:
         folder.mkdir()
         environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
-        command = [sys.executable, "-m", "lineage", "grow", "digits", *arguments]
-        processes.append(
-            subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-        )
+        command = ["-m", "lineage", "grow", "digits", *arguments]
+        processes.append(WarmProcess(command, folder, environment, stderr=subprocess.PIPE))
     said = [process.communicate(timeout=180)[1] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
 
@@ -163,7 +161,7 @@ def test_killed_process_is_followed_at_once_in_its_own_folder(home: Path, name: 
         f"claimed = Leases(60, 120).claim(Work({name!r}, 'k', Checkpoint(Path('a/k'))))\n"
         "assert claimed is None; os.kill(os.getpid(), 9)"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=home, check=False).returncode == -9
+    assert run_warm(["-c", code], home).returncode == -9
     assert Leases(60, 120).claim(Work(name, "k", Checkpoint(home / "b/k"))) is not None
     next_one = Leases(60, 120)
     assert next_one.claim(Work(name, "k", Checkpoint(home / "a/k"))) is None

@@ -3,7 +3,6 @@
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from warm import WarmProcess
 
 from lineage.registry.care.doctor import examine
 from lineage.registry.family.lookup import read_family
@@ -20,15 +20,9 @@ KILLS = 60
 SETTINGS = ("training.epochs=8", "succession.generations=2")
 
 
-def grow(home: Path, tiny: Callable[..., list[str]], seed: int, name: str) -> "subprocess.Popen[bytes]":
+def grow(home: Path, tiny: Callable[..., list[str]], seed: int, name: str) -> WarmProcess:
     command = ["grow", "digits", "--name", name, "--seed", str(seed), *tiny(*SETTINGS)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "lineage", *command],
-        cwd=home,
-        env=os.environ | {"LINEAGE_HOME": str(home / name)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    return WarmProcess(["-m", "lineage", *command], home, os.environ | {"LINEAGE_HOME": str(home / name)})
 
 
 def remembered(name: str) -> list[Any]:

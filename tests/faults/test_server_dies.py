@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from warm import WarmProcess
 
 from lineage.growing.grow import grow
 from lineage.registry.family.family import Version
@@ -21,19 +21,13 @@ EPOCHS = 40
 
 
 @pytest.fixture
-def growing(home: Path, tiny: Callable[..., list[str]]) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
+def growing(home: Path, tiny: Callable[..., list[str]]) -> Iterator[Callable[[], WarmProcess]]:
     """Function that starts ``lineage grow`` of one patriarch."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[WarmProcess] = []
 
-    def start() -> "subprocess.Popen[str]":
+    def start() -> WarmProcess:
         options = tiny(f"training.epochs={EPOCHS}", "succession.generations=0")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lineage", "grow", "digits", *options],
-            cwd=home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = WarmProcess(["-m", "lineage", "grow", "digits", *options], home, stderr=subprocess.PIPE)
         started.append(process)
         return process
 
@@ -43,7 +37,7 @@ def growing(home: Path, tiny: Callable[..., list[str]]) -> Iterator[Callable[[],
         process.communicate()
 
 
-def await_line(process: "subprocess.Popen[str]", text: str) -> list[str]:
+def await_line(process: WarmProcess, text: str) -> list[str]:
     """Read standard error until a line holds ``text``; return what was read."""
     assert process.stderr is not None
     lines: list[str] = []
@@ -55,7 +49,7 @@ def await_line(process: "subprocess.Popen[str]", text: str) -> list[str]:
 
 
 def test_training_goes_on_without_the_server_and_registers_when_it_is_back(
-    own_server: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
+    own_server: Callable[[], Any], growing: Callable[[], WarmProcess]
 ) -> None:
     with own_server():
         process = growing()
@@ -107,7 +101,7 @@ def test_server_that_dies_between_two_generations_is_waited_for(
 
 @pytest.mark.slow
 def test_generation_that_waits_for_the_server_can_be_left_and_continued(
-    own_server: Callable[[], Any], growing: Callable[[], "subprocess.Popen[str]"]
+    own_server: Callable[[], Any], growing: Callable[[], WarmProcess]
 ) -> None:
     with own_server():
         process = growing()

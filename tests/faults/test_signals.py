@@ -3,14 +3,15 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ignite.engine import Engine, Events
 from mlflow import MlflowClient
+from warm import WarmProcess, run_warm
 
 import lineage
 from lineage.errors import UsageError
@@ -78,9 +79,8 @@ except LostProcessError as error:
 
 
 def run_python(code: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run_warm(["-c", code], Path.cwd(), timeout=60)
+    done.check_returncode()
     return done.stdout.splitlines()
 
 
@@ -144,11 +144,11 @@ def test_stopped_process_ends_the_others_in_time(free_port: Callable[[], int]) -
     common = os.environ | {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LINEAGE_PROCESS_TIMEOUT": "8"}
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", STOPPED],
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        WarmProcess(
+            ["-c", STOPPED],
+            Path.cwd(),
+            common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
-            text=True,
         )
         for rank in range(2)
     ]

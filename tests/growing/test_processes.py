@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
+from warm import WarmProcess
 
 import lineage
 from lineage.registry.family.lookup import read_family
 from lineage.training.devices import translated_process_errors
 
-Ranks = list["subprocess.Popen[str]"]
+Ranks = list[WarmProcess]
 Start = Callable[..., Ranks]
 
 
@@ -43,13 +43,11 @@ def start(
         common |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
         stores = (os.environ["MLFLOW_TRACKING_URI"], f"http://127.0.0.1:{silent_store.getsockname()[1]}")
         ranks = [
-            subprocess.Popen(
-                [sys.executable, "-m", "lineage", "grow", "digits", *tiny("training.epochs=6"), *arguments],
-                cwd=home,
-                env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MLFLOW_TRACKING_URI": store},
-                stdout=subprocess.DEVNULL,
+            WarmProcess(
+                ["-m", "lineage", "grow", "digits", *tiny("training.epochs=6"), *arguments],
+                home,
+                common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MLFLOW_TRACKING_URI": store},
                 stderr=subprocess.PIPE,
-                text=True,
             )
             for rank, store in enumerate(stores)
         ]
@@ -182,21 +180,13 @@ def processes_below(pid: int) -> list[int]:
 
 
 @pytest.fixture
-def grow_on_two(
-    home: Path, tiny: Callable[..., list[str]]
-) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+def grow_on_two(home: Path, tiny: Callable[..., list[str]]) -> Iterator[Callable[..., WarmProcess]]:
     """Function that starts ``lineage grow digits --processes 2`` and waits for a line on standard error."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[WarmProcess] = []
 
-    def start(awaited: str) -> "subprocess.Popen[str]":
+    def start(awaited: str) -> WarmProcess:
         command = ["grow", "digits", "--processes", "2", "--generations", "0", *tiny("training.epochs=300")]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lineage", *command],
-            cwd=home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = WarmProcess(["-m", "lineage", *command], home, stderr=subprocess.PIPE)
         started.append(process)
         assert process.stderr is not None
         for line in process.stderr:
@@ -211,7 +201,7 @@ def grow_on_two(
 
 
 def test_killed_process_ends_the_others_with_one_error(
-    grow_on_two: Callable[..., "subprocess.Popen[str]"],
+    grow_on_two: Callable[..., WarmProcess],
 ) -> None:
     parent = grow_on_two("generation 0: epoch 2/")
     ranks = processes_below(parent.pid)

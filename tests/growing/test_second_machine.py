@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import run_warm
 
 Run = Callable[..., Any]
 
@@ -49,10 +48,7 @@ def run_elsewhere(store: Any, elsewhere: Path, tmp_path: Path) -> Run:
     }
 
     def run(*arguments: str) -> Any:
-        command = [sys.executable, "-m", "lineage", *arguments, "--json"]
-        done = subprocess.run(
-            command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = run_warm(["-m", "lineage", *arguments, "--json"], elsewhere, environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -1,7 +1,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from mlflow import MlflowClient
+from warm import WarmProcess, run_warm
 
 import lineage
 from lineage.errors import TrainingError
@@ -286,7 +286,7 @@ class Twin(SilentReporter):
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
         self.folder = folder
-        self.command = [sys.executable, "-m", "lineage", "grow", "digits", *arguments]
+        self.command = ["-m", "lineage", "grow", "digits", *arguments]
         self.pulls: list[int] = []
 
     def pulled(self, version: lineage.Version) -> None:
@@ -294,7 +294,7 @@ class Twin(SilentReporter):
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         if generation == 1:
-            subprocess.run(self.command, cwd=self.folder, check=True, capture_output=True, timeout=120)
+            run_warm(self.command, self.folder).check_returncode()
 
 
 @pytest.mark.slow
@@ -323,9 +323,7 @@ def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_bits(
     tiny: Callable[..., list[str]],
 ) -> None:
     arguments = ["grow", "digits", "--generations", "1", *tiny("training.epochs=6", "network.width=16")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lineage", *arguments], cwd=home, stderr=subprocess.PIPE, text=True
-    )
+    process = WarmProcess(["-m", "lineage", *arguments], home, stderr=subprocess.PIPE)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("generation 1: epoch 2/"):
@@ -344,18 +342,9 @@ def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_bits(
 
 
 def test_two_processes_register_one_family_and_measure_every_sample(
-    home: Path, tiny: Callable[..., list[str]]
+    run_on_two: Callable[..., "subprocess.CompletedProcess[str]"], tiny: Callable[..., list[str]]
 ) -> None:
-    arguments = ["-m", "lineage", "grow", "digits", *tiny()]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments],
-        cwd=home,
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    done = run_on_two("-m", "lineage", "grow", "digits", *tiny())
     assert done.returncode == 0, done.stderr
     family = read_family("digits")
     assert [version.teacher for version in family] == [None, "digits/1", "digits/2"]

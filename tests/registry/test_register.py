@@ -18,6 +18,7 @@ import requests
 import torch
 from mlflow import MlflowClient
 from torch import Tensor
+from warm import WarmProcess
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.registry.care.remove import remove
@@ -174,8 +175,8 @@ def test_processes_that_register_at_a_time_do_not_lose_a_version(
     sqlite_registry: Any, home: Path, name: str, add_version: AddVersion, log_one: Callable[..., Any]
 ) -> None:
     logged = log_one()
-    command = [sys.executable, "-c", OTHER_PROCESS, name, logged.model_id, logged.run.run_id]
-    other = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True)
+    command = ["-c", OTHER_PROCESS, name, logged.model_id, logged.run.run_id]
+    other = WarmProcess(command, home, stderr=subprocess.PIPE)
     while not (home / "ready").exists() and other.poll() is None:
         time.sleep(0.01)
     (home / "go").touch()

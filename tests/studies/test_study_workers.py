@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,19 +14,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from warm import WarmProcess
 
 import lineage
 from lineage.registry.care.doctor import examine
 
 Options = Callable[..., list[str]]
 
-LAUNCH = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc_per_node=2",
-]
 SPACE = ["--space", "strictness=0.4:1.0:0.2", "temperature=1:8:log"]
 
 
@@ -37,13 +30,8 @@ class Command:
     def __init__(self, arguments: list[str], home: Path) -> None:
         self.log = home / "stderr.txt"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lineage", *arguments],
-                cwd=home,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
+            self.process = WarmProcess(
+                ["-m", "lineage", *arguments], home, stdout=subprocess.PIPE, stderr=log
             )
 
     def await_line(self, pattern: str) -> None:
@@ -176,19 +164,13 @@ def test_ctrl_c_marks_the_trials_of_all_workers_and_leaves_with_130(
 
 
 @pytest.mark.slow
-def test_two_processes_of_a_launcher_grow_and_prune_the_same_trials(home: Path, tiny: Options) -> None:
+def test_two_processes_of_a_launcher_grow_and_prune_the_same_trials(
+    run_on_two: Callable[..., "subprocess.CompletedProcess[str]"], tiny: Options
+) -> None:
     # a student is judged after its second epoch, unless it is the last
     pruner = ["study.pruner=threshold", "study.pruner_options={lower=1.1,n_warmup_steps=4}"]
     options = ["--sampler", "grid", "--json", *tiny(*pruner), "--space", "generations=1,2"]
-    done = subprocess.run(
-        [*LAUNCH, "-m", "lineage", "study", "digits", "--name", "together", *options],
-        cwd=home,
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    done = run_on_two("-m", "lineage", "study", "digits", "--name", "together", *options)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)  # one document, from rank 0
     ended = {trial["values"]["succession.generations"]: trial["state"] for trial in result["trials"]}

@@ -1,6 +1,6 @@
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,17 +116,12 @@ def test_processes_that_train_apart_share_threads_and_devices(monkeypatch: pytes
     assert share_of_machine(1, 2) == {}
 
 
-def test_two_processes_share_results_errors_and_weights(tmp_path: Path) -> None:
+def test_two_processes_share_results_errors_and_weights(
+    run_on_two: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_on_two(str(script))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 2
 
