@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, VersionUri, print_json, print_rich
+from lineage.cli.output import AsJson, VersionUri, print_json, print_rich, print_text
 from lineage.cli.startup import collect_no_garbage
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ def ancestors(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> 
     collect_no_garbage()
     from lineage.registry.family.lookup import ancestors_of, find_version
 
-    _print(ancestors_of(find_version(uri), depth), as_json)
+    version = find_version(uri)
+    _print(ancestors_of(version, depth), f"{version.uri} has no ancestors in this store.", as_json)
 
 
 def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -> None:
@@ -27,13 +28,16 @@ def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -
     collect_no_garbage()
     from lineage.registry.family.lookup import descendants_of, find_version
 
-    _print(descendants_of(find_version(uri), depth), as_json)
+    version = find_version(uri)
+    _print(descendants_of(version, depth), f"{version.uri} has no descendants.", as_json)
 
 
-def _print(relatives: "Sequence[Relative]", as_json: bool) -> None:
+def _print(relatives: "Sequence[Relative]", if_none: str, as_json: bool) -> None:
     from lineage.report.care_tables import relatives_table
 
     if as_json:
         print_json([relative.to_json() for relative in relatives])
-    else:
+    elif relatives:
         print_rich(relatives_table(relatives))
+    else:
+        print_text(if_none)

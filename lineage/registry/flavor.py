@@ -219,7 +219,8 @@ def _load(version_id: str, pinned: Version | Member) -> LoadedModel:
         except NotFoundError as error:
             raise NotFoundError(
                 f"The weights of models:/{version_id} must lie in {safe_uri()}, but do not;"
-                f" restore the artifacts of {model_id}."
+                f" restore the artifacts of {model_id}; if the family was packed without weights, use the"
+                " store that it was packed from."
             ) from error
         _require_digest(digest, version_id, pinned.weights_sha256)
         if pinned.files_sha256:

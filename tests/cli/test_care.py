@@ -35,6 +35,14 @@ def test_ancestors_are_listed_nearest_first(call_main: Lineage) -> None:
     assert rows[-2:] == [["1", "digits/2"], ["2", "digits/1"]]
 
 
+def test_version_without_relatives_says_so(call_main: Lineage) -> None:
+    (above,) = _printed(call_main("ancestors", "models:/digits/1"))
+    assert " ".join(above) == "models:/digits/1 has no ancestors in this store."
+    (below,) = _printed(call_main("descendants", "models:/digits/4"))
+    assert " ".join(below) == "models:/digits/4 has no descendants."
+    assert json.loads(call_main("ancestors", "models:/digits/1", "--json").stdout) == []
+
+
 def test_tree_ancestors_and_descendants_agree(call_main: Lineage) -> None:
     edges = json.loads(call_main("tree", "digits", "--json").stdout)["edges"]
     assert edges == [["digits/1", "digits/2"], ["digits/2", "digits/3"]]

@@ -183,7 +183,9 @@ def test_family_without_weights_is_text_that_can_be_shown(
     assert not unpack(packing.file).with_weights
     assert _described(name) == described
     assert lacks_weights(name)
-    with pytest.raises(NotFoundError, match=f"The weights of models:/{name}/1 must lie in .* but do not"):
+    with pytest.raises(
+        NotFoundError, match=f"weights of models:/{name}/1 must lie in .* but do not; .* use the store"
+    ):
         load_version(read_family(name).versions[0])
 
 

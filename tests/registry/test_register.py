@@ -625,7 +625,8 @@ def test_missing_weights_are_not_found(
         load_version(version)
     assert str(caught.value) == (
         f"The weights of {version.uri} must lie in {registry.uri}, but do not; restore the artifacts of"
-        f" {version.model_id}."
+        f" {version.model_id}; if the family was packed without weights, use the store that it was"
+        " packed from."
     )
 
 
