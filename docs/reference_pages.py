@@ -186,6 +186,9 @@ def _key_table(schema: Mapping[str, Any], section: str, table: Mapping[str, Any]
         default = "required" if key in table.get("required", ()) else _toml(value.get("default"))
         meaning = _cell(value["description"])
         rows.append(f"| `{section}.{key}` | {_type(schema, value)} | {default} | {meaning} |")
+        for table_of_key in (_definition(schema, option) for option in value.get("anyOf", ())):
+            if "properties" in table_of_key:
+                rows += _key_table(schema, f"{section}.{key}", table_of_key)[2:]
     return rows
 
 
@@ -200,8 +203,8 @@ def _type(schema: Mapping[str, Any], value: Mapping[str, Any]) -> str:
         words = ", ".join(f"`{choice}`" for choice in value["enum"])
     elif "pattern" in value:
         words = _FORM_OF_PATTERN[value["pattern"]]
-    elif value.get("title") == "Range":
-        words = "table of `low`, `high`, `step`, `log`"
+    elif "properties" in value:
+        words = f"table of {', '.join(f'`{key}`' for key in value['properties'])}"
     elif value["type"] == "array":
         words = f"list of ({_type(schema, value['items'])})" if "items" in value else "list"
     elif value["type"] == "object":

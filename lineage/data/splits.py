@@ -17,10 +17,11 @@ def split_indices(
     seed: int,
     train_samples: int | None = None,
     class_names: Sequence[str] | None = None,
+    subset: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Split the training part of a data set into training and validation rows.
 
-    The validation rows depend on ``validation`` and ``seed`` alone, not on ``train_samples``.
+    The validation rows depend on ``validation`` and ``seed`` alone.
 
     Args:
         labels: Class of each image, int64, shape (N,).
@@ -29,6 +30,7 @@ def split_indices(
         seed: Seed of the split, taken modulo 2³².
         train_samples: Number of training images, at most those that validation leaves; None takes all.
         class_names: Names of the classes in error messages; their numbers by default.
+        subset: Seed and index, 0 or 1, of the half of these training images to take; None takes both.
 
     Returns:
         Training rows and validation rows, each int64 and sorted.
@@ -56,7 +58,9 @@ def split_indices(
     if validation:
         train, held_out = _divide(train, labels, num_classes, validation, seed)
     if train_samples is not None and train_samples != len(train):
-        train = _subset(train, labels, num_classes, train_samples, seed)
+        train = _draw(train, labels, num_classes, train_samples, seed)
+    if subset is not None:
+        train = _halves(train, labels, num_classes, seed=subset[0])[subset[1]]
     return train, held_out
 
 
@@ -82,7 +86,7 @@ def _divide(
     return train, held_out
 
 
-def _subset(rows: Tensor, labels: Tensor, num_classes: int, train_samples: int, seed: int) -> Tensor:
+def _draw(rows: Tensor, labels: Tensor, num_classes: int, train_samples: int, seed: int) -> Tensor:
     """Draw ``train_samples`` of the training rows."""
     available = len(rows)
     if not num_classes <= train_samples <= available - num_classes:
@@ -98,6 +102,17 @@ def _subset(rows: Tensor, labels: Tensor, num_classes: int, train_samples: int, 
             f"data.train_samples={train_samples} leaves {absent} without one; raise it."
         )
     return taken
+
+
+def _halves(rows: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide the training rows into halves; of an odd number, the second half has one more."""
+    counts = torch.bincount(labels[rows], minlength=num_classes)
+    if few := int((counts < 2).sum()):
+        raise UsageError(
+            f"Each of the {num_classes} classes must have 2 training images or more to be divided by"
+            f" data.subset, but {few} {'has' if few == 1 else 'have'} fewer; leave it out or add images."
+        )
+    return _stratified(rows, labels, seed, train_size=len(rows) // 2)
 
 
 def _count_absent(labels: Tensor, num_classes: int) -> int:

@@ -67,8 +67,9 @@ def read_split(data: DataSettings) -> SplitData:
     """
     dataset = read_dataset(data)
     names = dataset.spec.class_names
+    subset = None if data.subset is None else (data.subset.seed, data.subset.half)
     split = split_indices(
-        dataset.train.labels, len(names), data.validation, data.seed, data.train_samples, names
+        dataset.train.labels, len(names), data.validation, data.seed, data.train_samples, names, subset
     )
     return SplitData(dataset, *split)
 

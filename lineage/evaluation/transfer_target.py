@@ -71,6 +71,8 @@ class Target:
         if self.probe == FINETUNE:
             training = self.settings.training.model_dump(mode="json")
             settings |= {f"training.{name}": value for name, value in training.items()}
+        if self.settings.data.subset is not None:  # a later setting: at its default, older keys stay valid
+            settings["data.subset"] = self.settings.data.subset.model_dump()
         return settings
 
     def key(self, version: Version) -> str:

@@ -175,7 +175,8 @@ class GenerationSettings:
     @property
     def _split(self) -> list[Any]:
         data = self.recipe.data
-        return [data.seed, data.validation, data.train_samples]
+        split = [data.seed, data.validation, data.train_samples]
+        return split if data.subset is None else [*split, data.subset.seed, data.subset.half]
 
     @property
     def _training_settings(self) -> dict[str, Any]:

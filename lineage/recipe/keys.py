@@ -37,6 +37,7 @@ _IMAGE_KEYS = (
     "validation",
     "seed",
     "train_samples",
+    "subset",
     "image_size",
     "workers",
 )

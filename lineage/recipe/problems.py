@@ -124,7 +124,8 @@ def _must_be(detail: ErrorDetails, recipe: type[BaseModel]) -> list[str]:
 
 def _key(location: Sequence[int | str], recipe: type[BaseModel]) -> str:
     """Return the key that an error is about, without pydantic's names for the branches of a union."""
-    is_table = get_origin(getattr(_field(location, recipe), "annotation", None)) is dict
+    annotation = getattr(_field(location[:2], recipe), "annotation", None)
+    is_table = get_origin(annotation) is dict or bool(len(location) > 1 and _fields_in(annotation))
     return ".".join(str(part) for part in location[: 3 if is_table else 2]) or "A recipe"
 
 
@@ -134,14 +135,21 @@ def _indices(location: Sequence[int | str]) -> list[int]:
 
 
 def _field(location: Sequence[int | str], recipe: type[BaseModel]) -> Any:
-    """Return the field that an error is about, or None if it is not about a field."""
-    if len(location) < 2 or location[0] not in recipe.model_fields:
-        return None
-    return _keys_of(str(location[0]), recipe).get(str(location[1]))
+    """Return the innermost field that an error is about, or None if it is not about a field."""
+    *outer, name = location or ("",)
+    return _fields_at(outer, recipe).get(str(name)) or (_field(outer, recipe) if outer else None)
 
 
-def _keys_of(section: str, recipe: type[BaseModel]) -> dict[str, Any]:
-    annotation = recipe.model_fields[section].annotation
+def _fields_at(path: Sequence[int | str], recipe: type[BaseModel]) -> dict[str, Any]:
+    """Return the keys of the innermost table on a path: those of a section, or of a table in it."""
+    fields: dict[str, Any] = recipe.model_fields
+    for part in path:
+        fields = _fields_in(fields[str(part)].annotation) if part in fields else {}
+    return fields
+
+
+def _fields_in(annotation: Any) -> dict[str, Any]:
+    """Return the keys of the table that a key of this type is; none if it is no table of known keys."""
     models = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")]
     return models[0].model_fields if models else {}
 
@@ -153,9 +161,9 @@ def _near_key(path: Sequence[str], recipe: type[BaseModel]) -> str:
     if renamed is not None:
         return f" Did you mean '{renamed}'?"
     for other in recipe.model_fields:
-        if key in _keys_of(other, recipe):
+        if key in _fields_at([other], recipe):
             return f" Did you mean '{other}.{key}'?"
-    return suggestion(key, _keys_of(section[0], recipe) if section else recipe.model_fields)
+    return suggestion(key, _fields_at(section, recipe))
 
 
 def _limits(hint: Any) -> dict[str, float]:

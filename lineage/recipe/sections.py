@@ -107,6 +107,15 @@ class ModelSettings(Section):
     """Name of the registered model that holds the family: at most 200 characters, without '/' and ':'."""
 
 
+class SubsetSettings(Section):
+    """One of two halves of the training images, each with half of every class."""
+
+    seed: NonNegativeInt
+    """Seed of the division into halves."""
+    half: Annotated[int, Field(ge=0, le=1)]
+    """Half to train on; the other one has the rest of the images."""
+
+
 class DataSettings(Section):
     """The data set, its split and its augmentation."""
 
@@ -124,6 +133,8 @@ class DataSettings(Section):
     """Seed of split and augmentation, the same for the whole family."""
     train_samples: PositiveInt | None = None
     """Number of training samples to use, stratified by class; by default all."""
+    subset: SubsetSettings | None = None
+    """Half of those samples to train on, such as {seed = 1, half = 0}; by default both halves."""
     image_size: Annotated[int, Field(ge=1, le=16_384)] = 224
     """Height and width in pixels of images that are streamed from files."""
     crop_padding: Annotated[int, Field(ge=0, le=1_024)] = 0

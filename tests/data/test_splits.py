@@ -86,3 +86,38 @@ def test_split_whose_training_samples_miss_a_class_is_refused() -> None:
     labels = torch.tensor([0] * 200 + [1] * 200 + [2] * 2)
     with pytest.raises(UsageError, match="train_samples=20 leaves 1 without one; raise it"):
         split_indices(labels, 3, 0.0, seed=0, train_samples=20)
+
+
+@pytest.mark.parametrize("train_samples", [None, 75, 76])
+def test_halves_of_the_training_part_share_every_class_and_no_image(train_samples: int | None) -> None:
+    whole, held_out = split_indices(LABELS, 10, 0.1, seed=0, train_samples=train_samples)
+    halves = [split_indices(LABELS, 10, 0.1, 0, train_samples, subset=(3, half)) for half in (0, 1)]
+    rows = [train for train, _ in halves]
+    assert all(torch.equal(validation, held_out) for _, validation in halves)
+    assert torch.equal(torch.cat(rows).sort().values, whole)
+    counts = torch.stack([torch.bincount(LABELS[half]) for half in rows])
+    assert (counts[0] - counts[1]).abs().max() <= 1
+    assert all(torch.equal(half, half.sort().values) for half in rows)
+
+
+def test_halves_depend_on_their_seed_alone() -> None:
+    first, again, other = (split_indices(LABELS, 10, 0.1, 0, subset=(seed, 0))[0] for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    kept, _ = split_indices(LABELS, 10, 0.0, seed=1, subset=(3, 0))
+    assert torch.equal(kept, split_indices(LABELS, 10, 0.0, seed=2, subset=(3, 0))[0])
+
+
+@pytest.mark.parametrize("counts", [[2, 2, 2], [2, 3, 3], [2, 2, 3], [9, 3, 3]])
+def test_halves_of_small_classes_have_them_all(counts: list[int]) -> None:
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    for half in (0, 1):
+        rows, _ = split_indices(labels, 3, 0.0, 0, subset=(0, half))
+        assert set(labels[rows].tolist()) == {0, 1, 2}
+
+
+def test_half_of_a_class_of_one_image_is_refused() -> None:
+    labels = torch.tensor([0] * 20 + [1] * 20 + [2])
+    message = r"3 classes must have 2 training images or more to be divided by data.subset, but 1 has fewer"
+    with pytest.raises(UsageError, match=message):
+        split_indices(labels, 3, 0.0, 0, subset=(0, 1))

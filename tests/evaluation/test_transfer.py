@@ -13,7 +13,7 @@ from lineage.data.batches import split_indices
 from lineage.data.datasets import load_dataset
 from lineage.data.images import DataSet, DataSpec, MemoryImages, memory_dataset
 from lineage.errors import IntegrityError, LineageError, RecipeError, UsageError
-from lineage.evaluation.data import SplitData
+from lineage.evaluation.data import SplitData, read_split
 from lineage.evaluation.ensemble import ensemble
 from lineage.evaluation.evaluate import load
 from lineage.evaluation.probes import PROBES
@@ -53,8 +53,8 @@ CANNOT_HOLD = [
         {"overrides": ["data.name=cifar10"]},
         UsageError,
         "--set must give a setting that the logistic probe uses (data.root, data.download, data.test,"
-        " data.validation, data.seed, data.train_samples, data.image_size, data.workers), but got"
-        " 'data.name=cifar10'; name the data set with --to.",
+        " data.validation, data.seed, data.train_samples, data.subset, data.image_size, data.workers), but"
+        " got 'data.name=cifar10'; name the data set with --to.",
     ),
     ({"overrides": ['data={name="cifar10"}']}, UsageError, "--set must give a setting that the logistic"),
     ({"overrides": ["data.flip=true"]}, UsageError, "--set must give a setting that the logistic probe uses"),
@@ -313,6 +313,13 @@ def test_key_of_a_result_is_the_one_that_was_recorded(
     split_data = SplitData(DataSet(images, images, spec), torch.arange(3), torch.arange(1))
     target = Target(read_target_settings("digits", probe, overrides), probe, seed, split_data)
     assert target.key(Version(name="digits", version=1, weights_sha256="w" * 64)) == key
+
+
+def test_settings_of_a_result_name_the_half_that_it_learned_from() -> None:
+    half = ["data.subset={seed = 1, half = 0}"]
+    settings = read_target_settings("digits", "logistic", half)
+    found = Target(settings, "logistic", 0, read_split(settings.data)).result_settings
+    assert found["data.subset"] == {"seed": 1, "half": 0}
 
 
 def test_finetuning_synchronises_batchnorm_where_it_is_asked_to() -> None:

@@ -37,6 +37,7 @@ def key(split_data: SplitData) -> Key:
         "data.seed=1",
         "data.validation=0.2",
         "data.train_samples=500",
+        "data.subset={seed = 0, half = 0}",
         "data.crop_padding=2",
         "network.width=8",
         "patriarch.objective=strict",
@@ -49,6 +50,11 @@ def key(split_data: SplitData) -> Key:
 )
 def test_key_of_a_patriarch_changes_with(key: Key, setting: str) -> None:
     assert key(setting) != key()
+
+
+def test_key_differs_between_halves_and_their_seeds(key: Key) -> None:
+    halves = [f"data.subset={{seed = {seed}, half = {half}}}" for seed in (0, 1) for half in (0, 1)]
+    assert len({key(half) for half in halves}) == 4
 
 
 @pytest.mark.parametrize(

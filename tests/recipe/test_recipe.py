@@ -104,6 +104,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "validation": 0.1,
         "seed": 0,
         "train_samples": None,
+        "subset": None,
         "image_size": 224,
         "crop_padding": 0,
         "padding_mode": "reflect",
@@ -218,6 +219,13 @@ REFUSED = {
     "patriarch.smoothing=1": "patriarch.smoothing must be at least 0 and less than 1, but got 1.",
     "data.validation=1.0": "data.validation must be at least 0 and less than 1, but got 1.0.",
     "data.train_samples=0": "data.train_samples must be greater than 0, but got 0.",
+    "data.subset=3": "data.subset must be a table of keys, but got 3.",
+    "data.subset={half = 0}": "A recipe must have the key 'data.subset.seed', but this one has not.",
+    "data.subset={seed = 1, half = 2}": "data.subset.half must be at least 0 and at most 1, but got 2.",
+    "data.subset={seed = 1, half = 0, halv = 1}": (
+        "Unknown recipe key 'data.subset.halv'. Did you mean 'half'?"
+    ),
+    "data.subset={seed = -1, half = 2}": ("data.subset.seed must be at least 0, but got -1; 1 more problem."),
     "data.download=2026-01-02": "data.download must be true or false, but got 2026-01-02.",
     "data.root=3": "data.root must be a text, but got 3.",
     "data.name=cifar1000": (
@@ -396,6 +404,7 @@ def test_digest_is_a_sha256_that_stays(minimal: str) -> None:
         "student.soft_target_classes=3",
         "training.sync_batchnorm=true",
         "training.lr=0.2",
+        "data.subset={seed = 0, half = 0}",
     ],
 )
 def test_digest_changes_with(minimal: str, setting: str) -> None:
