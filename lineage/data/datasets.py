@@ -5,10 +5,13 @@ Small data sets are held in memory as uint8 tensors, large ones are streamed. On
 """
 
 import inspect
+import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from lineage.data.checks import check_classes
@@ -16,6 +19,7 @@ from lineage.data.cifar import build_cifar10, build_cifar100
 from lineage.data.folders import build_imagefolder, build_imagenet
 from lineage.data.hub import PREFIX, build_hub
 from lineage.data.images import DataSet, DataSpec, Images, MemoryImages, StreamedImages, memory_dataset
+from lineage.data.stratified import stratified_split
 from lineage.errors import UsageError
 from lineage.extensions import resolve
 
@@ -53,15 +57,19 @@ def build_digits(root: Path | None, download: bool, image_size: int) -> DataSet:
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The 17 grey levels
     are scaled to 0..255.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    columns = torch.from_numpy(np.loadtxt(_digits_file(), delimiter=","))  # 64 pixels of 0..16, and the class
+    pixels = (columns[:, :-1] * (255 / 16)).round().to(torch.uint8).view(-1, 8, 8, 1)
+    labels = columns[:, -1].long()
+    parts = stratified_split(labels.numpy(), len(labels) - math.ceil(0.2 * len(labels)), seed=0)
+    train, test = (MemoryImages(pixels[part], labels[part]) for part in parts)
+    return memory_dataset("digits", train, test, [str(digit) for digit in range(10)])
 
-    digits = load_digits()
-    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(-1)
-    labels = torch.from_numpy(digits.target).long()
-    rows = train_test_split(range(len(labels)), test_size=0.2, stratify=labels, random_state=0)
-    train, test = (MemoryImages(pixels[sorted(part)], labels[sorted(part)]) for part in rows)
-    return memory_dataset("digits", train, test, [str(digit) for digit in digits.target_names])
+
+def _digits_file() -> Path:
+    """Return the file in which scikit-learn ships the digits; importing it to read one takes a second."""
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 DATASETS: Mapping[str, DatasetBuilder] = {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lineage.data.stratified import stratified_split
 from lineage.errors import UsageError
 from lineage.formats import counted
 
@@ -76,7 +77,7 @@ def _divide(
             f"{must}data.validation={validation} cuts {num_validation} of {num_images} images; "
             f"{'lower' if validation > 0.5 else 'raise'} it, or set it to 0 for no validation."
         )
-    train, held_out = _stratified(rows, labels, seed, test_size=num_validation)
+    train, held_out = _stratified(rows, labels, num_images - num_validation, seed)
     for part, title, change in ((train, "training", "lower"), (held_out, "validation", "raise")):
         if absent := _count_absent(labels[part], num_classes):
             raise UsageError(
@@ -95,7 +96,7 @@ def _draw(rows: Tensor, labels: Tensor, num_classes: int, train_samples: int, se
             f"{available - num_classes}, or all {available} images that validation leaves, but got "
             f"{train_samples}; change it or leave it out."
         )
-    taken, _ = _stratified(rows, labels, seed, train_size=train_samples)
+    taken, _ = _stratified(rows, labels, train_samples, seed)
     if absent := _count_absent(labels[taken], num_classes):
         raise UsageError(
             f"Each of the {num_classes} classes must have a training image, but "
@@ -112,7 +113,7 @@ def _halves(rows: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[
             f"Each of the {num_classes} classes must have 2 training images or more to be divided by"
             f" data.subset, but {few} {'has' if few == 1 else 'have'} fewer; leave it out or add images."
         )
-    return _stratified(rows, labels, seed, train_size=len(rows) // 2)
+    return _stratified(rows, labels, len(rows) // 2, seed)
 
 
 def _count_absent(labels: Tensor, num_classes: int) -> int:
@@ -120,11 +121,7 @@ def _count_absent(labels: Tensor, num_classes: int) -> int:
     return int((torch.bincount(labels, minlength=num_classes) == 0).sum())
 
 
-def _stratified(rows: Tensor, labels: Tensor, seed: int, **size: int) -> tuple[Tensor, Tensor]:
-    """Split rows by scikit-learn's stratified split, and sort each part."""
-    from sklearn.model_selection import train_test_split
-
-    first, second = train_test_split(
-        rows.numpy(), stratify=labels[rows].numpy(), random_state=seed % 2**32, **size
-    )
-    return torch.from_numpy(first).sort().values, torch.from_numpy(second).sort().values
+def _stratified(rows: Tensor, labels: Tensor, num_first: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split rows into ``num_first`` and the others, each sorted, with the same share of every class."""
+    first, second = stratified_split(labels[rows].numpy(), num_first, seed % 2**32)
+    return rows[torch.from_numpy(first)], rows[torch.from_numpy(second)]
