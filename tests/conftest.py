@@ -21,7 +21,7 @@ import pytest
 import requests
 from large import multiply_family
 from sqlalchemy import create_engine, text
-from warm import run_ranks, run_warm
+from warm import WarmProcess, run_ranks, run_warm
 
 if TYPE_CHECKING:
     from lineage.registry.family.family import Version
@@ -155,7 +155,7 @@ def tiny(tiny_settings: tuple[str, ...]) -> Callable[..., list[str]]:
 def _serving(
     command: list[str], folder: Path, health: str, variables: Mapping[str, str] | None = None
 ) -> Iterator[Path]:
-    """Run a server during the block; yield its log file once ``health`` answers."""
+    """Run ``python *command`` during the block; yield its log file once ``health`` answers."""
     log = folder / "server.log"
     environment = os.environ | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -163,14 +163,7 @@ def _serving(
     }
     environment |= variables or {}
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = WarmProcess(command, folder, environment, output, subprocess.STDOUT, start_new_session=True)
     try:
         _await(health, process, log)
         yield log
@@ -180,7 +173,7 @@ def _serving(
         process.wait()
 
 
-def _await(health: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _await(health: str, process: WarmProcess, log: Path) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -205,14 +198,14 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def serving() -> Callable[..., AbstractContextManager[Path]]:
-    """Context manager that runs a server's command in a folder, once its address answers."""
+    """Context manager that runs a server, a module or script of Python, until its address answers."""
     return _serving
 
 
 @contextmanager
 def _mlflow_server(backend: str, folder: Path, port: int) -> Iterator[Registry]:
     """Run an ``mlflow server`` over ``backend`` that proxies artifacts, which are in ``folder``."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", backend]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     uri = f"http://127.0.0.1:{port}"

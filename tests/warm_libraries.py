@@ -6,7 +6,9 @@ from importlib import import_module
 for name in (
     "git",
     "jinja2.defaults",
+    "mlflow.cli",
     "mlflow.pyfunc",
+    "mlflow.server.fastapi_app",
     "mlflow.store.artifact.mlflow_artifacts_repo",
     "mlflow.store.model_registry.rest_store",
     "mlflow.store.model_registry.sqlalchemy_workspace_store",

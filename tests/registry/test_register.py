@@ -3,7 +3,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -657,7 +656,7 @@ def test_served_version_answers_with_the_same_logits(
     serving: Callable[..., Any],
 ) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", add_version().uri]
+    command = ["-m", "mlflow", "models", "serve", "--model-uri", add_version().uri]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     with serving(command, home, f"http://127.0.0.1:{port}/ping"):
         answer = requests.post(
