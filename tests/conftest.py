@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+import urllib3.util.connection
 from large import multiply_family
 from sqlalchemy import create_engine, text
 from warm import WarmProcess, run_ranks, run_warm
@@ -182,6 +183,42 @@ def _await(health: str, process: WarmProcess, log: Path) -> None:
         except requests.RequestException:
             time.sleep(0.1)
     pytest.fail(f"The server does not answer: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def count_calls() -> Callable[[Callable[[], object]], int]:
+    """Function that returns how many functions, of Python and of C, a call calls: work, on any machine."""
+
+    def count(call: Callable[[], object]) -> int:
+        calls = 0
+
+        def profile(_frame: object, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            call()
+        finally:
+            sys.setprofile(before)
+        return calls
+
+    return count
+
+
+@pytest.fixture
+def connection_attempts(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The addresses that this process tries to reach over HTTP, each as often as it is tried."""
+    attempts: list[object] = []
+    connect = urllib3.util.connection.create_connection
+
+    def recorded(address: tuple[str, int], *arguments: Any, **options: Any) -> socket.socket:
+        attempts.append(address)
+        return connect(address, *arguments, **options)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", recorded)
+    return attempts
 
 
 @pytest.fixture(scope="session")
