@@ -37,6 +37,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # On a busy machine, threads of tiny networks wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# MLflow looks for this module of Databricks at each request, and Python remembers no search that failed
+sys.modules.setdefault("dbruntime", None)  # type: ignore[arg-type]
+
 # Stores of tests commit thousands of times, for which a disk takes milliseconds and memory none
 _MEMORY = Path("/dev/shm")
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 4 * 2**30:
