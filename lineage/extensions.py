@@ -85,6 +85,8 @@ def source_of(kind: str, name: str) -> Source | None:
     Raises:
         RecipeError: If its package cannot be imported.
     """
+    if ":" not in name:  # ours, which needs no look through all that is installed
+        return None
     point = _installed(kind).get(name)
     if point is None:
         return None

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+import urllib3.util.connection
 from large import multiply_family
 from sqlalchemy import create_engine, text
-from warm import run_ranks, run_warm
+from warm import WarmProcess, run_ranks, run_warm
 
 if TYPE_CHECKING:
     from lineage.registry.family.family import Version
@@ -35,6 +36,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # On a busy machine, threads of tiny networks wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# MLflow looks for this module of Databricks at each request, and Python remembers no search that failed
+sys.modules.setdefault("dbruntime", None)  # type: ignore[arg-type]
 
 # Stores of tests commit thousands of times, for which a disk takes milliseconds and memory none
 _MEMORY = Path("/dev/shm")
@@ -155,7 +159,7 @@ def tiny(tiny_settings: tuple[str, ...]) -> Callable[..., list[str]]:
 def _serving(
     command: list[str], folder: Path, health: str, variables: Mapping[str, str] | None = None
 ) -> Iterator[Path]:
-    """Run a server during the block; yield its log file once ``health`` answers."""
+    """Run ``python *command`` during the block; yield its log file once ``health`` answers."""
     log = folder / "server.log"
     environment = os.environ | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -163,14 +167,7 @@ def _serving(
     }
     environment |= variables or {}
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = WarmProcess(command, folder, environment, output, subprocess.STDOUT, start_new_session=True)
     try:
         _await(health, process, log)
         yield log
@@ -180,7 +177,7 @@ def _serving(
         process.wait()
 
 
-def _await(health: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _await(health: str, process: WarmProcess, log: Path) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -189,6 +186,42 @@ def _await(health: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         except requests.RequestException:
             time.sleep(0.1)
     pytest.fail(f"The server does not answer: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def count_calls() -> Callable[[Callable[[], object]], int]:
+    """Function that returns how many functions, of Python and of C, a call calls: work, on any machine."""
+
+    def count(call: Callable[[], object]) -> int:
+        calls = 0
+
+        def profile(_frame: object, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            call()
+        finally:
+            sys.setprofile(before)
+        return calls
+
+    return count
+
+
+@pytest.fixture
+def connection_attempts(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The addresses that this process tries to reach over HTTP, each as often as it is tried."""
+    attempts: list[object] = []
+    connect = urllib3.util.connection.create_connection
+
+    def recorded(address: tuple[str, int], *arguments: Any, **options: Any) -> socket.socket:
+        attempts.append(address)
+        return connect(address, *arguments, **options)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", recorded)
+    return attempts
 
 
 @pytest.fixture(scope="session")
@@ -205,14 +238,14 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def serving() -> Callable[..., AbstractContextManager[Path]]:
-    """Context manager that runs a server's command in a folder, once its address answers."""
+    """Context manager that runs a server, a module or script of Python, until its address answers."""
     return _serving
 
 
 @contextmanager
 def _mlflow_server(backend: str, folder: Path, port: int) -> Iterator[Registry]:
     """Run an ``mlflow server`` over ``backend`` that proxies artifacts, which are in ``folder``."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", backend]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     uri = f"http://127.0.0.1:{port}"

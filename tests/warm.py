@@ -40,6 +40,7 @@ class WarmProcess:
         env: Mapping[str, str] | None = None,
         stdout: int | IO[str] = subprocess.DEVNULL,
         stderr: int | IO[str] = subprocess.DEVNULL,
+        start_new_session: bool = False,
     ) -> None:
         """Start ``python *arguments``.
 
@@ -49,12 +50,15 @@ class WarmProcess:
             env: Environment; this process's by default.
             stdout: Open file, or ``subprocess.PIPE`` or ``subprocess.DEVNULL``.
             stderr: The same, or ``subprocess.STDOUT``.
+            start_new_session: Whether to lead a session and a process group of its own.
         """
         self.stdout, out = _stream(stdout)
         self.stderr, error = (None, os.dup(out)) if stderr == subprocess.STDOUT else _stream(stderr)
         streams = Connection(out, readable=False), Connection(error, readable=False)
         environment = dict(os.environ if env is None else env)
-        self._process = _server().Process(target=_become, args=(list(arguments), cwd, environment, streams))
+        self._process = _server().Process(
+            target=_become, args=(list(arguments), cwd, environment, streams, start_new_session)
+        )
         self._process.start()
         for stream in streams:
             stream.close()
@@ -181,9 +185,15 @@ def _stream(wanted: int | IO[str]) -> tuple[IO[str] | None, int]:
 
 
 def _become(
-    arguments: list[str], folder: Path, environment: dict[str, str], streams: tuple[Connection, Connection]
+    arguments: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    streams: tuple[Connection, Connection],
+    start_new_session: bool,
 ) -> None:
     """Turn this fork into what ``python *arguments`` is after its imports, and leave as that does."""
+    if start_new_session:
+        os.setsid()
     multiprocessing.set_start_method(None, force=True)
     os.chdir(folder)
     os.environ.clear()

@@ -1,12 +1,17 @@
 """What the server of ``warm`` imports: what commands of ``lineage`` load, even if they do so late."""
 
 import gc
+import sys
 from importlib import import_module
+
+sys.modules.setdefault("dbruntime", None)  # type: ignore[arg-type]  # as in the process of the tests
 
 for name in (
     "git",
     "jinja2.defaults",
+    "mlflow.cli",
     "mlflow.pyfunc",
+    "mlflow.server.fastapi_app",
     "mlflow.store.artifact.mlflow_artifacts_repo",
     "mlflow.store.model_registry.rest_store",
     "mlflow.store.model_registry.sqlalchemy_workspace_store",

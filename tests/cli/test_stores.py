@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -193,7 +192,7 @@ def test_served_ensemble_answers_with_its_mean(
     version = lineage.ensemble([members[1].uri], name=members[0].name).version
     assert version is not None
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", version.uri]
+    command = ["-m", "mlflow", "models", "serve", "--model-uri", version.uri]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
     with serving(command, home, f"{address}/ping"):

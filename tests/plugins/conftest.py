@@ -1,7 +1,6 @@
 """A store with families to look at, MLflow servers that show them, and Chromium to look with."""
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -135,7 +134,7 @@ def serve_families(
         uri: str, folder: Path, *options: str, app: str = "lineage", prefix: str = "", **variables: str
     ) -> Iterator[str]:
         port = free_port()
-        command = [sys.executable, "-m", "mlflow", "server", "--app-name", app, "--workers", "1"]
+        command = ["-m", "mlflow", "server", "--app-name", app, "--workers", "1"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", uri, *options]
         if prefix:
             command += ["--static-prefix", prefix]

@@ -17,6 +17,17 @@ from lineage.registry.family.lookup import find_version, read_family
 
 GrowOne = Callable[..., Version]
 
+_SLOWLY = [pytest.param(store, marks=pytest.mark.slow) for store in ("http", "postgres")]
+
+on_postgres_too = pytest.mark.parametrize("registry", ["sqlite", _SLOWLY[0], "postgres"], indirect=True)
+"""Marks what depends on the store, and a test of each kind of repair: aliases, cards, runs, edges."""
+
+
+@pytest.fixture(params=["sqlite", *_SLOWLY])
+def registry(request: pytest.FixtureRequest) -> Any:
+    """Each of the three stores, in turn; sqlite alone in ``make test``."""
+    return request.getfixturevalue(f"{request.param}_registry")
+
 
 @pytest.fixture
 def grow_one(name: str, add_version: Callable[..., Version], log_one: Callable[..., Any]) -> GrowOne:
@@ -58,12 +69,14 @@ def found(diagnosis: Diagnosis) -> set[tuple[str, str]]:
     return {(finding.check, finding.subject) for finding in diagnosis.findings}
 
 
+@on_postgres_too
 def test_healthy_family_is_reported_healthy(name: str, family: list[Version]) -> None:
     diagnosis = look(name)
     assert diagnosis.findings == ()
     assert (diagnosis.healthy, diagnosis.num_versions) == (True, 3)
 
 
+@on_postgres_too
 def test_family_with_branches_members_and_edges_to_other_families_is_healthy(
     name: str, family: list[Version], grow_one: GrowOne
 ) -> None:
@@ -115,6 +128,7 @@ def test_altered_weights_are_found_unless_weights_are_skipped(
     assert look(name, weights=False).healthy
 
 
+@on_postgres_too
 def test_run_that_gave_no_version_is_found_and_killed_only_when_asked(
     name: str, family: list[Version], open_run: Callable[..., Any]
 ) -> None:
@@ -185,6 +199,7 @@ def test_edge_to_other_weights_is_found(name: str, family: list[Version]) -> Non
     assert f"of weights {'f' * 64}" in finding.problem
 
 
+@on_postgres_too
 def test_renamed_family_gets_its_edges_back(name: str, family: list[Version]) -> None:
     new = f"{name}-new"
     MlflowClient().rename_registered_model(name, new)
@@ -220,6 +235,7 @@ def test_misplaced_alias_is_found_and_moved(name: str, family: list[Version], al
     assert find_version(f"models:/{name}@{alias}").version == right
 
 
+@on_postgres_too
 def test_absent_alias_is_found_and_set(name: str, family: list[Version]) -> None:
     MlflowClient().delete_registered_model_alias(name, "best")
     assert found(look(name)) == {("misplaced-alias", "@best")}
@@ -247,6 +263,7 @@ def test_card_without_its_link_is_found_and_written(name: str, family: list[Vers
     assert text == f"Our first.\n- students: [{name}/2](#/models/{name}/versions/2)"
 
 
+@on_postgres_too
 def test_card_without_its_link_to_another_family_is_found_and_written(
     name: str, family: list[Version], grow_one: GrowOne
 ) -> None:
@@ -285,6 +302,7 @@ def test_tombstone_of_a_version_that_is_there_is_found(name: str, family: list[V
     assert look(name, fix=True).healthy
 
 
+@on_postgres_too
 def test_several_faults_are_all_found_and_only_what_cannot_be_completed_is_left(
     name: str, family: list[Version], registry: Any
 ) -> None:
