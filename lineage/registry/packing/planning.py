@@ -1,4 +1,4 @@
-"""What of a packed family the store holds already, by key, and what is to be added."""
+"""Comparison of a packed family with the store, by key: the part that is to be added."""
 
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag

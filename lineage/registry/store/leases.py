@@ -1,4 +1,4 @@
-"""Leases on keys, as tags of a family's experiment: who works on a key, and how often it has said so."""
+"""Leases on keys, as tags of a family's experiment: the holder of a key and its signs of life."""
 
 import json
 from contextlib import suppress
