@@ -29,7 +29,8 @@ from lineage.data.images import DataSpec
 from lineage.errors import AlteredFilesError, IntegrityError, NotFoundError
 from lineage.formats import first_line
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
-from lineage.registry.family.family import Member, Version
+from lineage.registry.family.family import Version
+from lineage.registry.family.tags import Member
 from lineage.registry.store.artifacts import (
     MEMBERS_FOLDER,
     SCHEMA,

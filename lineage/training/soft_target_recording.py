@@ -9,7 +9,8 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lineage.data.batches import Augmentation, Batch
+from lineage.data.augmentation import Augmentation
+from lineage.data.views import Batch
 from lineage.training.devices import on_main_process
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.measurement import Subset

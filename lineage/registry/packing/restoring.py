@@ -22,9 +22,10 @@ from mlflow.entities import (
 
 from lineage.errors import IntegrityError, LineageError
 from lineage.registry.family.cards import family_card
-from lineage.registry.family.family import SCHEMA, TAG
+from lineage.registry.family.family import SCHEMA
 from lineage.registry.family.history import REGISTERED, Event, record
 from lineage.registry.family.register import settle
+from lineage.registry.family.tags import TAG
 from lineage.registry.packing.contents import (
     WITHOUT_WEIGHTS_TAG,
     Contents,

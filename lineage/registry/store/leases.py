@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from pydantic import TypeAdapter
 
 from lineage.errors import NotFoundError
-from lineage.registry.family.family import TAG
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import translated_errors
 
 LEASE_TAG = TAG + "lease."
