@@ -1,4 +1,4 @@
-"""Which process of a launch this is, and how signals end it; imports nothing heavy."""
+"""Rank of this process in a launch, and its end by signals; imports nothing heavy."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ class _Interrupts:
     Attributes:
         count: Number of them so far.
         held: Number of ``uninterrupted`` blocks that are open.
-        pending: Whether one waits for the end of those blocks.
+        pending: Whether a signal waits for the end of those blocks.
     """
 
     def __init__(self) -> None:

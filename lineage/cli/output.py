@@ -66,7 +66,7 @@ def print_progress(line: str) -> None:
 
 
 def print_missing_weights(*names: str) -> None:
-    """Say to standard error of which families the weights were never in the store."""
+    """Print to standard error which of the families were unpacked without weights."""
     from lineage.registry.packing.reading import lacks_weights
 
     for name in names:
@@ -78,7 +78,7 @@ class _Printable:
     """Renderable without the escape sequences that its text holds; those of its styles stay.
 
     Args:
-        renderable: What rich is to print.
+        renderable: Table, tree or text that rich prints.
     """
 
     def __init__(self, renderable: Any) -> None:

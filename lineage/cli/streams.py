@@ -10,7 +10,7 @@ from lineage.errors import UsageError
 
 
 class _Stream(io.FileIO):
-    """File descriptor that is written as long as that works, and then takes what is written for nothing.
+    """File descriptor that discards what is written to it once a write has failed.
 
     A command has registered its versions before it prints them, and a generation trains on though nobody
     reads of its progress.
@@ -31,7 +31,7 @@ class _Stream(io.FileIO):
 
 
 def protect_output() -> None:
-    """Let standard output and error drop what nobody takes, and replace letters that a terminal lacks."""
+    """Have standard output and error discard unread text, and replace characters they cannot encode."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell; else the next file that is opened would be written

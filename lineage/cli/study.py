@@ -20,6 +20,41 @@ Storage = Annotated[
         help="URL of the database of studies; by default $LINEAGE_STUDIES, or else sqlite:///studies.db.",
     ),
 ]
+MoreKeys = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=RANGE", help="Further keys that vary, after --space.")
+]
+Space = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=RANGE|FILE",
+        help="Keys that vary, in place of the recipe's own space: strictness=0.4:1.0 temperature=1:8:log"
+        " top_k=2..8 optimizer=sgd,adamw, or a TOML file that holds them.",
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Number of trials over all workers and sessions; by default 20, or the whole grid."
+    ),
+]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METRIC[,METRIC]",
+        help="Validation metric to optimise: accuracy, top5_accuracy, cross_entropy, calibration or"
+        " seconds; several give a Pareto front.",
+    ),
+]
+Sampler = Annotated[
+    str | None, typer.Option(help="Optuna's sampler: tpe, gp, cmaes, grid, random, qmc or nsgaii.")
+]
+Pruner = Annotated[
+    str | None,
+    typer.Option(
+        help="Optuna's pruner: median, percentile, hyperband, successive-halving, patient, threshold or none."
+    ),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Number of worker processes on this machine.")]
 
 
 def study(
@@ -27,43 +62,14 @@ def study(
         str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")
     ],
     name: Annotated[str, typer.Option(metavar="STUDY", help="Name of the study and its family.")],
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=RANGE", help="Further keys that vary, after --space.")
-    ] = None,
-    space: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=RANGE|FILE",
-            help="Keys that vary, in place of the recipe's own space: strictness=0.4:1.0 temperature=1:8:log"
-            " top_k=2..8 optimizer=sgd,adamw, or a TOML file that holds them.",
-        ),
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of trials over all workers and sessions; by default 20, or the whole grid."
-        ),
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            metavar="METRIC[,METRIC]",
-            help="Validation metric to optimise: accuracy, top5_accuracy, cross_entropy, calibration or"
-            " seconds; several give a Pareto front.",
-        ),
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="Optuna's sampler: tpe, gp, cmaes, grid, random, qmc or nsgaii.")
-    ] = None,
-    pruner: Annotated[
-        str | None,
-        typer.Option(
-            help="Optuna's pruner: median, percentile, hyperband, successive-halving, patient, threshold or"
-            " none."
-        ),
-    ] = None,
+    more: MoreKeys = None,
+    space: Space = None,
+    trials: Trials = None,
+    objective: Objective = None,
+    sampler: Sampler = None,
+    pruner: Pruner = None,
     storage: Storage = None,
-    workers: Annotated[int, typer.Option(min=1, help="Number of worker processes on this machine.")] = 1,
+    workers: Workers = 1,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:

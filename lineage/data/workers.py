@@ -86,7 +86,7 @@ def lost_worker(error: BaseException) -> WorkerError | None:
 
 
 def _send_error(queue: "Queue[Any]", error: Exception, unsent: tuple[int, Any]) -> None:
-    """Send, in place of a batch that could not be sent, why; called by the thread that sends."""
+    """Send the reason in place of a batch that could not be sent; called by the sending thread."""
     told = WorkerError(
         f"A loader process must be able to hand a batch over in {_SHARED_MEMORY}, but could not: "
         f"{first_line(error)}; lower data.workers or training.batch_size, or enlarge it, in Docker by "

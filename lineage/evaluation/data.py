@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lineage.data.batches import split_indices
-from lineage.data.datasets import DataSet, DataSpec, load_dataset
+from lineage.data.datasets import load_dataset
+from lineage.data.images import DataSet, DataSpec
+from lineage.data.splits import split_indices
 from lineage.evaluation.data_index import remember_folder
 from lineage.processes import is_main_process
 from lineage.recipe import DataSettings

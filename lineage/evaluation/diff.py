@@ -20,7 +20,8 @@ from lineage.models.networks import has_features
 from lineage.recipe import Recipe, flatten
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
-from lineage.registry.flavor import LoadedModel, load_version
+from lineage.registry.flavor import load_version
+from lineage.registry.store.artifacts import LoadedModel
 from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import Subset, measure
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lineage.data.datasets import DataSpec
+from lineage.data.images import DataSpec
 from lineage.errors import RegistryError, UsageError
 from lineage.evaluation.evaluate import (
     read_measurement_settings,
@@ -22,11 +22,12 @@ from lineage.evaluation.running_ensemble import MeanProbabilities
 from lineage.formats import json_digest
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.recipe import check_name
-from lineage.registry.family.family import Member, Version
+from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_key, find_version, read_ancestors
 from lineage.registry.family.register import NewVersion, register
-from lineage.registry.flavor import LoadedModel, load_version, log_model, weights_digest
-from lineage.registry.store.artifacts import ENSEMBLE
+from lineage.registry.family.tags import Member
+from lineage.registry.flavor import load_version, log_model
+from lineage.registry.store.artifacts import ENSEMBLE, LoadedModel, weights_digest
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import start_run
 from lineage.training.devices import accelerate_session, make_accelerator, on_main_process

@@ -10,7 +10,7 @@ from ignite.engine import Engine
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from lineage.data.datasets import DataSpec
+from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
 from lineage.evaluation.data_index import require_named, stored_recipe
@@ -19,7 +19,8 @@ from lineage.models.ensemble import fit_to_data
 from lineage.recipe import DataSettings, Recipe, Section, Sections, parse_settings, require_effect
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
-from lineage.registry.flavor import LoadedModel, load_version
+from lineage.registry.flavor import load_version
+from lineage.registry.store.artifacts import LoadedModel
 from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import Subset, measure
 from lineage.training.metrics import classification_metrics

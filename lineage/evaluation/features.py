@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as pixel_operations
 
-from lineage.data.datasets import DataSet, DataSpec, Images, MemoryImages, StreamedImages
+from lineage.data.images import DataSet, DataSpec, Images, MemoryImages, StreamedImages
 from lineage.errors import IntegrityError, UsageError
 from lineage.formats import counted
 from lineage.training.engines import collect_rows, freeze, make_evaluator

@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lineage.data.batches import Augmentation, training_batches
+from lineage.data.augmentation import Augmentation
+from lineage.data.batches import training_batches
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.features import num_features
 from lineage.models.exported import ExportedNetwork

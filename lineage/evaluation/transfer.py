@@ -25,7 +25,8 @@ from lineage.evaluation.transfer_target import (
 from lineage.processes import is_main_process
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version, read_ancestors
-from lineage.registry.flavor import LoadedModel, load_version
+from lineage.registry.flavor import load_version
+from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.transfers import Transfer, log_transfer
 from lineage.report.progress import epoch_line
 from lineage.training.devices import accelerate_session, make_accelerator, on_main_process

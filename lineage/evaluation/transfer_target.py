@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lineage.data.batches import Augmentation
+from lineage.data.augmentation import Augmentation
 from lineage.errors import UsageError
 from lineage.evaluation.data import SplitData, default_top_k, read_split
 from lineage.evaluation.finetuning import Finetuning

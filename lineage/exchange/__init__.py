@@ -1,1 +1,1 @@
-"""Adoption of networks that were trained elsewhere."""
+"""What comes in and goes out: adopted networks, packed families, the outbox of offline growing."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from lineage.data.datasets import DataSet, DataSpec
+from lineage.data.images import DataSet, DataSpec
 from lineage.errors import UsageError
 from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
 from lineage.evaluation.predictions import describe
@@ -25,7 +25,7 @@ from lineage.recipe import (
 )
 from lineage.registry.family.adopted import adoption_key, fetch_program, find_adopted, register_adopted
 from lineage.registry.family.family import Version
-from lineage.registry.flavor import LoadedModel
+from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.connection import connect
 from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import measure

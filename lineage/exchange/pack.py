@@ -155,7 +155,7 @@ def _write_json(file: Path, value: Any) -> None:
 
 
 def _drop_large_files(folder: Path) -> None:
-    """Keep texts up to a size alone."""
+    """Delete all files but texts of limited size."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.parent.name != RUNS and not _is_small_text(path):
             path.unlink()

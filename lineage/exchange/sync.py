@@ -23,7 +23,7 @@ class Syncing:
     """The outcome of ``sync``.
 
     Attributes:
-        families: What was registered of each family, in the order in which they were begun.
+        families: Versions registered in each family, in the order in which the families were begun.
         growing: Families with a generation that is not finished; the outbox stays for them.
     """
 

@@ -136,7 +136,7 @@ def _check_weights(contents: Contents, folder: Path) -> None:
     """Refuse weights and other files that do not have the digests that they were registered with."""
     if not contents.family.with_weights:
         return
-    from lineage.registry.flavor import weights_digest  # imports torch
+    from lineage.registry.store.artifacts import weights_digest
 
     digests: dict[str, str] = {}
     for version in contents.family.versions:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from lineage.data.batches import Augmentation
+from lineage.data.augmentation import Augmentation
 from lineage.evaluation.data import SplitData
 from lineage.extensions import REVISIONS, Source, source_of
 from lineage.formats import json_digest

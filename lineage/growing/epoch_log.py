@@ -1,4 +1,4 @@
-"""What training tells the registry: each epoch once, also if the registry does not answer for a while."""
+"""Epochs logged to the registry: each once, also if the registry does not answer for a while."""
 
 import time
 from collections.abc import Callable

@@ -13,7 +13,8 @@ from lineage.models.ensemble import fit_to_data
 from lineage.recipe import Recipe, change_recipe, load_recipe, override
 from lineage.registry.family.family import Family, Version
 from lineage.registry.family.lookup import find_version, read_family, require_no_circle
-from lineage.registry.flavor import LoadedModel, load_member, load_version
+from lineage.registry.flavor import load_member, load_version
+from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.connection import check_store
 from lineage.registry.store.runs import keep_page
 from lineage.report.page_data import family_html

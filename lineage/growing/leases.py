@@ -1,15 +1,15 @@
 """Leases on keys: of all processes that use one registry, one works on a key and the others wait for it.
 
-A lease is a tag of the family's experiment in MLflow, which its holder changes again and again. Whoever
-waits watches the tag by its own clock: one that has not changed for the holder's grace is free. Clocks of
-two machines are never compared.
+A lease is a tag of the family's experiment in MLflow, which its holder changes again and again. A process
+that waits watches the tag by its own clock: one that has not changed for the holder's grace is free. Clocks
+of two machines are never compared.
 
 MLflow sets a tag without asking what it was, so two processes that claim one key at the same moment may both
 believe to have it. The one whose tag was overwritten finds that out when training starts, or after an epoch,
 and waits. So a lease saves work; that a key has one version is ensured by ``register``.
 
 In one folder the lock of the checkpoint decides, which the operating system gives back when a process dies.
-The owner's word lies in that folder, so who continues a killed process's work there has the lease at once.
+The owner's random word is kept in that folder, so a process that resumes there has the lease at once.
 """
 
 import os
@@ -140,7 +140,7 @@ class Leases:
 
 
 class _Silence:
-    """How long a lease has not changed, by this process's own clock."""
+    """Time since a lease last changed, by this process's own clock."""
 
     def __init__(self) -> None:
         self._lease: Lease | None = None

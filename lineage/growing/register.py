@@ -9,7 +9,8 @@ from lineage.recipe import flatten
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_key
 from lineage.registry.family.register import NewVersion, register, settle
-from lineage.registry.flavor import LoadedModel, log_model, weights_digest
+from lineage.registry.flavor import log_model
+from lineage.registry.store.artifacts import LoadedModel, weights_digest
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import GenerationRun, resume_run, start_run
 

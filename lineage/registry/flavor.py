@@ -28,7 +28,8 @@ from lineage import __version__
 from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
-from lineage.registry.family.family import Member, Version
+from lineage.registry.family.family import Version
+from lineage.registry.family.tags import Member
 from lineage.registry.store.artifacts import (
     MEMBERS_FOLDER,
     SCHEMA,

@@ -24,7 +24,7 @@ class TrialResult:
         values: Values that were tried, by recipe key.
         objectives: Values of the objectives by name; of a pruned trial the last that it reported.
         generations: Generations as ``name/version``, patriarch first, as far as the trial came.
-        trained: Those generations that were trained for this trial; the others were registered before.
+        trained: Generations that were trained for this trial; the others were registered before.
         retry_of: Number of the trial that is tried again here, because its worker died or was interrupted.
         reason: Reason of a failure; "" if the trial did not fail.
         seconds: Duration; None while the trial is open.

@@ -96,7 +96,7 @@ class RunningTrial:
             return True
 
     def interrupt(self) -> None:
-        """End the trial without blame, so that it is tried again."""
+        """End the trial as interrupted, so that it is tried again."""
         self.note(INTERRUPTED, True)
         self.tell(TrialState.FAIL)
 

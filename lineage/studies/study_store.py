@@ -34,7 +34,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class NoTrial(Enum):
-    """Why a worker that asks for a trial gets none."""
+    """Reason why a worker that asks for a trial gets none."""
 
     WAIT = "others are at work, and may leave something"
     DONE = "all trials have ended"

@@ -59,7 +59,7 @@ class TrialRecord(NoRecord):
 
         Args:
             versions: All generations of the trial so far; the last one is new.
-            trained: Those of them that were trained for the trial.
+            trained: The generations among them that were trained for the trial.
         """
         self.trial.note(GENERATIONS, [version.id for version in versions])
         self.trial.note(TRAINED, [version.id for version in trained])
@@ -86,7 +86,7 @@ class TrialRecord(NoRecord):
         return is_ours
 
     def cut_short(self) -> None:
-        """End the trial without blame, so that it is tried again; errors are suppressed, as one led here."""
+        """End the trial as interrupted, so that it is tried again; suppress errors, since one led here."""
         with contextlib.suppress(LineageError):
             self.trial.interrupt()
         with contextlib.suppress(LineageError):

@@ -1,1 +1,1 @@
-"""How one generation is trained."""
+"""Training of one generation; knows neither MLflow nor recipes."""

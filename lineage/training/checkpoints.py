@@ -161,7 +161,7 @@ class Checkpoint:
         self._lock.release()
 
     def write_note(self, name: str, text: str) -> None:
-        """Keep a word beside the state, such as an id, for when the generation is resumed."""
+        """Store a text beside the state, such as an id, for when the generation is resumed."""
         self.make_folder()
         new = self.folder / f"{name}.new"
         new.write_text(text)
@@ -213,7 +213,7 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def _room_for(self, epoch: int) -> Iterator[None]:
-        """Say that the disk is full, and give back what the state of ``epoch`` has taken of it."""
+        """Raise an ``IntegrityError`` if the disk is full, and delete the partial state of ``epoch``."""
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Where training runs: devices, processes and precision, through Accelerate alone.
+"""Devices, processes and precision of a training, through Accelerate alone.
 
 Accelerate owns the process group, the device, sharding, precision and accumulation; Ignite's distributed
 module only follows the group that Accelerate opened. All code that differs between devices is here.

@@ -21,7 +21,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     """Run ``python -m module arguments`` on several processes and wait for all of them.
 
     Args:
-        processes: How many.
+        processes: Number of processes.
         module: Such as ``lineage``.
         arguments: Its own.
 

@@ -29,7 +29,7 @@ def top_score_difference(logits: Tensor, k: int) -> Tensor:
 
     Args:
         logits: Unnormalised scores, shape (B, C).
-        k: How many top classes to look at, from 2 to C.
+        k: Number of top classes, from 2 to C.
 
     Returns:
         Scalar in [0, 1]: 0 when the top ``k`` probabilities are equal, 1 when one class holds them all.

@@ -8,8 +8,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lineage.data.batches import Augmentation, Batch, evaluation_batches
-from lineage.data.datasets import DataSpec, Images
+from lineage.data.augmentation import Augmentation
+from lineage.data.batches import evaluation_batches
+from lineage.data.images import DataSpec, Images
+from lineage.data.views import Batch
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.metrics import classification_metrics
 from lineage.training.top_classes import TopClasses, read_rows, row_width, top_rows

@@ -54,7 +54,7 @@ def classification_metrics(
     Args:
         num_classes: C.
         top_k: K, at least 2; C where there are fewer classes.
-        device: Where the evaluator's output lies and sums are kept.
+        device: Device of the evaluator's output and of the sums.
         superclasses: Superclass of each class, int64, shape (C,).
         with_teacher: Whether the output holds ``teacher_predictions``.
 
@@ -91,9 +91,9 @@ class CalibrationError(Metric):
     2017, arXiv 1706.04599). Takes (logits, labels) of shapes (n, C) and (n,); gives a number in [0, 1].
 
     Args:
-        num_bins: How many bins.
+        num_bins: Number of bins.
         output_transform: From the engine's output to (logits, labels).
-        device: Where sums are kept.
+        device: Device of the sums.
     """
 
     _state_dict_all_req_keys = ("_gaps", "_num_samples")
@@ -143,7 +143,7 @@ class SuperclassShare(Metric):
         superclasses: Superclass of each class, int64, shape (C,).
         top_k: K, from 2 to C.
         output_transform: From the engine's output to (logits, labels).
-        device: Where sums are kept.
+        device: Device of the sums.
     """
 
     _state_dict_all_req_keys = ("_masses", "_num_samples")

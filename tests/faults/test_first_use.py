@@ -19,7 +19,6 @@ PREPARE = (
     "from pathlib import Path; from lineage.registry.store.database import prepare_database;"
     "print('ready', flush=True); input(); prepare_database(Path('mlflow.db').resolve())"
 )
-ONLY_MLFLOW = "from mlflow import MlflowClient; MlflowClient().search_experiments()"
 
 
 @pytest.fixture

@@ -42,12 +42,6 @@ def read(archive: bytes) -> None:
     ExportedNetwork(3, SHAPE).read(archive)
 
 
-def graph_of(archive: bytes) -> dict[str, Any]:
-    with zipfile.ZipFile(io.BytesIO(archive)) as file:
-        found: dict[str, Any] = json.loads(file.read("archive/models/model.json"))
-    return found
-
-
 def edited(archive: bytes, edit: Callable[[dict[str, Any]], None], of: str = "models/model.json") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(buffer, "w") as target:

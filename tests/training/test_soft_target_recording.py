@@ -13,9 +13,10 @@ from lineage.errors import UsageError
 from lineage.models.networks import build_network
 from lineage.training.devices import make_accelerator
 from lineage.training.measurement import Subset
+from lineage.training.soft_target_folder import SoftTargetFolder
 from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.soft_target_recording import record_soft_targets
-from lineage.training.soft_targets import SoftTargetFolder, StoredSoftTargets
+from lineage.training.soft_targets import StoredSoftTargets
 from lineage.training.teachers import LiveTeacher
 
 AUGMENTATION = Augmentation(1, "zeros", True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError
+from lineage.training.soft_target_folder import SoftTargetFolder
 from lineage.training.soft_target_format import SoftTargetFormat
-from lineage.training.soft_targets import SoftTargetFolder, StoredSoftTargets
+from lineage.training.soft_targets import StoredSoftTargets
 
 CLASSES = 50
 

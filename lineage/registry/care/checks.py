@@ -13,9 +13,10 @@ from mlflow.entities.model_registry import ModelVersion
 from lineage.registry.care.remove import TOMBSTONE, remove, tombstones_of
 from lineage.registry.family.aliases import move_alias, wanted_aliases
 from lineage.registry.family.cards import corrected_card
-from lineage.registry.family.family import TAG, Family, Version, logged_model_id, model_name
+from lineage.registry.family.family import Family, Version, logged_model_id, model_name
 from lineage.registry.family.lookup import linked_students
 from lineage.registry.family.register import settle
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect
 from lineage.registry.store.search import ModelWithVersions, find_model_with_versions
 

@@ -11,8 +11,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from lineage.errors import NotFoundError
 from lineage.registry.care.checks import Finding
 from lineage.registry.care.remove import tombstones_of
-from lineage.registry.family.family import TAG, Family, logged_model_id
+from lineage.registry.family.family import Family, logged_model_id
 from lineage.registry.family.history import logged_events
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, translated_errors
 from lineage.registry.store.progress import unregistered_runs
 from lineage.registry.store.runs import FLAVOR_NAME, GenerationRun

@@ -10,10 +10,11 @@ from pydantic import TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.formats import counted
-from lineage.registry.family.family import TAG, Version
+from lineage.registry.family.family import Version
 from lineage.registry.family.history import REMOVED, Event, record
 from lineage.registry.family.lookup import descendants_of, find_version
 from lineage.registry.family.register import settle, settle_teachers_family
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, translated_errors
 from lineage.registry.store.search import find_model, search_open_runs_below
 

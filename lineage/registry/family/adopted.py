@@ -17,9 +17,10 @@ from lineage.models.networks import options_without_weights
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_key
 from lineage.registry.family.register import NewVersion, register
-from lineage.registry.flavor import FLAVOR_NAME, LoadedModel, log_model, weights_digest
+from lineage.registry.flavor import log_model
+from lineage.registry.store.artifacts import LoadedModel, weights_digest
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
-from lineage.registry.store.runs import start_run
+from lineage.registry.store.runs import FLAVOR_NAME, start_run
 
 ADOPTED = "adopted"
 

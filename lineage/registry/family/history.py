@@ -16,7 +16,8 @@ from typing import Any
 from mlflow.entities.model_registry import RegisteredModel
 from pydantic import TypeAdapter
 
-from lineage.registry.family.family import TAG, logged_model_id
+from lineage.registry.family.family import logged_model_id
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, translated_errors
 from lineage.registry.store.search import ModelWithVersions, read_model_with_versions
 

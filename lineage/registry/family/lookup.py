@@ -14,7 +14,8 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 
 from lineage.errors import IntegrityError, NotFoundError, UsageError, suggestion
-from lineage.registry.family.family import TAG, Family, Version, from_model_version, model_name, walk
+from lineage.registry.family.family import Family, Version, from_model_version, model_name, walk
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import safe_uri, translated_errors
 from lineage.registry.store.search import (
     find_model,

@@ -13,15 +13,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from lineage.errors import LineageError
 from lineage.registry.family.aliases import move_alias, wanted_aliases
 from lineage.registry.family.cards import card, corrected_card, family_card
-from lineage.registry.family.family import (
-    SCHEMA,
-    TAG,
-    Family,
-    Member,
-    Version,
-    from_model_version,
-    model_name,
-)
+from lineage.registry.family.family import SCHEMA, Family, Version, from_model_version, model_name
 from lineage.registry.family.history import REGISTERED, Event, record
 from lineage.registry.family.lookup import (
     circle_error,
@@ -30,6 +22,7 @@ from lineage.registry.family.lookup import (
     linked_students,
     require_no_circle,
 )
+from lineage.registry.family.tags import TAG, Member
 from lineage.registry.store.connection import connect, translated_errors
 from lineage.registry.store.files import FILES_TAG
 from lineage.registry.store.search import read_model_with_versions

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
-from lineage.registry.family.family import TAG, model_name
+from lineage.registry.family.family import model_name
+from lineage.registry.family.tags import TAG
 
 LOG = TAG + "log."
 TOMBSTONE = TAG + "removed."

@@ -1,11 +1,12 @@
-"""What of a packed family the store holds already, by key, and what is to be added."""
+"""Comparison of a packed family with the store, by key: the part that is to be added."""
 
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
 from lineage.errors import IntegrityError
-from lineage.registry.family.family import TAG, Version, from_model_version, model_name
+from lineage.registry.family.family import Version, from_model_version, model_name
 from lineage.registry.family.lookup import family_of
+from lineage.registry.family.tags import TAG
 from lineage.registry.packing.contents import Contents, PackedVersion
 from lineage.registry.packing.identities import Identities, numbers_in
 from lineage.registry.packing.restoring import ORIGIN_TAG, Addition

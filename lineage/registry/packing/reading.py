@@ -7,7 +7,8 @@ import yaml
 from mlflow.entities import LifecycleStage, Run
 
 from lineage.errors import NotFoundError
-from lineage.registry.family.family import TAG, logged_model_id
+from lineage.registry.family.family import logged_model_id
+from lineage.registry.family.tags import TAG
 from lineage.registry.packing.contents import (
     FORMAT,
     WITHOUT_WEIGHTS_TAG,

@@ -22,9 +22,10 @@ from mlflow.entities import (
 
 from lineage.errors import IntegrityError, LineageError
 from lineage.registry.family.cards import family_card
-from lineage.registry.family.family import SCHEMA, TAG
+from lineage.registry.family.family import SCHEMA
 from lineage.registry.family.history import REGISTERED, Event, record
 from lineage.registry.family.register import settle
+from lineage.registry.family.tags import TAG
 from lineage.registry.packing.contents import (
     WITHOUT_WEIGHTS_TAG,
     Contents,
@@ -46,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Addition:
-    """What the store does not hold yet of a packed family.
+    """The part of a packed family that the store does not hold yet.
 
     Attributes:
         contents: Everything packed.
@@ -73,7 +74,7 @@ class Addition:
 
 @dataclass
 class _Undo:
-    """What an interrupted addition takes back, last first."""
+    """Steps that undo an interrupted addition, the last write first."""
 
     steps: list[Callable[[], object]] = field(default_factory=list)
 
@@ -90,7 +91,7 @@ def add(
     """Add to the store what it does not hold; take everything back if that fails.
 
     Args:
-        addition: What to add; its identities are completed.
+        addition: Part to add; its identities are completed.
         run_files: Function that returns the folder with a former run's artifacts, with rewritten texts; None
             if there are none. It is called once all new ids are known.
         model_files: The same for a logged model.

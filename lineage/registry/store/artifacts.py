@@ -27,7 +27,7 @@ from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, LineageError, NotFoundError
 from lineage.formats import file_digest, first_line, json_digest, read_problem
 from lineage.models.networks import build_network, options_without_weights
-from lineage.registry.family.family import Member
+from lineage.registry.family.tags import Member
 from lineage.registry.store.files import WEIGHTS_FILE
 from lineage.registry.store.predictions_file import PREDICTIONS_FILE
 from lineage.registry.store.runs import RECIPE_FILE

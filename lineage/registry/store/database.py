@@ -1,4 +1,4 @@
-"""The sqlite file of a store: its path, and its creation in one step, whoever is killed meanwhile."""
+"""The sqlite file of a store: its path, and its creation in one step, also if a process is killed."""
 
 import sqlite3
 import time

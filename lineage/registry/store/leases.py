@@ -1,4 +1,4 @@
-"""Leases on keys, as tags of a family's experiment: who works on a key, and how often it has said so."""
+"""Leases on keys, as tags of a family's experiment: the holder of a key and its signs of life."""
 
 import json
 from contextlib import suppress
@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from pydantic import TypeAdapter
 
 from lineage.errors import NotFoundError
-from lineage.registry.family.family import TAG
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import translated_errors
 
 LEASE_TAG = TAG + "lease."

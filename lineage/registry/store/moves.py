@@ -101,7 +101,7 @@ def _read_experiments(database: Path) -> list[tuple[str, str | None, str | None]
 
 
 def notice_moves(database: Path) -> None:
-    """Say once a process that a store was moved, and have MLflow look for its artifacts where they are."""
+    """Report once per process that a store was moved, and have MLflow read its artifacts in their place."""
     if database in _noticed:
         return
     _noticed.add(database)

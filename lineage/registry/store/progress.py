@@ -9,7 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from lineage.errors import NotFoundError
 from lineage.recipe import present_name
-from lineage.registry.family.family import TAG
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, translated_errors
 from lineage.registry.store.search import search_runs
 

@@ -24,7 +24,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 
 from lineage.errors import NotFoundError
 from lineage.registry.family.cards import version_link
-from lineage.registry.family.family import TAG, Version
+from lineage.registry.family.family import Version
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import translated_errors
 from lineage.registry.store.mlflow_internals import resolve_tags
 

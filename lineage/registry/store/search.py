@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from lineage.errors import NotFoundError, UsageError, suggestion
-from lineage.registry.family.family import TAG
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, find_experiment, safe_uri
 
 

@@ -20,7 +20,8 @@ from pydantic import StringConstraints, TypeAdapter
 
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.formats import read_problem
-from lineage.registry.family.family import TAG, Version
+from lineage.registry.family.family import Version
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
 from lineage.registry.store.runs import GenerationRun, NamedData, metrics_now, start_run
 

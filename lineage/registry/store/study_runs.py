@@ -15,7 +15,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from lineage.errors import NotFoundError
 from lineage.registry.family.cards import version_link
-from lineage.registry.family.family import TAG, Version
+from lineage.registry.family.family import Version
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
 from lineage.registry.store.runs import metrics_now, open_run
 

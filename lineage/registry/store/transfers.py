@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 from lineage.errors import IntegrityError
 from lineage.formats import read_problem
 from lineage.registry.family.cards import version_link
-from lineage.registry.family.family import TAG, Version
+from lineage.registry.family.family import Version
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
 from lineage.registry.store.runs import dataset_input, log_inputs, metrics_now, open_run
 from lineage.registry.store.search import search_runs
