@@ -104,7 +104,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "validation": 0.1,
         "seed": 0,
         "train_samples": None,
-        "image_size": 224,
+        "image_size": None,
         "crop_padding": 0,
         "padding_mode": "reflect",
         "flip": False,
