@@ -19,6 +19,7 @@ from lineage.data.cifar import build_cifar10, build_cifar100
 from lineage.data.folders import build_imagefolder, build_imagenet
 from lineage.data.hub import PREFIX, build_hub
 from lineage.data.images import DataSet, DataSpec, Images, MemoryImages, StreamedImages, memory_dataset
+from lineage.data.reduction import reduce_images
 from lineage.data.stratified import stratified_split
 from lineage.errors import UsageError
 from lineage.extensions import resolve
@@ -35,6 +36,10 @@ __all__ = [
 ]
 
 
+STREAMED_SIZE = 224
+"""Edge in pixels of the network's input where images are streamed and no size is given."""
+
+
 class DatasetBuilder(Protocol):
     """Function that builds a data set; packages register theirs as entry points in ``lineage.datasets``."""
 
@@ -44,7 +49,8 @@ class DatasetBuilder(Protocol):
         Args:
             root: Folder with the files, or None if the recipe sets no ``data.root``.
             download: Whether to fetch missing files.
-            image_size: Edge of the network's input in pixels, for streamed images.
+            image_size: Edge of the network's input in pixels, for streamed images; images in memory are
+                reduced afterwards.
 
         A builder that lets users choose the part to hold for test has a further parameter ``test``, the
         part's name, which is None by default.
@@ -83,7 +89,11 @@ DATASETS: Mapping[str, DatasetBuilder] = {
 
 
 def load_dataset(
-    name: str, root: str | None = None, download: bool = False, image_size: int = 224, test: str | None = None
+    name: str,
+    root: str | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+    test: str | None = None,
 ) -> DataSet:
     """Load a data set.
 
@@ -92,23 +102,31 @@ def load_dataset(
         root: Folder with the files; ``~`` is the home folder.
         download: Whether to fetch missing files of CIFAR; ``hub:`` names without a root are
             fetched regardless.
-        image_size: Edge of the network's input in pixels, for streamed images.
+        image_size: Edge of the images in pixels, as ``reduce_images`` makes them where they are in memory;
+            None is the edge they have there, and ``STREAMED_SIZE`` where they are streamed.
         test: Part to hold for test; None takes the first one that has labels.
 
     Raises:
         RecipeError: If the name is unknown.
-        UsageError: If the data set needs a folder and none is given, or its contents have the wrong form.
+        UsageError: If the data set needs a folder and none is given, its contents have the
+            wrong form, or its images cannot have that size.
         NotFoundError: If the folder, a part of it, or a remote data set does not exist.
         IntegrityError: If contents are damaged.
     """
     folder = None if root is None else Path(root).expanduser()
+    dataset = check_classes(_build(name, folder, download, image_size or STREAMED_SIZE, test))
+    return dataset if image_size is None else reduce_images(dataset, image_size)
+
+
+def _build(name: str, root: Path | None, download: bool, image_size: int, test: str | None) -> DataSet:
+    """Call the builder of a data set."""
     if name.startswith(PREFIX):
-        return check_classes(build_hub(name, folder, image_size, test))
+        return build_hub(name, root, image_size, test)
     builder = resolve("dataset", name, DATASETS)
     if test is not None and "test" not in inspect.signature(builder).parameters:
         raise UsageError(
             f"data.test names the part that is held for test, but '{name}' has no choice of parts and got "
             f"'{test}'; leave it out."
         )
-    dataset: DataSet = builder(folder, download, image_size, **({} if test is None else {"test": test}))
-    return check_classes(dataset)
+    dataset: DataSet = builder(root, download, image_size, **({} if test is None else {"test": test}))
+    return dataset

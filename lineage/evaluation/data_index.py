@@ -8,11 +8,14 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from lineage.data.hub import PREFIX
+from lineage.data.images import DataSpec
 from lineage.errors import UsageError
 from lineage.recipe import DataSettings, Recipe
 from lineage.training.checkpoints import state_home
@@ -39,23 +42,43 @@ def remember_folder(digest: str, data: DataSettings) -> None:
             _write_index(_read_index() | {digest: folder})
 
 
-def stored_recipe(text: str, digest: str) -> Recipe:
-    """Return a recipe from a registry, with the folder that this user has named for its images.
+def read_recipe(text: str, spec: DataSpec) -> Recipe:
+    """Return a recipe from a registry, without a size of images that its version was not grown on.
+
+    Images in memory once ignored ``data.image_size``, whose default was recorded with them all the same.
+
+    Args:
+        text: Recipe as JSON.
+        spec: Description of the data that its version was grown on.
+
+    Raises:
+        RecipeError: If it cannot be read.
+    """
+    recipe = Recipe.from_json(text)
+    size = recipe.data.image_size
+    return recipe if (size, size) == spec.input_shape[1:] else _change_data(recipe, {"image_size": None})
+
+
+def stored_recipe(text: str, spec: DataSpec) -> Recipe:
+    """Return a recipe as ``read_recipe`` does, with the folder that this user has named for its images.
 
     Its own folder and its permission to download are left out, and it starts no more processes that load
     images than this machine has cores.
 
     Args:
         text: Recipe as JSON.
-        digest: Digest of the images that its version was grown on.
+        spec: Description of the data that its version was grown on.
 
     Raises:
         RecipeError: If it cannot be read.
     """
-    recipe = Recipe.from_json(text)
-    folder = _read_index().get(digest)
+    recipe = read_recipe(text, spec)
+    folder = _read_index().get(spec.digest)
     workers = min(recipe.data.workers, os.cpu_count() or 1)
-    changes = {"root": folder or None, "download": False, "workers": workers}
+    return _change_data(recipe, {"root": folder or None, "download": False, "workers": workers})
+
+
+def _change_data(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
 
 

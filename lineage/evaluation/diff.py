@@ -7,6 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
+from lineage.evaluation.data_index import read_recipe
 from lineage.evaluation.evaluate import (
     BATCH_SETTINGS,
     read_measurement_settings,
@@ -17,7 +18,7 @@ from lineage.evaluation.features import extract_features
 from lineage.evaluation.similarity import agreement, linear_cka
 from lineage.models.ensemble import fit_to_data
 from lineage.models.networks import has_features
-from lineage.recipe import Recipe, flatten
+from lineage.recipe import flatten
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import load_version
@@ -93,7 +94,9 @@ def diff(first: str, second: str, overrides: Sequence[str] = ()) -> Difference:
     return Difference(
         versions[0].uri,
         versions[1].uri,
-        _changed(*(flatten(Recipe.from_json(model.recipe)) if model.recipe else {} for model in models)),
+        _changed(
+            *(flatten(read_recipe(model.recipe, model.spec)) if model.recipe else {} for model in models)
+        ),
         _changed(*(_describe_code(version) for version in versions)),
         _side_by_side(versions[0].metrics, versions[1].metrics),
         agreement(*logits),

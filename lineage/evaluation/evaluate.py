@@ -203,7 +203,7 @@ def read_measurement_settings(
     """
     require_effect(overrides, used, "a measurement")
     if model.recipe:
-        recipe = stored_recipe(model.recipe, model.spec.digest)
+        recipe = stored_recipe(model.recipe, model.spec)
         settings = parse_settings(
             MeasurementSettings,
             {
@@ -215,8 +215,9 @@ def read_measurement_settings(
         )
         require_named(settings.data, recipe.data.name, model.spec.digest)
         return settings
+    _, height, width = model.spec.input_shape
     described = {
-        "data": {"name": model.spec.name, "image_size": model.spec.input_shape[-1]},
+        "data": {"name": model.spec.name, "image_size": height if height == width else None},
         "patriarch": {"top_k": default_top_k(model.spec.num_classes)},
     }
     if not any(override.partition("=")[0].strip() == "data.name" for override in overrides):
@@ -247,8 +248,14 @@ def require_same_data(uri: str, own: DataSpec, found: DataSpec) -> None:
     """Refuse images other than those a version was grown on.
 
     Raises:
-        IntegrityError: If the digests of the contents differ.
+        IntegrityError: If their size or the digests of their contents differ.
     """
+    if found.input_shape != own.input_shape:
+        sizes = [f"{height}×{width}" for _, height, width in (own.input_shape, found.input_shape)]
+        raise IntegrityError(
+            f"{uri} was grown on images of {sizes[0]} pixels, but those of '{found.name}' here have"
+            f" {sizes[1]}; leave data.image_size out, or give the right ones with --set data.root=FOLDER."
+        )
     if found.digest != own.digest:
         raise IntegrityError(
             f"{uri} was grown on data with the digest {own.digest[:12]}…, but those of '{found.name}' here"

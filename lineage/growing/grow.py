@@ -172,7 +172,7 @@ def _read_recipe(
         raise UsageError("A recipe or a teacher must be given, but got neither; see 'lineage recipes ls'.")
     if not model.recipe:
         raise UsageError(f"{teacher} must be given a recipe for its students, since none is stored with it.")
-    stored = stored_recipe(model.recipe, model.spec.digest)
+    stored = stored_recipe(model.recipe, model.spec)
     changed = change_recipe(stored, changes)
     require_named(changed.data, stored.data.name, model.spec.digest)
     return changed

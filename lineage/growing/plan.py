@@ -54,7 +54,7 @@ def require_family_data(recipe: Recipe, split_data: SplitData, remedy: str) -> N
         RegistryError: If the store does not answer.
     """
     spec, name = split_data.dataset.spec, recipe.model.name
-    found = find_other_data(name, spec, recipe.data.image_size)
+    found = find_other_data(name, spec, recipe.data.recorded_image_size)
     if found is not None:
         version, digest = found
         raise IntegrityError(

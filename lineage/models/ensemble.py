@@ -85,7 +85,7 @@ def fit_to_data(network: nn.Module, own: DataSpec, data: DataSpec, who: str) -> 
     if own.input_shape != data.input_shape:
         raise IntegrityError(
             f"{who} and the data must have images of one shape, but {who} takes {own.input_shape} and"
-            f" '{data.name}' has {data.input_shape}."
+            f" '{data.name}' has {data.input_shape}; set data.image_size to a size that both have."
         )
     if (own.mean, own.std) == (data.mean, data.std):
         return network

@@ -21,6 +21,7 @@ from lineage.recipe.names import check_name
 from lineage.recipe.recipe import Recipe, recipe_schema
 from lineage.recipe.renamed import present_name
 from lineage.recipe.sections import (
+    FIRST_IMAGE_SIZE,
     DataSetName,
     DataSettings,
     ModelSettings,
@@ -39,6 +40,7 @@ from lineage.recipe.space import check_space, own_values, with_space
 from lineage.recipe.study import ObjectiveMetric, PrunerName, Range, SamplerName, StudySettings
 
 __all__ = [
+    "FIRST_IMAGE_SIZE",
     "DataSetName",
     "DataSettings",
     "ModelSettings",

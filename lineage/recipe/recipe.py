@@ -85,6 +85,7 @@ class Recipe(Sections):
     def digest(self) -> str:
         """SHA-256 of the settings in hexadecimal, which does not depend on name, seed, length or machine."""
         settings = self.model_dump(mode="json", exclude=_OUTSIDE_DIGEST)
+        settings["data"]["image_size"] = self.data.recorded_image_size
         for section, keys in _ADDED_LATER.items():
             fields = type(getattr(self, section)).model_fields
             for key in keys:

@@ -44,6 +44,8 @@ ObjectiveName = Literal["tolerant", "strict", "label-smoothing", "confidence-pen
 ScheduleName = Literal["constant", "cosine", "step"]
 
 STORED = "stored"
+FIRST_IMAGE_SIZE = 224
+"""Default of ``data.image_size`` in the first recipes, which images in memory ignored."""
 MOST_WORKERS = 1_024
 
 
@@ -135,8 +137,9 @@ class DataSettings(Section):
     """Number of training samples to use, stratified by class; by default all."""
     subset: SubsetSettings | None = None
     """Half of those samples to train on, such as {seed = 1, half = 0}; by default both halves."""
-    image_size: Annotated[int, Field(ge=1, le=16_384)] = 224
-    """Height and width in pixels of images that are streamed from files."""
+    image_size: Annotated[int, Field(ge=1, le=16_384)] | None = None
+    """Height and width in pixels: by default 224 where images are streamed; those in memory keep their own,
+    or are averaged over blocks to one that divides it."""
     crop_padding: Annotated[int, Field(ge=0, le=1_024)] = 0
     """Pixels of padding on each side before a random crop; 0 for no crop."""
     padding_mode: Literal["reflect", "zeros"] = "reflect"
@@ -145,6 +148,11 @@ class DataSettings(Section):
     """Whether each training image is mirrored left to right with probability 1/2."""
     workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 0
     """Number of processes that load images; it does not influence results."""
+
+    @property
+    def recorded_image_size(self) -> int:
+        """``image_size`` as digests and runs record it: 224, its first default, where it is absent."""
+        return FIRST_IMAGE_SIZE if self.image_size is None else self.image_size
 
 
 class NetworkSettings(Section):

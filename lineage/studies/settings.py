@@ -15,8 +15,9 @@ def kept_settings(recipe: Recipe, data_digest: str) -> dict[str, Any]:
         recipe: Resolved recipe with its space.
         data_digest: Digest of the images.
     """
+    settings = flatten(recipe) | {"data.image_size": recipe.data.recorded_image_size}
     return {
-        "recipe": {key: value for key, value in flatten(recipe).items() if key not in _OF_THE_MACHINE},
+        "recipe": {key: value for key, value in settings.items() if key not in _OF_THE_MACHINE},
         "space": describe_space(recipe.study),
         "objective": list(recipe.study.objective),
         "data": data_digest,

@@ -2,12 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from lineage.data.datasets import load_dataset
 from lineage.errors import UsageError
 from lineage.evaluation.data import read_dataset
 from lineage.evaluation.data_index import remember_folder, require_named, stored_recipe
@@ -16,6 +18,7 @@ from lineage.growing.grow import grow
 from lineage.recipe import DataSettings, Recipe, load_recipe
 
 DIGEST = "d" * 64
+SPEC = replace(load_dataset("digits").spec, digest=DIGEST)
 
 
 def _stored(**data: object) -> str:
@@ -35,38 +38,38 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("elsewhere")
 def test_stored_recipe_brings_no_folder_no_download_and_no_crowd_of_workers() -> None:
     text = _stored(root="/somebody/elses", download=True, workers=1_000_000)
-    data = stored_recipe(text, DIGEST).data
+    data = stored_recipe(text, SPEC).data
     assert (data.root, data.download) == (None, False)
     assert 1 <= data.workers <= (os.cpu_count() or 1)
-    assert stored_recipe(_stored(workers=1), DIGEST).data.workers == 1
-    assert Recipe.from_json(text).digest == stored_recipe(text, DIGEST).digest
+    assert stored_recipe(_stored(workers=1), SPEC).data.workers == 1
+    assert Recipe.from_json(text).digest == stored_recipe(text, SPEC).digest
 
 
 def test_folder_that_the_user_named_last_is_found_by_the_digest(elsewhere: Path) -> None:
     for name in ("first", "second"):
         (elsewhere / name).mkdir()
         remember_folder(DIGEST, DataSettings(name="imagefolder", root=name))
-    assert stored_recipe(_stored(), DIGEST).data.root == str(elsewhere / "second")
-    assert stored_recipe(_stored(), "e" * 64).data.root is None
+    assert stored_recipe(_stored(), SPEC).data.root == str(elsewhere / "second")
+    assert stored_recipe(_stored(), replace(SPEC, digest="e" * 64)).data.root is None
     index = elsewhere / ".lineage" / "data.json"
     assert index.stat().st_mode & 0o777 == 0o600
     assert index.parent.stat().st_mode & 0o777 == 0o700
     (elsewhere / "second").rmdir()
-    assert stored_recipe(_stored(), DIGEST).data.root is None
+    assert stored_recipe(_stored(), SPEC).data.root is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"' + DIGEST + '": 3}', "\udcff"])
 def test_damaged_index_is_as_good_as_none(content: str, elsewhere: Path) -> None:
     (elsewhere / ".lineage").mkdir()
     (elsewhere / ".lineage" / "data.json").write_text(content, errors="surrogateescape")
-    assert stored_recipe(_stored(), DIGEST).data.root is None
+    assert stored_recipe(_stored(), SPEC).data.root is None
     remember_folder(DIGEST, DataSettings(name="imagefolder", root=str(elsewhere)))
-    assert stored_recipe(_stored(), DIGEST).data.root == str(elsewhere)
+    assert stored_recipe(_stored(), SPEC).data.root == str(elsewhere)
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_images_of_the_hub_are_fetched_only_for_a_user_who_named_them() -> None:
-    named = stored_recipe(_stored(name="hub:somebody/images", download=True), DIGEST).data
+    named = stored_recipe(_stored(name="hub:somebody/images", download=True), SPEC).data
     with pytest.raises(UsageError, match="must be asked for, but were not"):
         require_named(named, named.name, DIGEST)
     require_named(named.model_copy(update={"download": True}), named.name, DIGEST)

@@ -105,7 +105,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "seed": 0,
         "train_samples": None,
         "subset": None,
-        "image_size": 224,
+        "image_size": None,
         "crop_padding": 0,
         "padding_mode": "reflect",
         "flip": False,

@@ -5,6 +5,7 @@ from contextlib import suppress
 from mlflow.entities import Run
 
 from lineage.errors import NotFoundError
+from lineage.recipe import FIRST_IMAGE_SIZE
 from lineage.registry.family.family import TAG, Version
 from lineage.registry.family.lookup import read_family
 from lineage.registry.store.connection import connect, translated_errors
@@ -12,6 +13,7 @@ from lineage.registry.store.runs import NamedData, dataset_input
 from lineage.registry.store.search import newest_version, search_runs
 
 _IMAGE_SIZE = "data.image_size"  # parameter of a run
+_ABSENT = "None"  # its value where no size is given
 
 
 @translated_errors()
@@ -23,7 +25,7 @@ def find_other_data(name: str, data: NamedData, image_size: int) -> tuple[Versio
     Args:
         name: Name of the registered model; it need not exist.
         data: Data set with the digest of its contents.
-        image_size: Size of the images in the recipe.
+        image_size: Size of the images, as the recipe's ``recorded_image_size`` gives it.
 
     Returns:
         The version, and the beginning of the digest of its data.
@@ -36,6 +38,7 @@ def find_other_data(name: str, data: NamedData, image_size: int) -> tuple[Versio
     if newest is None or _digest(_find_run(newest.run_id), data.name) == wanted.digest:
         return None
     runs = {run.info.run_id: run for run in search_runs(name, f"tags.`{TAG}version` != ''")}
+    sizes = {str(image_size), _ABSENT} if image_size == FIRST_IMAGE_SIZE else {str(image_size)}
     found: tuple[Version, str] | None = None
     for version in read_family(name):
         run = runs.get(version.run_id)
@@ -44,7 +47,7 @@ def find_other_data(name: str, data: NamedData, image_size: int) -> tuple[Versio
             continue
         if digest == wanted.digest:
             return None
-        if run.data.params.get(_IMAGE_SIZE, str(image_size)) == str(image_size):
+        if run.data.params.get(_IMAGE_SIZE, _ABSENT) in sizes:
             found = version, digest
     return found
 
