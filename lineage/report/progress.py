@@ -159,12 +159,12 @@ class ConsoleReporter:
     def show(self, bar: Bar, row: str = "") -> None:
         """Draw a bar where there is a terminal, in place of the last one of the same row."""
         task, subject = self._bars.get(row, (None, ""))
+        name = f"{row}: {bar.subject}" if row else bar.subject
         if task is None:
-            task = self._progress.add_task("", unit="", numbers="")
-        if subject != bar.subject:
-            name = f"{row}: {bar.subject}" if row else bar.subject
+            task = self._progress.add_task(name, total=bar.total, unit=bar.unit, numbers=bar.numbers)
+        elif subject != bar.subject:
             self._progress.reset(task, total=bar.total, description=name)  # and estimate its time anew
-            self._bars[row] = task, bar.subject
+        self._bars[row] = task, bar.subject
         is_whole = bar.done == int(bar.done)
         self._progress.update(task, completed=bar.done, unit=bar.unit, numbers=bar.numbers, refresh=is_whole)
 
