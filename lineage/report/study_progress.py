@@ -74,7 +74,7 @@ class ConsoleStudyReporter(ConsoleReporter):
 
     def completed(self, version: Version) -> None:
         """Print one line, in place of the bar."""
-        self.forget_bars()
+        self.forget()
         accuracy = quantity("accuracy", version.metrics.get("validation_accuracy"))
         self._print(
             f"{self._trial}generation {version.generation}: registered {version.uri},"
@@ -83,12 +83,12 @@ class ConsoleStudyReporter(ConsoleReporter):
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         """Show a bar if this is the only worker on a terminal; a study has too many epochs for lines."""
-        self.forget_bars()
+        self.forget()
         if self._has_bar:
             super().watch(trainer, generation, epochs)
 
     def watch_views(self, recorder: Engine, views: int) -> None:
         """Show a bar if this is the only worker on a terminal."""
-        self.forget_bars()
+        self.forget()
         if self._has_bar:
             super().watch_views(recorder, views)

@@ -4,7 +4,7 @@ from ignite.engine import Engine, Events
 from rich.console import Console
 
 from lineage.registry.family.family import Version
-from lineage.report.progress import ConsoleReporter, epoch_line
+from lineage.report.progress import Bar, ConsoleReporter, WorkerReporter, epoch_line
 
 RECORD = {"train_loss": 1.25, "images_per_second": 1234.5, "validation_accuracy": 0.875}
 
@@ -50,6 +50,35 @@ def test_reporter_tells_that_a_generation_is_resumed() -> None:
         reporter.watch(trainer, 1, 2)
         trainer.run(range(3), max_epochs=2)
     assert output.getvalue().startswith("generation 1: resumed after epoch 1 of 2\n")
+
+
+def test_bars_of_other_processes_have_a_row_each_until_they_are_forgotten() -> None:
+    output = io.StringIO()
+    with ConsoleReporter(Console(file=output, width=120, force_terminal=True)) as reporter:
+        reporter.show(Bar("generation 0", "epoch", 2, 1), "seed 3")
+        reporter.show(Bar("generation 0", "epoch", 2, 2), "seed 4")
+        reporter.show(Bar("generation 1", "epoch", 5, 3, "loss 1.250"), "seed 3")
+        tasks = {task.description: task for task in reporter._progress.tasks}
+        assert tasks.keys() == {"seed 3: generation 1", "seed 4: generation 0"}
+        assert (tasks["seed 3: generation 1"].completed, tasks["seed 3: generation 1"].total) == (3, 5)
+        reporter.forget("seed 4")
+        assert [task.description for task in reporter._progress.tasks] == ["seed 3: generation 1"]
+    assert "loss 1.250" in output.getvalue()
+
+
+def test_worker_sends_bars_where_they_are_drawn_and_epochs_as_lines_elsewhere() -> None:
+    cases: list[list[Bar] | None] = [[], None]
+    for sent in cases:
+        output = io.StringIO()
+        reporter = WorkerReporter(Console(file=output), None if sent is None else sent.append)
+        trainer = _trainer()
+        reporter.watch(trainer, 1, 2)
+        trainer.run(range(3), max_epochs=2)
+        if sent is None:
+            assert output.getvalue().count("generation 1: epoch ") == 2
+        else:
+            assert output.getvalue() == ""
+            assert sent[-1] == Bar("generation 1", "epoch", 2, 2, epoch_line(RECORD))
 
 
 def _watch(terminal: bool) -> str:
