@@ -4,6 +4,7 @@ from .evaluation.diff import Difference, diff
 from .evaluation.ensemble import Ensemble, ensemble
 from .evaluation.evaluate import Evaluation, evaluate, load
 from .evaluation.predictions import predictions
+from .evaluation.report import Report, draw_report
 from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
 from .growing.grow import grow
@@ -28,10 +29,12 @@ __all__ = [
     "LoadedModel",
     "Normalisation",
     "Predictions",
+    "Report",
     "StudyResult",
     "Version",
     "adopt",
     "diff",
+    "draw_report",
     "ensemble",
     "evaluate",
     "grow",

@@ -26,6 +26,7 @@ from lineage.cli.pack import pack
 from lineage.cli.promote import promote
 from lineage.cli.recipes import app as recipes
 from lineage.cli.relatives import ancestors, descendants
+from lineage.cli.report import report
 from lineage.cli.rm import rm
 from lineage.cli.show import show
 from lineage.cli.startup import prepare_process
@@ -54,6 +55,7 @@ for command in (
     show,
     evaluate,
     compare,
+    report,
     diff,
     ensemble,
     transfer,

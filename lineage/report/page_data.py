@@ -11,6 +11,7 @@ from lineage.registry.care.remove import Tombstone, read_tombstones
 from lineage.registry.family.family import Family, Version
 from lineage.registry.store.connection import find_experiment
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
+from lineage.registry.store.reports import find_report
 from lineage.registry.store.transfers import read_transfer_accuracies
 from lineage.report.page.render import single_file_page
 from lineage.report.tree_layout import TreeLayout, lay_out_tree
@@ -40,12 +41,14 @@ class PageContext:
         removed: Tombstones of removed versions.
         growing: Runs of generations in training.
         transfers: Test accuracies on other data sets, by model id, by data set and probe.
+        report: Id of the run with the newest report of the family; "" if there is none.
     """
 
     experiment: str = ""
     removed: Sequence[Tombstone] = ()
     growing: Sequence[GrowingRun] = ()
     transfers: TransferAccuracies = field(default_factory=dict)
+    report: str = ""
 
 
 def read_page_context(name: str) -> PageContext:
@@ -55,7 +58,11 @@ def read_page_context(name: str) -> PageContext:
         RegistryError: If the store does not answer.
     """
     return PageContext(
-        find_experiment(name), read_tombstones(name), read_growing(name), read_transfer_accuracies(name)
+        find_experiment(name),
+        read_tombstones(name),
+        read_growing(name),
+        read_transfer_accuracies(name),
+        find_report(name),
     )
 
 
@@ -93,6 +100,7 @@ def family_document(family: Family, context: PageContext | None = None) -> dict[
     return {
         "name": family.name,
         "experiment": context.experiment,
+        "report": context.report,
         "metrics": metrics,
         "columns": _column_titles(nodes, layout),
         "nodes": [

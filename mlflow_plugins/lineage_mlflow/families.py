@@ -18,6 +18,7 @@ from lineage.registry.family.family import from_model_version
 from lineage.registry.family.lookup import read_family
 from lineage.registry.store.connection import find_experiment, translated_errors
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
+from lineage.registry.store.reports import find_report
 from lineage.registry.store.search import find_model, newest_version, search_families
 from lineage.registry.store.transfers import newest_transfer
 from lineage.report.page_data import PageContext, family_document, read_page_context
@@ -110,6 +111,7 @@ def _state_token(model: RegisteredModel, experiment: str, growing: tuple[Growing
         None if newest is None else [newest.version, newest.last_updated_timestamp],
         [run.run_id for run in growing],
         newest_transfer(experiment) if experiment else "",
+        find_report(model.name) if experiment else "",
     ]
     return json_digest(shown)
 

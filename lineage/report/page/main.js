@@ -47,6 +47,7 @@ function showLoading(name) {
   byId("title").textContent = name;
   byId("count").textContent = name ? "loading …" : "";
   byId("count").classList.remove("bad");
+  byId("report").hidden = true;
   byId("search").value = "";
   byId("matches").textContent = "";
   document.title = name ? `${name} – lineage` : "lineage";
@@ -135,12 +136,19 @@ function update(answer) {
   });
   byId("metric").replaceChildren(...options);
   showCount();
+  showReport();
   if (state.matches) findMatches(byId("search").value);
   updateColourScale();
   arrange();
   draw();
   if (state.selected !== selected || state.compared !== compared) select(state.selected, state.compared);
   else refreshPanel();
+}
+
+function showReport() {
+  const { experiment, report } = state.family;
+  byId("report").hidden = embedded || !report;
+  byId("report").href = `./#/experiments/${experiment}/runs/${report}/artifacts/report/report.html`;
 }
 
 function showCount() {

@@ -1,0 +1,4 @@
+import lineage
+
+report = lineage.draw_report(["digits"])
+print(report.files[0])

@@ -1,0 +1,113 @@
+"""``lineage report``: families as figures and one page, from a store or from texts without weights."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lineage.errors import UsageError
+from lineage.evaluation.compare import group_lines
+from lineage.evaluation.report_sections import all_sections
+from lineage.evaluation.report_values import Lines, Material
+from lineage.formats import counted
+from lineage.recipe import require_effect
+from lineage.registry.packing.record import FamilyRecord, read_record
+from lineage.registry.packing.recording import record_family
+from lineage.registry.store.reports import log_report
+from lineage.report.figures.page import write_report
+from lineage.report.figures.style import MOST_LINES
+
+TEXT = ".json"
+
+_USED = ("data.root", "data.download", "data.test", "data.image_size")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of ``draw_report``.
+
+    Attributes:
+        names: Names of the families.
+        files: Files written; the page is the first.
+        run_id: Id of the run that holds them as artifacts; "" if every family came from a file.
+        notes: Sentences on what was left out.
+    """
+
+    names: tuple[str, ...]
+    files: tuple[Path, ...]
+    run_id: str
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for ``--json``."""
+        return asdict(self) | {"files": [str(file) for file in self.files]}
+
+
+def draw_report(names: Sequence[str], out: Path | None = None, *, overrides: Sequence[str] = ()) -> Report:
+    """Draw families into a folder, as PNG, SVG and one page that needs nothing else, and log them to a run.
+
+    Several families are compared line by line, the first being the reference; of more lines than there are
+    colours, those with the most versions are shown.
+
+    Args:
+        names: Names of registered models, or files ``FILE.json`` that ``pack`` wrote without weights.
+        out: Folder for the files, created if it is missing; by default ``NAME-report``.
+        overrides: Texts ``data.key=value`` that say where the test images are, for the pictures.
+
+    Returns:
+        The files, and the run of the first registered model that holds them as artifacts.
+
+    Raises:
+        UsageError: If no name is given, one is given twice or holds no generation, an override has no
+            effect, or the folder cannot be written.
+        NotFoundError: If there is no such model or file.
+        IntegrityError: If a file, tags or predictions are damaged.
+        RegistryError: If the store cannot be reached or written.
+
+    Examples:
+        >>> lineage.draw_report(["digits", "digits-strict"]).files[0]
+        PosixPath('digits-report/report.html')
+    """
+    require_effect(overrides, _USED, "a report")
+    records = [_read(name) for name in names]
+    lines = group_lines([record.family for record in records])
+    shown, notes = choose_lines(lines)
+    sections = all_sections(Material(records, shown, overrides))
+    found = tuple(record.name for record in records)
+    folder = out or Path(f"{found[0]}-report")
+    lead = f"{_count(shown)}. {' '.join(notes)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = write_report(", ".join(found), lead, sections, folder)
+    except OSError as error:
+        raise UsageError(
+            f"The folder of a report must be writable, but '{folder}' is not: {error.strerror}."
+        ) from error
+    stored = [name for name in names if not name.endswith(TEXT)]
+    run_id = log_report(stored[0], found, files) if stored else ""
+    return Report(found, tuple(files), run_id, tuple(notes))
+
+
+def _read(name: str) -> FamilyRecord:
+    return read_record(Path(name)) if name.endswith(TEXT) else record_family(name, with_history=False)
+
+
+def choose_lines(lines: Lines) -> tuple[Lines, list[str]]:
+    """Return the lines that are drawn, and a sentence if some are not."""
+    if len(lines) <= MOST_LINES:
+        return lines, []
+    most = sorted(lines, key=lambda label: -len(lines[label]))[:MOST_LINES]
+    kept = {label: versions for label, versions in lines.items() if label in most}
+    left = len(lines) - len(kept)
+    return kept, [f"{counted(left, 'line')} with fewer versions than those shown left out."]
+
+
+def _count(lines: Lines) -> str:
+    versions = [version for own in lines.values() for version in own]
+    seeds = {(version.name, version.seed) for version in versions}
+    parts = (
+        counted(len(lines), "line"),
+        counted(len(versions), "version"),
+        counted(len({seed for _, seed in seeds}), "seed"),
+    )
+    return ", ".join(parts)

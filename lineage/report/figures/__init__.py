@@ -1,0 +1,1 @@
+"""Figures of a report: plain values in, Matplotlib drawings out. No torch."""

@@ -1,0 +1,130 @@
+"""Values of a report's figures, against plain loops and scipy."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from records import SUPERCLASSES, small_predictions, small_record
+from scipy.stats import kendalltau, sem, spearmanr, t
+
+from lineage.evaluation.compare import group_lines
+from lineage.evaluation.report_examples import choose_images
+from lineage.evaluation.report_values import (
+    class_similarity,
+    comparison_of,
+    difference_panel,
+    mean_interval,
+    metric_panel,
+    most_similar,
+    nearest_inside,
+    order_classes,
+    reliability_panels,
+    teacher_pairs,
+)
+from lineage.report.comparison import Spread
+
+
+def test_interval_is_that_of_the_t_distribution() -> None:
+    values = [0.5, 0.6, 0.64]
+    expected = t.interval(0.95, 2, loc=np.mean(values), scale=sem(values))
+    assert mean_interval(Spread.of(values)) == pytest.approx(expected)
+    assert mean_interval(Spread.of([0.5])) is None
+
+
+def test_differences_are_paired_with_the_first_line() -> None:
+    records = [small_record(), small_record("other", gain=0.5)]
+    lines = group_lines([record.family for record in records])
+    comparison = comparison_of(lines, "test_accuracy")
+    assert comparison is not None
+    assert metric_panel("accuracy", comparison).lines.keys() == {"fruit", "other"}
+    panel = difference_panel(comparison)
+    assert panel is not None
+    (points,) = panel.lines.values()
+    by_place = [{(v.seed, v.generation): v.metrics["test_accuracy"] for v in r.family} for r in records]
+    for point in points:
+        expected = [
+            by_place[1][seed, point.generation] - by_place[0][seed, point.generation] for seed in (0, 1)
+        ]
+        assert point.mean == pytest.approx(np.mean(expected))
+    assert comparison_of(lines, "test_entropy") is None
+
+
+def test_inverted_pairs_and_ranks_are_those_of_all_twos() -> None:
+    record = small_record(seeds=4)
+    lines = group_lines([record.family])
+    pairs, (ranking,) = teacher_pairs([record], lines)
+    accuracy = {version.id: version.metrics["test_accuracy"] for version in record.family}
+    plain = [(accuracy[v.teacher], accuracy[v.id]) for v in record.family if v.teacher]
+    assert [(pair.teacher, pair.student) for pair in pairs] == plain
+    twos = list(itertools.combinations(plain, 2))
+    assert ranking.inverted == sum((a[0] - b[0]) * (a[1] - b[1]) < 0 for a, b in twos) / len(twos)
+    assert [pair.inverted for pair in pairs] == [
+        any(b[0] < a[0] and b[1] > a[1] for b in plain) for a in plain
+    ]
+    assert ranking.kendall == pytest.approx(tuple(kendalltau(*zip(*plain, strict=True))))
+    assert ranking.spearman == pytest.approx(tuple(spearmanr(*zip(*plain, strict=True))))
+
+
+def test_two_pairs_have_no_rank_correlation() -> None:
+    record = small_record(seeds=2, generations=2)
+    _, (ranking,) = teacher_pairs([record], group_lines([record.family]))
+    assert (ranking.num_pairs, ranking.kendall, ranking.spearman) == (2, None, None)
+
+
+def test_reliability_adds_up_the_seeds() -> None:
+    record = small_record(generations=8)
+    panels = reliability_panels(group_lines([record.family]), record.predictions_of)
+    assert list(panels) == [f"generation {generation}" for generation in (0, 1, 3, 4, 6, 7)]
+    several = [record.predictions_of(v) for v in record.family if v.generation == 3]
+    top = np.concatenate([predicted.probabilities[:, 0] for predicted in several if predicted])
+    right = np.concatenate(
+        [predicted.classes[:, 0] == predicted.labels for predicted in several if predicted]
+    )
+    bins = panels["generation 3"]["fruit"]
+    assert bins.share.sum() == pytest.approx(1)
+    assert (bins.share * bins.confidence).sum() == pytest.approx(top.mean(), abs=1e-4)
+    assert (bins.share * bins.accuracy).sum() == pytest.approx(right.mean())
+
+
+def test_similarity_is_the_mean_probability_by_label() -> None:
+    predicted = small_predictions(1)
+    found = class_similarity(predicted)
+    expected = np.zeros((6, 6))
+    for label, classes, probabilities in zip(
+        predicted.labels, predicted.classes, predicted.probabilities, strict=True
+    ):
+        expected[label, classes] += probabilities / (predicted.labels == label).sum()
+    assert found == pytest.approx(expected)
+    order = order_classes("network", found, list("abcdef"), (1, 0, 1, 0, 1, 0))
+    assert (order.names, order.borders) == (list("bdface"), [3])
+    assert order.matrix[0, 1] == pytest.approx(expected[1, 3])
+    assert np.diag(order.matrix).tolist() == [0] * 6
+    (row, column), *_ = most_similar(found, 3)
+    np.fill_diagonal(expected, 0)
+    assert expected[row, column] == pytest.approx(expected.max())
+
+
+def test_nearest_class_is_compared_with_chance() -> None:
+    similarity = np.eye(6)
+    similarity[[0, 1, 2, 3, 4, 5], [1, 0, 0, 0, 5, 4]] = 0.5
+    inside, chance = nearest_inside(similarity, SUPERCLASSES)
+    assert (inside, chance) == (pytest.approx(5 / 6), pytest.approx(2 / 5))
+
+
+def test_chosen_images_are_those_that_were_learned_lost_and_kept() -> None:
+    first, last = small_predictions(1), small_predictions(2)
+    was, now = (predicted.classes[:, 0] == predicted.labels for predicted in (first, last))
+    chosen = choose_images(first, last)
+    assert len({row for _, row in chosen}) == len(chosen) == 12
+    kinds = {"learned": (False, True), "lost": (True, False), "both right": (True, True)}
+    for reason, row in chosen:
+        assert (bool(was[row]), bool(now[row])) == kinds[reason]
+    labels = [int(last.labels[row]) for reason, row in chosen if reason == "learned"]
+    assert len(set(labels)) == len(labels) == 4
+    assert not math.isnan(last.accuracy)
+
+
+def test_equal_networks_have_images_that_both_have_right_and_wrong() -> None:
+    predicted = small_predictions(1)
+    assert {reason for reason, _ in choose_images(predicted, predicted)} == {"both right"}
