@@ -5,17 +5,20 @@ from .evaluation.ensemble import Ensemble, ensemble
 from .evaluation.evaluate import Evaluation, evaluate, load
 from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
+from .growing.audit import audit
 from .growing.grow import grow
 from .growing.succession import Lineage
 from .registry.family.family import Family, Version
 from .registry.family.lookup import tree
 from .registry.flavor import LoadedModel
+from .registry.store.audits import Audit
 from .studies.results import StudyResult
 from .studies.study import study
 
 __version__: str
 __all__ = [
     "Adoption",
+    "Audit",
     "Candidate",
     "Difference",
     "Ensemble",
@@ -28,6 +31,7 @@ __all__ = [
     "StudyResult",
     "Version",
     "adopt",
+    "audit",
     "diff",
     "ensemble",
     "evaluate",

@@ -65,7 +65,15 @@ def read_split(data: DataSettings) -> SplitData:
     Raises:
         UsageError: If the data set cannot be split as the settings say, besides what ``read_dataset`` raises.
     """
-    dataset = read_dataset(data)
+    return split_dataset(read_dataset(data), data)
+
+
+def split_dataset(dataset: DataSet, data: DataSettings) -> SplitData:
+    """Split the training part of ``dataset``, which ``data`` names.
+
+    Raises:
+        UsageError: If it cannot be split as the settings say.
+    """
     names = dataset.spec.class_names
     subset = None if data.subset is None else (data.subset.seed, data.subset.half)
     split = split_indices(
