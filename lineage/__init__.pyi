@@ -7,11 +7,13 @@ from .evaluation.predictions import predictions
 from .evaluation.report import Report, draw_report
 from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
+from .growing.audit import audit
 from .growing.grow import grow
 from .growing.succession import Lineage
 from .registry.family.family import Family, Version
 from .registry.family.lookup import tree
 from .registry.flavor import LoadedModel
+from .registry.store.audits import Audit
 from .registry.store.predictions_file import Predictions
 from .studies.results import StudyResult
 from .studies.study import study
@@ -19,6 +21,7 @@ from .studies.study import study
 __version__: str
 __all__ = [
     "Adoption",
+    "Audit",
     "Candidate",
     "Difference",
     "Ensemble",
@@ -33,6 +36,7 @@ __all__ = [
     "StudyResult",
     "Version",
     "adopt",
+    "audit",
     "diff",
     "draw_report",
     "ensemble",

@@ -44,6 +44,9 @@ _NATS = Unit(1, ".4f", of_changes="nats")
 _UNITS = {
     "accuracy": replace(_PERCENT, better=1),
     "agreement": _PERCENT,
+    "auc": replace(_PERCENT, better=-1),  # of attacks
+    "tpr_at_fpr_0.01": replace(_PERCENT, better=-1),
+    "tpr_at_fpr_0.001": replace(_PERCENT, better=-1),
     "calibration_error": replace(_PERCENT, better=-1),
     "secondary_mass": _PERCENT,
     "superclass_share": _PERCENT,

@@ -14,6 +14,7 @@ from pathlib import Path
 import typer
 
 from lineage.cli.adopt import adopt
+from lineage.cli.audit import audit
 from lineage.cli.compare import compare
 from lineage.cli.diff import diff
 from lineage.cli.doctor import doctor
@@ -59,6 +60,7 @@ for command in (
     diff,
     ensemble,
     transfer,
+    audit,
     adopt,
     ancestors,
     descendants,

@@ -2,19 +2,17 @@
 
 import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, Overrides, print_json, print_rich, print_text
+from lineage.cli.output import AsJson, Overrides, console_reporter, print_json, print_rich, print_text
 from lineage.cli.startup import importing
 from lineage.errors import UsageError
-from lineage.processes import is_main_process
 
 if TYPE_CHECKING:
     from lineage.growing.succession import Lineage
-    from lineage.report.progress import Reporter
 
 
 def grow(
@@ -83,7 +81,7 @@ def grow(
         from lineage.exchange.sync import using_outbox
         from lineage.growing.grow import grow as grow_lineages
 
-    with using_outbox() if offline else nullcontext(), _reporter() as reporter:
+    with using_outbox() if offline else nullcontext(), console_reporter() as reporter:
         lineages = grow_lineages(
             recipe,
             teacher=teacher,
@@ -119,15 +117,6 @@ def _without_processes(arguments: list[str]) -> list[str]:
         elif not argument.startswith("--processes="):
             kept.append(argument)
     return kept
-
-
-def _reporter() -> "AbstractContextManager[Reporter]":
-    """Return a live display on standard error for rank 0, and a silent reporter for other ranks."""
-    from rich.console import Console
-
-    from lineage.report.progress import ConsoleReporter, SilentReporter
-
-    return ConsoleReporter(Console(stderr=True)) if is_main_process() else nullcontext(SilentReporter())
 
 
 def _parse_seeds(text: str) -> range:

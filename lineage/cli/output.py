@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,8 +14,12 @@ from lineage.formats import printable
 from lineage.processes import is_main_process
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from rich.console import Console, ConsoleOptions
     from rich.segment import Segment
+
+    from lineage.report.progress import Reporter
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _LAYOUT = "\n\t"
@@ -72,6 +77,15 @@ def print_missing_weights(*names: str) -> None:
     for name in names:
         if lacks_weights(name):
             print_progress(f"The weights of {name} are not in this store: it was packed without them.")
+
+
+def console_reporter() -> "AbstractContextManager[Reporter]":
+    """Return a live display on standard error for rank 0, and a silent reporter for other ranks."""
+    from rich.console import Console
+
+    from lineage.report.progress import ConsoleReporter, SilentReporter
+
+    return ConsoleReporter(Console(stderr=True)) if is_main_process() else nullcontext(SilentReporter())
 
 
 class _Printable:

@@ -10,12 +10,11 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from lineage.data.hub import PREFIX
-from lineage.data.images import DataSpec
 from lineage.errors import UsageError
 from lineage.recipe import DataSettings, Recipe
 from lineage.training.checkpoints import state_home
@@ -42,7 +41,19 @@ def remember_folder(digest: str, data: DataSettings) -> None:
             _write_index(_read_index() | {digest: folder})
 
 
-def read_recipe(text: str, spec: DataSpec) -> Recipe:
+class KnownData(Protocol):
+    """What a registry tells of a data set: a ``DataSpec``, or a record of one."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the contents."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the network's input."""
+
+
+def read_recipe(text: str, spec: KnownData) -> Recipe:
     """Return a recipe from a registry, without a size of images that its version was not grown on.
 
     Images in memory once ignored ``data.image_size``, whose default was recorded with them all the same.
@@ -59,7 +70,7 @@ def read_recipe(text: str, spec: DataSpec) -> Recipe:
     return recipe if (size, size) == spec.input_shape[1:] else _change_data(recipe, {"image_size": None})
 
 
-def stored_recipe(text: str, spec: DataSpec) -> Recipe:
+def stored_recipe(text: str, spec: KnownData) -> Recipe:
     """Return a recipe as ``read_recipe`` does, with the folder that this user has named for its images.
 
     Its own folder and its permission to download are left out, and it starts no more processes that load

@@ -102,9 +102,10 @@ def read_pictures(
         LineageError: If there are overrides, and with them no images are found.
     """
     try:
-        described = {"name": data.name, "image_size": data.input_shape[-1]}
+        _, height, width = data.input_shape
+        described = {"name": data.name, "image_size": height if height == width else None}
         if record.settings:
-            recipe = stored_recipe(json.dumps(record.settings), data.digest)
+            recipe = stored_recipe(json.dumps(record.settings), data)
             described = recipe.data.model_dump(exclude_none=True)
         settings = parse_settings(_Settings, {"data": described}, overrides).data
         require_named(settings, data.name, data.digest)

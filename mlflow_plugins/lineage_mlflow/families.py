@@ -16,6 +16,7 @@ from lineage.registry.care.remove import read_tombstones
 from lineage.registry.family.aliases import BEST
 from lineage.registry.family.family import from_model_version
 from lineage.registry.family.lookup import read_family
+from lineage.registry.family.tags import AUDITED_TAG
 from lineage.registry.store.connection import find_experiment, translated_errors
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
 from lineage.registry.store.reports import find_report
@@ -108,6 +109,7 @@ def _state_token(model: RegisteredModel, experiment: str, growing: tuple[Growing
     shown = [
         model.last_updated_timestamp,
         sorted(model.aliases.items()),
+        model.tags.get(AUDITED_TAG, ""),
         None if newest is None else [newest.version, newest.last_updated_timestamp],
         [run.run_id for run in growing],
         newest_transfer(experiment) if experiment else "",

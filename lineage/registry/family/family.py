@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from lineage.errors import IntegrityError
 from lineage.formats import read_problem
-from lineage.registry.family.tags import TAG, Member, read_tags
+from lineage.registry.family.tags import TAG, Member, audit_metrics, read_tags
 
 __all__ = [
     "SCHEMA",
@@ -47,7 +47,7 @@ class Version:
         seed: Seed of the succession.
         recipe_digest: Digest of the settings it was grown from, the same for every seed.
         key: Digest of everything the weights depend on.
-        metrics: Final metrics: ``test_…``, ``validation_…``, ``seconds`` and others.
+        metrics: Final metrics: ``test_…``, ``validation_…``, ``seconds``, ``audit_…`` and others.
         weights_sha256: SHA-256 of the weights file.
         model_id: MLflow's ``m-…`` id of the logged model.
         run_id: Id of the run that trained it.
@@ -157,7 +157,7 @@ def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
         seed=tags.seed,
         recipe_digest=tags.recipe_digest,
         key=tags.key,
-        metrics=tags.metrics,
+        metrics=tags.metrics | audit_metrics(tags.audit),
         weights_sha256=tags.weights_sha256,
         model_id=logged_model_id(entity),
         run_id=entity.run_id or "",

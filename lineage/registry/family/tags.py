@@ -8,6 +8,11 @@ from typing import Annotated, Literal
 from pydantic import Field, Json, TypeAdapter
 
 TAG = "lineage."
+AUDIT_TAG = TAG + "audit."
+"""Beginning of the tags with what attacks found, one each, which come after registration."""
+AUDITED_TAG = TAG + "audited"
+"""Tag of a registered model: time of the last audit of its versions."""
+
 _MEMBER_TAG = TAG + "member."
 
 
@@ -54,6 +59,7 @@ class Tags:
     files_sha256: str = ""
     code: Json[dict[str, dict[str, str]]] = field(default_factory=dict)
     member: dict[int, Json[Member]] = field(default_factory=dict)
+    audit: dict[str, Json[dict[str, float]]] = field(default_factory=dict)
 
 
 _TAGS = TypeAdapter(Tags)
@@ -66,7 +72,16 @@ def read_tags(stored: Mapping[str, str]) -> Tags:
         ValueError: If a required one is missing, or one is altered; it names the tag.
     """
     named = {tag.removeprefix(TAG): value for tag, value in stored.items() if tag.startswith(TAG)}
-    members = {
-        tag.removeprefix(_MEMBER_TAG): value for tag, value in stored.items() if tag.startswith(_MEMBER_TAG)
-    }
-    return _TAGS.validate_python(named | {"member": members})
+    return _TAGS.validate_python(
+        named | {"member": _by_name(stored, _MEMBER_TAG), "audit": _by_name(stored, AUDIT_TAG)}
+    )
+
+
+def audit_metrics(rates: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return rates of attacks under the names that they have among a version's metrics."""
+    return {f"audit_{attack}_{name}": rate for attack, found in rates.items() for name, rate in found.items()}
+
+
+def _by_name(stored: Mapping[str, str], beginning: str) -> dict[str, str]:
+    """Return the tags with that beginning, without it."""
+    return {tag.removeprefix(beginning): value for tag, value in stored.items() if tag.startswith(beginning)}

@@ -1,0 +1,66 @@
+"""Audits of versions: metrics of the runs that trained them, and a tag that a family's readers see."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from lineage.registry.family.family import Version
+from lineage.registry.family.tags import AUDIT_TAG, AUDITED_TAG, audit_metrics
+from lineage.registry.store.connection import connect, translated_errors
+from lineage.registry.store.runs import metrics_now
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How well attacks tell which images trained a version's patriarch.
+
+    Attributes:
+        version: Version that was attacked.
+        patriarch: Oldest generation of its line, whose training images are the members.
+        num_members: Number of members in the audit.
+        num_others: Number of images in it that trained no version of the line.
+        num_shadows: Number of shadow successions.
+        rates: By attack, ``auc``, ``tpr_at_fpr_0.01`` and ``tpr_at_fpr_0.001``; over shadows also the limits
+            ``low_…`` and ``high_…`` of each.
+    """
+
+    version: Version
+    patriarch: Version
+    num_members: int
+    num_others: int
+    num_shadows: int
+    rates: dict[str, dict[str, float]] = field(hash=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for ``--json``."""
+        return {
+            "uri": self.version.uri,
+            "generation": self.version.generation,
+            "patriarch": self.patriarch.uri,
+            "members": self.num_members,
+            "others": self.num_others,
+            "shadows": self.num_shadows,
+            "rates": self.rates,
+        }
+
+
+@translated_errors()
+def log_audits(audits: Sequence[Audit]) -> None:
+    """Log each result as metrics ``audit_…`` of its version's run and logged model, and as its tags.
+
+    A later result of the same attack takes the place of an earlier one. Whoever reads the family finds the
+    rates among the version's metrics.
+    """
+    client = connect()
+    for audit in audits:
+        version = audit.version
+        metrics = metrics_now(audit_metrics(audit.rates), model_id=version.model_id)
+        if version.run_id:
+            client.log_batch(version.run_id, metrics)
+        for attack, rates in audit.rates.items():
+            tag = AUDIT_TAG + attack
+            client.set_model_version_tag(version.name, str(version.version), tag, json.dumps(rates))
+    for name in {audit.version.name for audit in audits}:
+        client.set_registered_model_tag(name, AUDITED_TAG, datetime.now(UTC).isoformat())
