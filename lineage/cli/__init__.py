@@ -20,7 +20,7 @@ from lineage.cli.diff import diff
 from lineage.cli.doctor import doctor
 from lineage.cli.ensemble import ensemble
 from lineage.cli.evaluate import evaluate
-from lineage.cli.grow import grow
+from lineage.cli.grow import grow, grow_worker
 from lineage.cli.log import log
 from lineage.cli.output import print_progress
 from lineage.cli.pack import pack
@@ -77,6 +77,7 @@ for command in (
 ):
     app.command()(command)
 app.command(hidden=True)(study_worker)
+app.command(hidden=True)(grow_worker)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from lineage.cli.startup import importing
 from lineage.errors import UsageError
 
 if TYPE_CHECKING:
+    from lineage.growing.parallel import SeedOutcome
     from lineage.growing.succession import Lineage
 
 
@@ -66,39 +68,72 @@ def grow(
             help="Grow without the registry, into an outbox on this machine; 'lineage sync' registers it.",
         ),
     ] = False,
+    parallel: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Number of --seeds that grow at the same time, in a process each."
+        ),
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Grow a patriarch and its students, or students of a registered version.
 
     Run again, the same command continues an interrupted generation and skips those that are registered.
     """
-    if seed is not None and seeds is not None:
-        raise UsageError("Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.")
+    _require_one_of_each(seed, seeds, processes, parallel)
     if processes > 1:
         _launch(processes)
     chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
     with importing():
         from lineage.exchange.sync import using_outbox
         from lineage.growing.grow import grow as grow_lineages
+        from lineage.growing.parallel import FailedSeedsError, SeedOutcome
 
-    with using_outbox() if offline else nullcontext(), console_reporter() as reporter:
-        lineages = grow_lineages(
-            recipe,
-            teacher=teacher,
-            name=name,
-            generations=generations,
-            seeds=chosen,
-            overrides=overrides or (),
-            fresh=fresh,
-            new_data=new_data,
-            reporter=reporter,
+    with using_outbox() if offline else nullcontext():
+        try:
+            with console_reporter() as reporter:
+                lineages = grow_lineages(
+                    recipe,
+                    teacher=teacher,
+                    name=name,
+                    generations=generations,
+                    seeds=chosen,
+                    overrides=overrides or (),
+                    fresh=fresh,
+                    new_data=new_data,
+                    parallel=parallel,
+                    reporter=reporter,
+                )
+        except FailedSeedsError as error:
+            _print_outcomes(error.outcomes, as_json, offline)
+            raise
+    _print_outcomes(
+        [SeedOutcome(lineage.seed, lineage) for lineage in lineages], as_json, offline, with_ends=parallel > 1
+    )
+
+
+def grow_worker() -> None:
+    """Grow one succession for a process that grows several, and read the job from standard input."""
+    with importing():
+        from rich.console import Console
+
+        from lineage.growing.parallel import Job, send_bar, work
+        from lineage.growing.worker_processes import receive_job
+        from lineage.report.progress import WorkerReporter
+
+    job = Job.from_json(receive_job())
+    work(job, WorkerReporter(Console(stderr=True), send_bar if job.draws_bars else None))
+
+
+def _require_one_of_each(seed: int | None, seeds: str | None, processes: int, parallel: int) -> None:
+    """Refuse options that exclude each other."""
+    if seed is not None and seeds is not None:
+        raise UsageError("Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.")
+    if processes > 1 and parallel > 1:
+        raise UsageError(
+            f"Either --processes or --parallel may be above 1, but got {processes} and {parallel}; train one"
+            " succession with several processes, or several successions with one each."
         )
-    if as_json:
-        print_json([_as_json(lineage) for lineage in lineages])
-    else:
-        _print_lineages(lineages)
-        if offline:
-            print_text("These versions wait in the outbox; 'lineage sync' registers them.")
 
 
 def _launch(processes: int) -> None:
@@ -126,7 +161,26 @@ def _parse_seeds(text: str) -> range:
     return range(int(match[1]), int(match[2]) + 1)
 
 
-def _as_json(lineage: "Lineage") -> dict[str, object]:
+def _print_outcomes(
+    outcomes: "Sequence[SeedOutcome]", as_json: bool, offline: bool, with_ends: bool = True
+) -> None:
+    """Print the lineages of all seeds in their order, and with ``with_ends`` a table of how each ended."""
+    if as_json:
+        print_json([_as_json(outcome) for outcome in outcomes])
+        return
+    _print_lineages([outcome.lineage for outcome in outcomes if outcome.lineage is not None])
+    if with_ends:
+        from lineage.report.tables import ends_table
+
+        print_rich(ends_table([(outcome.seed, outcome.reason) for outcome in outcomes]))
+    if offline:
+        print_text("These versions wait in the outbox; 'lineage sync' registers them.")
+
+
+def _as_json(outcome: "SeedOutcome") -> dict[str, object]:
+    lineage = outcome.lineage
+    if lineage is None:
+        return {"seed": outcome.seed, "error": outcome.reason, "exit_code": outcome.exit_code}
     return {
         "name": lineage.name,
         "seed": lineage.seed,
@@ -145,6 +199,8 @@ def _print_lineages(lineages: "list[Lineage]") -> None:
         print_rich(generations_table(lineage.versions, {version.id: version for version in known}))
     if len(lineages) > 1:
         print_rich(seeds_table([lineage.versions for lineage in lineages]))
+    if not lineages:
+        return
     print_text(GENERATIONS_LEGEND)
     if not any(lineage.num_trained for lineage in lineages):
         print_text("All generations were registered already; nothing was trained.")

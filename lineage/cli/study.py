@@ -1,6 +1,5 @@
 """``lineage study`` and ``lineage study-report``: Optuna over variants of a recipe."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,13 +134,14 @@ def study_worker() -> None:
     with importing():
         from rich.console import Console
 
+        from lineage.growing.worker_processes import receive_job
         from lineage.report.study_progress import ConsoleStudyReporter
         from lineage.studies.samplers import quieten
         from lineage.studies.study import work
         from lineage.studies.worker_processes import Job
 
     quieten()
-    job = Job.from_json(sys.stdin.read())
+    job = Job.from_json(receive_job())
     with ConsoleStudyReporter(Console(stderr=True), job.worker) as reporter:
         work(job, reporter)
 

@@ -4,11 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from lineage.data.images import DataSpec
 from lineage.errors import UsageError
+from lineage.evaluation.data import SplitData
 from lineage.evaluation.data_index import require_named, stored_recipe
 from lineage.evaluation.evaluate import require_same_data
+from lineage.growing.parallel import FailedSeedsError, SeedOutcome, grow_side_by_side
 from lineage.growing.plan import read_split_data, require_family_data
 from lineage.growing.succession import Lineage, Succession
+from lineage.growing.worker_processes import require_one_process
 from lineage.models.ensemble import fit_to_data
 from lineage.recipe import Recipe, change_recipe, load_recipe, override
 from lineage.registry.family.family import Family, Version
@@ -39,6 +43,7 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
     overrides: Sequence[str] = (),
     fresh: bool = False,
     new_data: bool = False,
+    parallel: int = 1,
     reporter: Reporter | None = None,
 ) -> list[Lineage]:
     """Grow a family from a recipe, or students of a registered version; what is registered is not retrained.
@@ -53,7 +58,10 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         overrides: Texts ``section.key=value`` that change settings of the recipe, as after ``--set``.
         fresh: Whether to drop unfinished local state first.
         new_data: Whether the contents of the data may differ from those that the family was grown on.
-        reporter: Progress callbacks; none by default.
+        parallel: Number of seeds that grow at the same time, each in a process of its own that gets its
+            share of cores and GPUs; images in memory are there once. What a program has added to lineage's
+            dicts is not known there, only what entry points add.
+        reporter: Progress callbacks; none by default. Processes of their own report lines and bars alone.
 
     Returns:
         One lineage a seed, without the teacher.
@@ -66,6 +74,7 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
             from itself, or the contents of the data have changed since the family was grown on them.
         RegistryError: If the store cannot be reached or written.
         TrainingError: If training fails; run again, it continues from the last epoch.
+        FailedSeedsError: If some of several seeds in parallel failed; the others are registered.
 
     Examples:
         >>> (grown,) = lineage.grow("digits", generations=2, overrides=["training.epochs=3"])
@@ -73,42 +82,101 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         ['models:/digits/1', 'models:/digits/2', 'models:/digits/3']
         >>> lineage.grow(teacher="models:/digits@best", seeds=[1])  # a branch from the best generation
     """
-    from_version, model = (None, None)
-    sources: list[_Source] = []
-    changes: list[str] = []  # the last one wins: defaults, then overrides, then options of their own
-    if teacher is not None:
-        init_processes()
-        from_version, model, sources = on_main_process(lambda: _load_teacher(teacher))
-        changes += [override("model.name", from_version.name), "succession.generations=1"]
-    changes += overrides
+    setup = _prepare(recipe, teacher, _changes(name, generations, overrides), seeds, parallel)
+    if not new_data:
+        remedy = "give the new family a --name, or allow it in this one with --new-data"
+        on_main_process(lambda: require_family_data(setup.recipes[0], setup.split_data, remedy))
+    reporter = reporter or SilentReporter()
+    if parallel > 1:
+        outcomes = grow_side_by_side(
+            setup.recipes, setup.split_data, setup.from_version, fresh, parallel, reporter
+        )
+    else:
+        outcomes = [
+            SeedOutcome(
+                one.succession.seed,
+                Succession(one, setup.split_data, reporter, fresh, setup.from_version).run(),
+            )
+            for one in setup.recipes
+        ]
+    grown = [outcome.lineage for outcome in outcomes if outcome.lineage is not None]
+    new = [line.versions[-1] for line in grown if line.num_trained]
+    if new:
+        on_main_process(lambda: _log_family_page(max(new, key=lambda version: version.version)))
+    if len(grown) < len(outcomes):
+        raise FailedSeedsError(outcomes)
+    return grown
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """All that one call grows from, checked.
+
+    Attributes:
+        recipes: Resolved recipe of each succession.
+        split_data: Data of all of them.
+        from_version: Teacher of the first students; None for patriarchs.
+    """
+
+    recipes: list[Recipe]
+    split_data: SplitData
+    from_version: Version | None
+
+
+def _changes(name: str | None, generations: int | None, overrides: Sequence[str]) -> list[str]:
+    """Return all changes of the recipe; the last one wins: overrides, then options of their own."""
+    changes = [*overrides]
     if name is not None:
         changes.append(override("model.name", name))
     if generations is not None:
         changes.append(override("succession.generations", generations))
+    return changes
+
+
+def _prepare(
+    recipe: str | None,
+    teacher: str | None,
+    changes: list[str],
+    seeds: Iterable[int] | None,
+    parallel: int,
+) -> _Setup:
+    """Read recipe, teacher and data, and check that they fit each other, the hardware and the store."""
+    from_version, model = (None, None)
+    sources: list[_Source] = []
+    if teacher is not None:
+        init_processes()
+        from_version, model, sources = on_main_process(lambda: _load_teacher(teacher))
+        changes = [override("model.name", from_version.name), "succession.generations=1", *changes]
     base = _read_recipe(recipe, model, teacher, changes)
     recipes = [base] if seeds is None else _with_seeds(base, seeds)
-    make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
+    accelerator = make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
+    require_one_process("--parallel", parallel, accelerator)
+    _require_at_most_seeds(parallel, len(recipes))
     split_data = read_split_data(base)
     on_main_process(check_store)  # which creates a database that is missing
     if from_version is not None and model is not None:
-        spec = split_data.dataset.spec
-        fit_to_data(model.network, model.spec, spec, from_version.uri)
-        if spec.name == model.spec.name:
-            require_same_data(from_version.uri, model.spec, spec)
-        for source in sources:
-            if source.digest == spec.digest:
-                _require_same_split(source, base)
-    if not new_data:
-        remedy = "give the new family a --name, or allow it in this one with --new-data"
-        on_main_process(lambda: require_family_data(base, split_data, remedy))
-    grown = [
-        Succession(one, split_data, reporter or SilentReporter(), fresh, from_version).run()
-        for one in recipes
-    ]
-    new = [line.versions[-1] for line in grown if line.num_trained]
-    if new:
-        on_main_process(lambda: _log_family_page(max(new, key=lambda version: version.version)))
-    return grown
+        _require_teacher_fits(from_version, model, sources, base, split_data.dataset.spec)
+    return _Setup(recipes, split_data, from_version)
+
+
+def _require_teacher_fits(
+    teacher: Version, model: LoadedModel, sources: Sequence["_Source"], recipe: Recipe, spec: DataSpec
+) -> None:
+    """Refuse a teacher whose classes, input or images are not those of the students' data."""
+    fit_to_data(model.network, model.spec, spec, teacher.uri)
+    if spec.name == model.spec.name:
+        require_same_data(teacher.uri, model.spec, spec)
+    for source in sources:
+        if source.digest == spec.digest:
+            _require_same_split(source, recipe)
+
+
+def _require_at_most_seeds(parallel: int, num_seeds: int) -> None:
+    if not 1 <= parallel <= max(num_seeds, 1):
+        raise UsageError(
+            f"--parallel must be at least 1 and at most the number of seeds, {num_seeds}, but got {parallel};"
+            " give more --seeds A..B, or change it."
+        )
 
 
 def _with_seeds(base: Recipe, seeds: Iterable[int]) -> list[Recipe]:

@@ -83,6 +83,18 @@ def seeds_table(groups: Sequence[Sequence[Version]]) -> Table:
     return table
 
 
+def ends_table(ends: Sequence[tuple[int, str]]) -> Table:
+    """Return a table of how the successions of several seeds ended.
+
+    Args:
+        ends: Seed of each, and why it failed; "" for one that is done.
+    """
+    table = new_table(*numeric("seed"), "outcome")
+    for seed, reason in ends:
+        add_row(table, str(seed), f"failed: {reason}" if reason else "done")
+    return table
+
+
 def version_table(version: Version) -> Table:
     """Return the table that ``lineage show`` prints: all that the registry holds of one version."""
     created = datetime.fromtimestamp(version.created / 1000, tz=UTC)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.growing.plan import check_against_data, read_split_data, require_family_data
+from lineage.growing.worker_processes import require_one_process
 from lineage.recipe import Recipe, check_space, load_recipe, override, with_space
 from lineage.registry.store.connection import check_store
 from lineage.report.study_progress import SilentStudyReporter, StudyReporter
@@ -16,7 +17,7 @@ from lineage.studies.samplers import check_methods
 from lineage.studies.session import open_session
 from lineage.studies.space import grid
 from lineage.studies.worker import Worker
-from lineage.studies.worker_processes import Job, error_of, run_workers
+from lineage.studies.worker_processes import Job, error_of, run_worker_processes
 from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
@@ -64,11 +65,7 @@ def study(
     accelerator = make_accelerator(
         resolved.training.precision, sync_batchnorm=resolved.training.sync_batchnorm
     )
-    if workers > 1 and accelerator.num_processes > 1:
-        raise UsageError(
-            f"--workers must be 1 where a launcher starts the processes of one worker, but got {workers};"
-            " launch the same command several times."
-        )
+    require_one_process("--workers", workers, accelerator)
     split_data = read_split_data(resolved)
     for variant in check_space(resolved):
         check_against_data(variant, split_data)
@@ -138,7 +135,7 @@ def _run_in_processes(
     """
     jobs = [Job(recipe.to_json(), url, number) for number in range(1, workers + 1)]
     with open_session(recipe, url, split_data.dataset.spec.digest) as session:
-        codes = run_workers(jobs, recipe.study.grace, reporter.remark)
+        codes = run_worker_processes(jobs, recipe.study.grace, reporter.remark)
         if not session.store.has_ended():
             raise error_of(codes, recipe.model.name)
         return session.finish()

@@ -38,6 +38,17 @@ CANNOT_HOLD = [
         "Seeds must be at most 1,000 in one call, but are more; grow them in several.",
     ),
     (
+        "--parallel 2",
+        2,
+        "--parallel must be at least 1 and at most the number of seeds, 1, but got 2; give more --seeds A..B,"
+        " or change it.",
+    ),
+    (
+        "--seeds 0..3 --parallel 4 --processes 2",
+        2,
+        "Either --processes or --parallel may be above 1, but got 2 and 4;",
+    ),
+    (
         "--name a/b",
         2,
         "model.name must be a text that is not empty and holds neither '/' nor ':', but got 'a/b'.",
