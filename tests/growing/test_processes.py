@@ -214,6 +214,15 @@ def test_killed_process_ends_the_others_with_one_error(
         "Error: All 2 processes must live until the end, but process 1 died of SIGKILL; run the same"
         " command again to continue."
     ]
+
+
+@pytest.mark.slow
+def test_launched_processes_continue_after_a_kill_and_are_interrupted_with_one_line(
+    grow_on_two: Callable[..., WarmProcess],
+) -> None:
+    parent = grow_on_two("generation 0: epoch 2/")
+    os.kill(processes_below(parent.pid)[1], signal.SIGKILL)
+    parent.communicate(timeout=60)
     resumed = grow_on_two("generation 0: resumed after epoch")
     assert len(processes_below(resumed.pid)) == 2
     resumed.send_signal(signal.SIGINT)

@@ -25,7 +25,7 @@ def interrupted_threads() -> Iterator[None]:
     draw = random.Random(0)
 
     def pause(*_arguments: Any) -> Any:
-        time.sleep(0.02 if draw.random() < 0.05 else 0)
+        time.sleep(0.005 if draw.random() < 0.05 else 0)
         return pause
 
     before = threading.gettrace()
