@@ -20,7 +20,7 @@ Options = Callable[..., list[str]]
 
 PATRIARCH = ("--generations", "0")
 COMMANDS = (
-    *("grow", "tree", "show", "evaluate", "compare", "diff", "ensemble", "transfer", "adopt"),
+    *("grow", "tree", "show", "evaluate", "compare", "diff", "ensemble", "transfer", "audit", "adopt"),
     *(
         "ancestors",
         "descendants",
