@@ -88,7 +88,7 @@ def test_import_loads_no_heavy_library(module: str) -> None:
 def test_commands_that_read_a_family_load_no_torch(home: Path, tiny: Options, call_main: Lineage) -> None:
     assert call_main("grow", "digits", *tiny("training.epochs=0"), *PATRIARCH).returncode == 0
     commands = ["tree digits", "show models:/digits/1", "log digits", "compare digits"]
-    commands += ["ancestors models:/digits/1", "doctor digits --skip-weights"]
+    commands += ["ancestors models:/digits/1", "doctor digits"]
     code = f"""
 import sys
 from lineage.cli import main
