@@ -103,6 +103,18 @@ print({{"torch", "optuna", "sklearn"}} & {{*sys.modules}})
     assert _process(sys.executable, "-c", code, cwd=home).stdout.splitlines()[-1] == "set()"
 
 
+def test_growing_what_is_registered_loads_no_scikit_learn(
+    home: Path, tiny: Options, call_main: Lineage
+) -> None:
+    arguments = ["grow", "digits", *tiny("training.epochs=0"), *PATRIARCH]
+    assert call_main(*arguments).returncode == 0
+    outcome = _process(sys.executable, "-X", "importtime", "-m", "lineage", *arguments, cwd=home)
+    assert "nothing was trained" in outcome.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in outcome.stderr.splitlines()}
+    assert "torch" in loaded
+    assert not {"sklearn", "scipy.stats", "torchvision", "matplotlib", "optuna"} & loaded
+
+
 @pytest.mark.parametrize("command", [[_script()], [sys.executable, "-m", "lineage"]])
 @pytest.mark.parametrize(
     ("arguments", "code"),
