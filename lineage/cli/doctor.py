@@ -33,9 +33,6 @@ def doctor(
         from lineage.report.care_tables import diagnosis_tables
         from lineage.training.checkpoints import state_home
 
-        if not skip_weights:
-            import lineage.registry.flavor  # noqa: F401 - with torch, which 'examine' imports when it needs it
-
     diagnosis = examine(
         model,
         lambda key: (state_home() / key).is_dir(),

@@ -88,7 +88,7 @@ def test_import_loads_no_heavy_library(module: str) -> None:
 def test_commands_that_read_a_family_load_no_torch(home: Path, tiny: Options, call_main: Lineage) -> None:
     assert call_main("grow", "digits", *tiny("training.epochs=0"), *PATRIARCH).returncode == 0
     commands = ["tree digits", "show models:/digits/1", "log digits", "compare digits"]
-    commands += ["ancestors models:/digits/1", "doctor digits --skip-weights"]
+    commands += ["ancestors models:/digits/1", "doctor digits"]
     code = f"""
 import sys
 from lineage.cli import main
@@ -101,6 +101,18 @@ for command in {commands}:
 print({{"torch", "optuna", "sklearn"}} & {{*sys.modules}})
 """
     assert _process(sys.executable, "-c", code, cwd=home).stdout.splitlines()[-1] == "set()"
+
+
+def test_growing_what_is_registered_loads_no_scikit_learn(
+    home: Path, tiny: Options, call_main: Lineage
+) -> None:
+    arguments = ["grow", "digits", *tiny("training.epochs=0"), *PATRIARCH]
+    assert call_main(*arguments).returncode == 0
+    outcome = _process(sys.executable, "-X", "importtime", "-m", "lineage", *arguments, cwd=home)
+    assert "nothing was trained" in outcome.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in outcome.stderr.splitlines()}
+    assert "torch" in loaded
+    assert not {"sklearn", "scipy.stats", "torchvision", "matplotlib", "optuna"} & loaded
 
 
 @pytest.mark.parametrize("command", [[_script()], [sys.executable, "-m", "lineage"]])

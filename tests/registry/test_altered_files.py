@@ -12,10 +12,12 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
+from safetensors.torch import save_file
 
 from lineage.errors import AlteredFilesError, IntegrityError
 from lineage.models.ensemble import EnsembleNetwork
 from lineage.registry.care.doctor import examine
+from lineage.registry.care.weights import are_finite
 from lineage.registry.family.family import Member, Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import (
@@ -215,3 +217,38 @@ def test_registered_weights_that_are_not_finite_are_found(
     assert finding.check == "not-finite"
     assert f"The weights of {version.uri} must be finite numbers" in finding.problem
     assert "train or adopt it again" in finding.remedy
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_are_judged_from_the_bits_of_a_file(tmp_path: Path, dtype: torch.dtype, value: float) -> None:
+    numbers = torch.tensor([[0.0, -1.5], [torch.finfo(dtype).max, torch.finfo(dtype).tiny]], dtype=dtype)
+    file = tmp_path / "weights.safetensors"
+    counts = torch.tensor([-1, 2**62])
+    save_file({"a": numbers, "counts": counts, "none": numbers[:0]}, file)
+    assert are_finite(file)
+    numbers[1, 0] = value
+    save_file({"a": numbers, "counts": counts}, file)
+    assert not are_finite(file)
+
+
+def test_numbers_of_a_damaged_file_or_of_an_unknown_type_are_not_judged(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(2).to(torch.float8_e4m3fn)}, file)
+    assert not are_finite(file)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert not are_finite(file)
+
+
+def test_infinities_that_a_file_holds_are_judged_by_loading_it(
+    version: Version, sqlite_registry: Any, model: LoadedModel
+) -> None:
+    """A file does not tell parameters, which must be finite, from buffers."""
+    folder = sqlite_registry.weights_file(version).parent
+    broken = with_weight(model, float("inf"))
+    save_model(broken, str(folder))
+    tags = {"weights_sha256": weights_digest(broken.network), "files_sha256": files_digest(folder)}
+    for tag, value in tags.items():
+        MlflowClient().set_model_version_tag(version.name, "1", f"lineage.{tag}", value)
+    (finding,) = examine(version.name, lambda _: False).findings
+    assert (finding.check, "holds inf" in finding.problem) == ("not-finite", True)

@@ -6,7 +6,7 @@ from functools import partial
 
 import mlflow
 
-from lineage.errors import AlteredFilesError, IntegrityError, LineageError, NotFoundError, RegistryError
+from lineage.errors import IntegrityError, NotFoundError
 from lineage.formats import counted
 from lineage.registry.care.checks import (
     Diagnosis,
@@ -19,7 +19,8 @@ from lineage.registry.care.checks import (
     check_tombstones,
 )
 from lineage.registry.care.leftovers import check_logged_models, check_runs, check_soft_targets
-from lineage.registry.family.family import Family, Version, from_model_version
+from lineage.registry.care.weights import check_weights
+from lineage.registry.family.family import Family, from_model_version
 from lineage.registry.store.connection import translated_errors
 from lineage.registry.store.database import database_file
 from lineage.registry.store.moves import find_moves, make_whole
@@ -128,46 +129,6 @@ def check_place() -> Iterator[Finding]:
             "its present place can be written into it, and artifacts that are not there yet be fetched",
             partial(make_whole, database),
         )
-
-
-def check_weights(family: Family) -> Iterator[Finding]:
-    """Find files that are missing, altered or do not load, and weights that are no numbers.
-
-    Those that versions share are pulled once. No network is run.
-    """
-    problems: dict[tuple[str, ...], tuple[str, str] | None] = {}
-    for version in family:
-        files = (version.model_id, version.weights_sha256, version.files_sha256)
-        if files not in problems:
-            problems[files] = _loading_problem(version)
-        problem = problems[files]
-        if problem is not None:
-            check, sentence = problem
-            remedy = "restore the artifacts from a backup"
-            if check == "not-finite":
-                remedy = "remove the version, and train or adopt it again"
-            yield Finding(check, version.uri, sentence, f"cannot be completed: {remedy}")
-
-
-def _loading_problem(version: Version) -> tuple[str, str] | None:
-    """Return the name of the check that fails, and what is wrong; None if nothing is."""
-    from lineage.registry.flavor import load_version  # imports torch, which no other check needs
-    from lineage.registry.store.artifacts import require_numbers
-
-    check = "altered-weights"
-    try:
-        network = load_version(version).network
-        check = "not-finite"
-        require_numbers(network, version.uri)
-    except RegistryError:  # the store does not answer, which says nothing about the weights
-        raise
-    except NotFoundError as error:
-        return "missing-weights", str(error).rstrip(".")
-    except AlteredFilesError as error:
-        return "altered-files", str(error).rstrip(".")
-    except LineageError as error:
-        return check, str(error).rstrip(".")
-    return None
 
 
 def _notes(family: Family) -> tuple[str, ...]:
