@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint scripts types imports test coverage test-slow dist test-dist evidence bench audit licenses docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence bench audit licenses docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -44,7 +44,7 @@ imports: setup
 
 # A file stays on one worker, which makes its fixtures once. The files with the fewest tests take the longest,
 # so they must not come last, where xdist puts them by default.
-PYTEST_ON_TWO := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ON_TWO = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: setup ## Run the tests
 	$(PYTEST_ON_TWO)
@@ -54,6 +54,18 @@ coverage: setup ## Run the tests, slower, and print their coverage, which must b
 
 test-slow: setup ## Run the long tests, of whose kinds `make test` has a sample
 	$(PYTEST_ON_TWO) -m slow
+
+.venv-oldest/ready: pyproject.toml tests/oldest.py
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --upgrade pip
+	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet --editable '.[hub,auth,studies]' --group dev \
+	  --constraint .venv-oldest/constraints.txt
+	@touch $@
+
+test-oldest: BIN := .venv-oldest/bin
+test-oldest: .venv-oldest/ready ## Run the tests on the oldest versions that pyproject.toml allows
+	$(PYTEST_ON_TWO)
 
 dist: setup ## Build the wheel and the source distribution into dist/
 	rm -rf dist
