@@ -5,6 +5,7 @@ the classifier's input, shape (B, D), which a transfer evaluation keeps frozen.
 """
 
 import inspect
+import math
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
@@ -96,7 +97,9 @@ def check_network(
         builder = _find_builder(name, options)
         with translated_build_errors(name, options), outlining(name):
             network = builder(num_classes, input_shape, **options)
-        image = torch.zeros(1, *input_shape, device="meta")
+        device = "cpu" if _is_small(name, network, input_shape) else "meta"
+        network = network.to_empty(device=device)
+        image = torch.zeros(1, *input_shape, device=device)
     else:
         network = build_network(name, num_classes, input_shape, options)
         image = torch.zeros(1, *input_shape)
@@ -114,6 +117,15 @@ def check_network(
             f"Network '{name}' must give {num_classes} logits for an image of {shape}, but gives the shape"
             f" {tuple(found[1:])}; correct its builder."
         )
+
+
+def _is_small(name: str, network: nn.Module, input_shape: tuple[int, int, int]) -> bool:
+    """Return whether one image is computed sooner than torch imports its compiler, to run without data.
+
+    The weights are whatever memory holds, so networks that index by a buffer are left out.
+    """
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return name in NETWORKS and num_parameters < 2**22 and math.prod(input_shape) < 2**18
 
 
 def has_features(network: nn.Module) -> bool:
