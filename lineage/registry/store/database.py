@@ -1,12 +1,13 @@
 """The sqlite file of a store: its path, and its creation in one step, also if a process is killed."""
 
+import os
 import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
-from sqlalchemy import URL, create_engine
+from sqlalchemy import URL, create_engine, event
 from sqlalchemy.engine import make_url
 
 _SQLITE = "sqlite:///"
@@ -101,14 +102,22 @@ def _create(database: Path) -> None:
     place = database.with_name(f".{database.name}.new")
     _remove(place)
     engine = create_engine(URL.create("sqlite", database=str(place)))
+    event.listen(engine, "connect", _write_without_waiting)
     try:
         create_tables(engine)
         engine.dispose()
+        with place.open("rb+") as file:
+            os.fsync(file.fileno())
         _remove(database)  # its journal as well, which sqlite would play back into the new file
         place.rename(database)
     finally:
         engine.dispose()
         _remove(place)
+
+
+def _write_without_waiting(connection: sqlite3.Connection, _record: object) -> None:
+    """Let a connection not wait for the disk after each of many migrations: nobody uses the file yet."""
+    connection.execute("PRAGMA synchronous = OFF")
 
 
 def _remove(database: Path) -> None:
