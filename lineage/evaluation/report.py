@@ -72,6 +72,7 @@ def draw_report(names: Sequence[str], out: Path | None = None, *, overrides: Seq
     records = [_read(name) for name in names]
     lines = group_lines([record.family for record in records])
     shown, notes = choose_lines(lines)
+    notes += _data_notes(records)
     sections = all_sections(Material(records, shown, overrides))
     found = tuple(record.name for record in records)
     folder = out or Path(f"{found[0]}-report")
@@ -100,6 +101,14 @@ def choose_lines(lines: Lines) -> tuple[Lines, list[str]]:
     kept = {label: versions for label, versions in lines.items() if label in most}
     left = len(lines) - len(kept)
     return kept, [f"{counted(left, 'line')} with fewer versions than those shown left out."]
+
+
+def _data_notes(records: Sequence[FamilyRecord]) -> list[str]:
+    """Return a sentence if the families are on several data sets."""
+    names = {data.digest: data.name for record in records for data in record.data.values()}
+    if len(names) < 2:
+        return []
+    return [f"The versions are on {len(names)} data sets ({', '.join(names.values())}): compare with care."]
 
 
 def _count(lines: Lines) -> str:

@@ -89,7 +89,7 @@ def similarity_section(material: Material) -> Section | None:
     caption = "Mean probability that images of one class give to another, from the most probable classes."
     if groups is not None:
         caption += " Classes are ordered by superclass, with lines between."
-    figure = Figure("similarity", caption, 4.3, partial(classes.paint_similarities, similarities=drawn))
+    figure = Figure("similarity", caption, 3.8, partial(classes.paint_similarities, similarities=drawn))
     rows = [
         [
             f"{data.class_names[one]} → {data.class_names[other]}",

@@ -18,6 +18,7 @@ Lines = Mapping[str, Sequence[Version]]
 PredictionsOf = Callable[[Version], Predictions | None]
 
 _MOST_RELIABILITY_PANELS = 6
+_MOST = 1e6  # of a metric; more is a mistake, which would hide everything else in a figure
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,16 @@ class Material:
         return record.predictions_of(version)
 
 
+def _value(version: Version, metric: str) -> float | None:
+    """Return a metric that can be drawn; None if there is none."""
+    value = version.metrics.get(metric, math.nan)
+    return value if abs(value) < _MOST else None
+
+
 def comparison_of(lines: Lines, metric: str) -> Comparison | None:
-    """Return the comparison of lines by a metric; None if no version has it as a finite number."""
+    """Return the comparison of lines by a metric; None if no version has it as a number of any sense."""
     measured = {
-        label: [v for v in versions if math.isfinite(v.metrics.get(metric, math.nan))]
+        label: [version for version in versions if _value(version, metric) is not None]
         for label, versions in lines.items()
     }
     kept = {label: versions for label, versions in measured.items() if versions}
@@ -145,8 +152,8 @@ def teacher_pairs(
             teacher = by_id.get(student.teacher or "")
             if teacher is None or student.id not in label_of:
                 continue
-            given, taken = (version.metrics.get(metric, math.nan) for version in (teacher, student))
-            if math.isfinite(given) and math.isfinite(taken):
+            given, taken = _value(teacher, metric), _value(student, metric)
+            if given is not None and taken is not None:
                 own.append(Pair(label_of[student.id], student.generation, given, taken, inverted=False))
         pairs += [replace(pair, inverted=any(_inverts(pair, other) for other in own)) for pair in own]
         if own:

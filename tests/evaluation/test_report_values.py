@@ -1,16 +1,25 @@
 """Values of a report's figures, against plain loops and scipy."""
 
 import itertools
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from records import SUPERCLASSES, small_predictions, small_record
 from scipy.stats import kendalltau, sem, spearmanr, t
 
+from lineage.errors import LineageError
 from lineage.evaluation.compare import group_lines
 from lineage.evaluation.report_examples import choose_images
+from lineage.evaluation.report_sections import all_sections
 from lineage.evaluation.report_values import (
+    Material,
     class_similarity,
     comparison_of,
     difference_panel,
@@ -22,7 +31,10 @@ from lineage.evaluation.report_values import (
     reliability_panels,
     teacher_pairs,
 )
+from lineage.registry.packing.record import read_record, record_text
 from lineage.report.comparison import Spread
+
+METRICS = "lineage.metrics"
 
 
 def test_interval_is_that_of_the_t_distribution() -> None:
@@ -48,6 +60,16 @@ def test_differences_are_paired_with_the_first_line() -> None:
         ]
         assert point.mean == pytest.approx(np.mean(expected))
     assert comparison_of(lines, "test_entropy") is None
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 1e300])
+def test_number_that_would_hide_the_others_is_left_out(value: float) -> None:
+    family = small_record(seeds=1).family
+    versions = [replace(version, metrics={"test_accuracy": value}) for version in family]
+    assert comparison_of({"line": versions}, "test_accuracy") is None
+    comparison = comparison_of({"line": [*versions[:1], *family.versions[1:]]}, "test_accuracy")
+    assert comparison is not None
+    assert [entry.generation for entry in comparison.entries] == [1, 2]
 
 
 def test_inverted_pairs_and_ranks_are_those_of_all_twos() -> None:
@@ -128,3 +150,43 @@ def test_chosen_images_are_those_that_were_learned_lost_and_kept() -> None:
 def test_equal_networks_have_images_that_both_have_right_and_wrong() -> None:
     predicted = small_predictions(1)
     assert {reason for reason, _ in choose_images(predicted, predicted)} == {"both right"}
+
+
+VALUES = st.one_of(
+    st.none(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8), st.just([]), st.just({})
+)
+
+
+def test_altered_text_is_reported_or_told(tmp_path: Path) -> None:
+    """Whatever a text holds that can be read, every part of a report can be made of it."""
+    tree = json.loads(record_text(small_record(seeds=1, generations=2)))
+    file = tmp_path / "altered.json"
+    version, (data,) = tree["versions"][1], tree["data"].values()
+    parts = (
+        tree,
+        version,
+        data,
+        version["tags"],
+        version["transfers"][0],
+        json.loads(version["tags"][METRICS]),
+    )
+    places = [(part, key) for part in parts for key in part]
+
+    @settings(max_examples=120, deadline=None, database=None, derandomize=True)
+    @given(st.sampled_from(range(len(places))), VALUES)
+    def alter(number: int, value: Any) -> None:
+        part, key = places[number]
+        former, metrics = part[key], version["tags"].get(METRICS)
+        part[key] = value
+        if part is parts[-1]:
+            version["tags"][METRICS] = json.dumps(part)
+        file.write_text(json.dumps(tree))
+        part[key] = former
+        version["tags"][METRICS] = metrics
+        try:
+            record = read_record(file)
+            all_sections(Material([record], group_lines([record.family])))
+        except LineageError as error:
+            assert "\n" not in str(error)
+
+    alter()

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 
 from lineage.registry.family.lookup import read_family
+from lineage.registry.store.reports import log_report
 from lineage.report.page.render import module_names, page_asset
 from lineage.report.page_data import family_html
 
@@ -290,6 +291,23 @@ def test_page_follows_what_grows(page: Page, site: str, store: Any, monkeypatch:
     finally:
         client.set_tag(store.growing, "lineage.epoch", "3")
         client.delete_registered_model_alias("digits", "fresh")
+
+
+def test_page_links_a_report_once_there_is_one(
+    page: Page, site: str, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    look(page, site)
+    expect(card(page, 3)).to_be_visible()
+    expect(page.locator("#report")).to_be_hidden()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    (tmp_path / "report.html").write_text("drawn")
+    run_id = log_report("digits", ("digits",), [tmp_path / "report.html"])
+    try:
+        expect(page.locator("#report")).to_be_visible(timeout=15_000)
+        target = page.locator("#report").get_attribute("href") or ""
+        assert target.endswith(f"/runs/{run_id}/artifacts/report/report.html")
+    finally:
+        MlflowClient(store.uri).delete_run(run_id)
 
 
 def test_family_that_is_not_there_says_what_to_do(page: Page, site: str) -> None:

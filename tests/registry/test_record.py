@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from records import small_record
 
 from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError
 from lineage.exchange.pack import pack
@@ -107,8 +108,16 @@ VALUES = st.one_of(
 )
 
 
-def test_altered_text_is_read_or_told(text: Path, tmp_path: Path) -> None:
-    tree = json.loads(text.read_text())
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """The text of a family that no store holds."""
+    file = tmp_path / "plain.json"
+    file.write_text(record_text(small_record()), encoding="utf-8")
+    return file
+
+
+def test_altered_text_is_read_or_told(plain: Path, tmp_path: Path) -> None:
+    tree = json.loads(plain.read_text())
     file = tmp_path / "altered.json"
     version, (data,) = tree["versions"][0], tree["data"].values()
     parts = (tree, version, data, version["tags"], version["predictions"], version["history"])
@@ -140,13 +149,26 @@ def test_altered_text_is_read_or_told(text: Path, tmp_path: Path) -> None:
         ({"versions": "none"}, "'versions'"),
     ],
 )
-def test_field_that_cannot_hold_is_told(text: Path, change: dict[str, Any], problem: str) -> None:
-    text.write_text(json.dumps(json.loads(text.read_text()) | change))
+def test_field_that_cannot_hold_is_told(plain: Path, change: dict[str, Any], problem: str) -> None:
+    plain.write_text(json.dumps(json.loads(plain.read_text()) | change))
     with pytest.raises(IntegrityError, match=problem):
-        read_record(text)
+        read_record(plain)
 
 
-def test_predictions_of_other_classes_are_told(text: Path) -> None:
-    text.write_text(text.read_text().replace('["red", "green", "blue"]', '["red", "green"]'))
-    with pytest.raises(IntegrityError, match="must have predictions of 2 classes, not of 3"):
-        read_record(text)
+def test_predictions_of_other_classes_are_told(plain: Path) -> None:
+    tree = json.loads(plain.read_text())
+    (data,) = tree["data"].values()
+    data |= {"class_names": ["one", "two"], "superclasses": None}
+    plain.write_text(json.dumps(tree))
+    with pytest.raises(IntegrityError, match="must be of 2 classes, as its data set, but is of 6"):
+        read_record(plain)
+
+
+@pytest.mark.parametrize("superclasses", [[0, 0, 0, 1, 1, -1], [0, 0, 0, 1, 1, 2**40], [0]])
+def test_superclasses_that_cannot_be_are_told(plain: Path, superclasses: list[int]) -> None:
+    tree = json.loads(plain.read_text())
+    for data in tree["data"].values():
+        data["superclasses"] = superclasses
+    plain.write_text(json.dumps(tree))
+    with pytest.raises(IntegrityError, match="superclasses"):
+        read_record(plain)

@@ -22,6 +22,7 @@ from lineage.registry.store.predictions_file import PREDICTIONS_FILE, Prediction
 KIND = "lineage-family"
 
 _FORMAT = 1
+_MOST_SUPERCLASSES = 2**20
 _BEGINNING = f'{{"kind": "{KIND}"'  # what a text of a record starts with
 
 
@@ -39,7 +40,7 @@ class DataRecord:
 
     name: str
     class_names: tuple[str, ...]
-    superclasses: tuple[int, ...] | None
+    superclasses: tuple[Annotated[int, Field(ge=0, le=_MOST_SUPERCLASSES)], ...] | None
     input_shape: tuple[int, int, int]
     digest: str
 
@@ -149,12 +150,19 @@ class FamilyRecord:
         """Return what a version predicted on its test part; None if that was not kept.
 
         Raises:
-            IntegrityError: If it is damaged.
+            IntegrityError: If it is damaged, or is of other classes than its data set.
         """
-        found = self._record(version).predictions
+        found, data = self._record(version).predictions, self.data_of(version)
         if found is None:
             return None
-        return parse_predictions(json.dumps(found), f"{PREDICTIONS_FILE} of {version.uri}")
+        subject = f"{PREDICTIONS_FILE} of {version.uri}"
+        predicted = parse_predictions(json.dumps(found), subject)
+        if data is not None and predicted.num_classes != len(data.class_names):
+            raise IntegrityError(
+                f"{subject} must be of {len(data.class_names)} classes, as its data set, but is of"
+                f" {predicted.num_classes}; restore it."
+            )
+        return predicted
 
     def _record(self, version: Version) -> VersionRecord:
         return next(record for record in self.versions if record.number == version.version)
@@ -231,12 +239,7 @@ def _require_consistent(record: FamilyRecord) -> None:
     if len(record.family) != len(record.versions):
         raise ValueError("every version must have the tags that lineage gave it")
     for version in record.family:
-        predicted, data = record.predictions_of(version), record.data_of(version)
-        if predicted is not None and data is not None and predicted.num_classes != len(data.class_names):
-            raise ValueError(
-                f"{version.uri} must have predictions of {len(data.class_names)} classes, not of"
-                f" {predicted.num_classes}"
-            )
+        record.predictions_of(version)
 
 
 def _entity(name: str, record: VersionRecord) -> ModelVersion:

@@ -24,6 +24,7 @@ MOST_LINES = len(COLOURS)
 
 _WIDTH = 8.0  # inches; 900 pixels on a page
 _DOTS_PER_INCH = 150
+_PAD = 0.05  # inches around panels, and shares of them between
 _LONGEST_TEXT = 28
 _VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)"}
 _IDS = re.compile(r'(?<=<g) id="[^"]*"')  # of groups, which nothing refers to
@@ -88,6 +89,7 @@ def draw(height: float, paint: Callable[["Figure"], None]) -> Drawing:
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # names in other scripts
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure.get_layout_engine().set(h_pad=_PAD, w_pad=_PAD, hspace=_PAD, wspace=_PAD)  # type: ignore[union-attr,call-arg]
         FigureCanvasAgg(figure)
         paint(figure)
         png, vectors = io.BytesIO(), io.StringIO()
