@@ -1,6 +1,6 @@
 """Audit of a line of generations: what they tell of the images that trained their patriarch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -9,13 +9,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from lineage.data.datasets import DataSet
-from lineage.errors import UsageError
+from lineage.errors import NotFoundError, UsageError
 from lineage.evaluation.audit_images import AuditImages, choose_images
 from lineage.evaluation.data import read_dataset, read_split, split_dataset
 from lineage.evaluation.data_index import require_named, stored_recipe
 from lineage.evaluation.evaluate import pull_network, require_same_data
 from lineage.evaluation.membership import Floats, ShadowScores, audit_scores
-from lineage.growing.shadows import ImitatedGeneration, grow_shadows, require_pairs
+from lineage.growing.shadows import ImitatedGeneration, Shadow, grow_shadows, require_pairs
 from lineage.models.ensemble import fit_to_data
 from lineage.processes import is_main_process
 from lineage.recipe import Recipe, change_recipe, require_effect
@@ -54,7 +54,7 @@ def audit(
     Raises:
         UsageError: If an argument cannot hold, or nobody knows which images trained the version, since it was
             adopted or is an ensemble.
-        NotFoundError: If a version or the images are not there.
+        NotFoundError: If a version or the images are not there, or, with shadows, the oldest teacher is not.
         IntegrityError: If the images, or weights, are not those that were registered, or a later generation
             has other classes or another input than the patriarch.
         TrainingError: If the training of a shadow fails; run again, it continues from the last epoch.
@@ -82,8 +82,10 @@ def audit(
         own.append(score(fit_to_data(model.network, model.spec, dataset.spec, who), who))
     of_shadows = []
     if shadows:
+        line.require_teacher()
         imitated = [_imitate(generation, dataset, overrides) for generation in line.generations[:2]]
-        of_shadows = _score_shadows(imitated, shadows, images, score, reporter)
+        grow = partial(grow_shadows, imitated, shadows, reporter, line.teacher)
+        of_shadows = _score_shadows(grow, images, score)
     results = [
         Audit(
             version=generation.version,
@@ -127,10 +129,25 @@ class _Line:
     Attributes:
         generations: Chain of teachers, the oldest first, to the audited version.
         others: Further ancestors, such as the members of an ensemble that taught the oldest.
+        teacher: Teacher of the oldest, which is no generation; None for a patriarch, or if it was removed.
     """
 
     generations: tuple[_Generation, ...]
     others: tuple[_Generation, ...]
+    teacher: Version | None
+
+    def require_teacher(self) -> None:
+        """Refuse to imitate the oldest generation without the teacher that it had.
+
+        Raises:
+            NotFoundError: If that was removed.
+        """
+        oldest = self.generations[0].version
+        if oldest.teacher is not None and self.teacher is None:
+            raise NotFoundError(
+                f"The teacher of {oldest.uri}, {oldest.teacher}, must be there for shadows that it teaches as"
+                " well, but was removed; leave out --shadows."
+            )
 
     def rows(self, dataset: DataSet) -> tuple[Tensor, list[Tensor]]:
         """Return the rows that trained the oldest generation, and those that trained any other."""
@@ -152,9 +169,9 @@ def _read_line(uri: str, reporter: Reporter) -> _Line:
             f"{uri} must be a generation to be audited, since it is known which images trained one, but it"
             f" {found}; name {'a member' if version.members else 'another'}."
         )
-    chain = takewhile(lambda one: one.kind == _GENERATION, (version, *read_ancestors(version)))
-    generations = list(chain)[::-1]
-    oldest = generations[0]
+    chain = (version, *read_ancestors(version))
+    generations = list(takewhile(lambda one: one.kind == _GENERATION, chain))[::-1]
+    oldest, teacher = generations[0], next((one for one in chain if one.kind != _GENERATION), None)
     if oldest.teacher is not None:
         reporter.notice(
             f"{oldest.uri} is the oldest generation whose images are known: its teacher {oldest.teacher} was"
@@ -168,6 +185,7 @@ def _read_line(uri: str, reporter: Reporter) -> _Line:
             for one in others
             if one.kind == _GENERATION and one not in generations
         ),
+        teacher,
     )
 
 
@@ -185,17 +203,13 @@ def _score(images: AuditImages, recipe: Recipe, network: nn.Module, who: str) ->
 
 
 def _score_shadows(
-    imitated: Sequence[ImitatedGeneration],
-    num_shadows: int,
-    images: AuditImages,
-    score: Callable[[nn.Module, str], Floats],
-    reporter: Reporter,
+    grow: Callable[[], Iterator[Shadow]], images: AuditImages, score: Callable[[nn.Module, str], Floats]
 ) -> list[ShadowScores]:
-    """Grow shadows, and return their scores for each generation that they imitate."""
-    scores: list[list[Floats]] = [[] for _ in imitated]
+    """Grow shadows, and return their scores for each generation that they imitate, the oldest first."""
+    scores: list[list[Floats]] = []
     trained = []
-    for shadow in grow_shadows(imitated, num_shadows, reporter):
+    for shadow in grow():
         trained.append(images.among(shadow.rows))
-        for found, version in zip(scores, shadow.versions, strict=True):
-            found.append(score(pull_network(version, images.dataset.spec), version.uri))
-    return [ShadowScores(np.stack(found), np.stack(trained)) for found in scores]
+        networks = ((pull_network(one, images.dataset.spec), one.uri) for one in shadow.versions)
+        scores.append([score(network, who) for network, who in networks])
+    return [ShadowScores(np.stack(found), np.stack(trained)) for found in zip(*scores, strict=True)]

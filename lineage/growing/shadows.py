@@ -83,12 +83,9 @@ def plan_shadows(imitated: Sequence[ImitatedGeneration], num_shadows: int) -> li
     shadows = []
     for half, seed in zip(islice(halves, num_shadows), seeds, strict=False):
         shadow = []
-        for index, one in enumerate(imitated):
-            changes: dict[str, Any] = {
-                "model.name": f"{patriarch.version.name}-shadows",
-                "succession.seed": seed,
-                "succession.generations": index,
-            }
+        for one in imitated:
+            name = f"{patriarch.version.name}-shadows"
+            changes: dict[str, Any] = {"model.name": name, "succession.seed": seed}
             if _same_images(one.split_data, patriarch.split_data):
                 changes["data.subset"] = half
             recipe = set_values(one.recipe, changes)
@@ -98,7 +95,10 @@ def plan_shadows(imitated: Sequence[ImitatedGeneration], num_shadows: int) -> li
 
 
 def grow_shadows(
-    imitated: Sequence[ImitatedGeneration], num_shadows: int, reporter: Reporter
+    imitated: Sequence[ImitatedGeneration],
+    num_shadows: int,
+    reporter: Reporter,
+    teacher: Version | None = None,
 ) -> Iterator[Shadow]:
     """Grow shadows as planned, or pull those that are registered; all ranks must call it.
 
@@ -106,6 +106,8 @@ def grow_shadows(
         imitated: Patriarch, and its student if students are audited.
         num_shadows: Number of shadows.
         reporter: Progress callbacks, called on rank 0.
+        teacher: Version that taught the oldest imitated generation, such as an adopted one; None for a
+            patriarch.
 
     Yields:
         One shadow after the other.
@@ -122,8 +124,9 @@ def grow_shadows(
         reporter.notice(f"shadow {number} of {num_shadows}")
         versions: list[Version] = []
         for planned in shadow:
-            teacher = versions[-1] if versions else None
-            grown = Succession(planned.recipe, planned.split_data, reporter, from_version=teacher).run()
+            above = versions[-1] if versions else teacher
+            recipe = set_values(planned.recipe, {"succession.generations": int(above is not None)})
+            grown = Succession(recipe, planned.split_data, reporter, from_version=above).run()
             versions += grown.versions
         yield Shadow(tuple(versions), shadow[0].split_data.train)
 

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from safetensors.torch import save_file
 
-from lineage.errors import IntegrityError, LineageError, UsageError
+from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError
 from lineage.evaluation.audit_images import choose_images
 from lineage.evaluation.data import read_split
 from lineage.evaluation.ensemble import ensemble
@@ -19,6 +19,7 @@ from lineage.growing.shadows import ImitatedGeneration, plan_shadows
 from lineage.growing.succession import Lineage
 from lineage.models.networks import build_network
 from lineage.recipe import Recipe, load_recipe
+from lineage.registry.care.remove import remove
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.report.progress import SilentReporter
@@ -187,7 +188,8 @@ def test_student_of_an_adopted_network_is_audited_for_its_own_images(
         audit(adopted.uri)
     (line,) = grow("digits", teacher=adopted.uri, overrides=tiny_settings)
     told = Notices()
-    (result,) = audit(line.versions[0].uri, reporter=told)
+    (result,) = audit(line.versions[0].uri, shadows=4, reporter=told)
+    assert [version.teacher for version in told.trained] == [adopted.id] * 4
     assert result.patriarch == result.version
     assert told.lines[0].startswith(f"{result.version.uri} is the oldest generation whose images are known")
 
@@ -211,3 +213,14 @@ def test_changed_images_are_refused(grown: Lineage, tiny_settings: tuple[str, ..
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(LineageError, match="is read from a folder, but none is given"):
         audit(uri)
+
+
+def test_shadows_of_a_student_whose_teacher_was_removed_are_refused(
+    grown: Lineage, tiny_settings: tuple[str, ...]
+) -> None:
+    (line,) = grow("digits", name="orphan", generations=1, overrides=tiny_settings)
+    remove(line.versions[0].uri, force=True)
+    with pytest.raises(NotFoundError, match=r"orphan/1, must be there for shadows .* leave out --shadows"):
+        audit(line.versions[1].uri, shadows=4)
+    (result,) = audit(line.versions[1].uri)
+    assert result.patriarch.id == "orphan/2"

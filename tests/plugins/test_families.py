@@ -15,6 +15,8 @@ import pytest
 from lineage_mlflow.families import _MAX_DOCUMENTS, FamilyReader
 from mlflow import MlflowClient
 
+from lineage.registry.family.tags import AUDITED_TAG
+
 NUM_THREADS = _MAX_DOCUMENTS + 8
 
 
@@ -87,3 +89,10 @@ def test_document_is_read_again_after_a_change(empty_family: str) -> None:
     MlflowClient().set_registered_model_tag(empty_family, "a", "b")
     MlflowClient().update_registered_model(empty_family, "changed")
     assert reader.document(empty_family, lambda _experiment: True) != before
+
+
+def test_document_is_read_again_after_an_audit(empty_family: str) -> None:
+    reader = FamilyReader()
+    before = reader.progress(empty_family, lambda _experiment: True)["token"]
+    MlflowClient().set_registered_model_tag(empty_family, AUDITED_TAG, "2026-11-28T14:00:00+00:00")
+    assert reader.progress(empty_family, lambda _experiment: True)["token"] != before

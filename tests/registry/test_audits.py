@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from lineage.errors import IntegrityError
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version, read_family
+from lineage.registry.family.tags import AUDITED_TAG
 from lineage.registry.store.audits import Audit, log_audits
 from lineage.report.page_data import family_document
 
@@ -31,6 +32,7 @@ def test_rates_are_metrics_of_the_version_its_run_and_its_logged_model(version: 
     assert LOGGED.items() <= client.get_run(version.run_id).data.metrics.items()
     logged = client.get_logged_model(version.model_id).metrics or ()
     assert LOGGED.items() <= {metric.key: metric.value for metric in logged}.items()
+    assert client.get_registered_model(version.name).tags[AUDITED_TAG] > "2026"
     # The model stays an output of the run that trained it: as its input it would descend from itself
     inputs = client.get_run(version.run_id).inputs
     assert version.model_id not in [given.model_id for given in inputs.model_inputs or ()]
