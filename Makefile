@@ -33,7 +33,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 scripts:
-	@if command -v npx >/dev/null; then npx --yes $(BIOME) check --error-on-warnings lineage/report/page; \
+	@if command -v npx >/dev/null; then npx --yes $(BIOME) check --error-on-warnings lineage/display/page; \
 	else echo "The page's scripts are not checked: Node.js with npx is not installed."; fi
 
 types: setup

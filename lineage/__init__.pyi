@@ -4,7 +4,7 @@ from .evaluation.diff import Difference, diff
 from .evaluation.ensemble import Ensemble, ensemble
 from .evaluation.evaluate import Evaluation, evaluate, load
 from .evaluation.predictions import predictions
-from .evaluation.report import Report, draw_report
+from .evaluation.report import Report, report
 from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
 from .growing.audit import audit
@@ -38,12 +38,12 @@ __all__ = [
     "adopt",
     "audit",
     "diff",
-    "draw_report",
     "ensemble",
     "evaluate",
     "grow",
     "load",
     "predictions",
+    "report",
     "study",
     "transfer",
     "tree",

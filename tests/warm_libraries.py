@@ -29,7 +29,7 @@ for name in (
     "lineage.exchange.sync",
     "lineage.growing.grow",
     "lineage.registry.care.doctor",
-    "lineage.report.tables",
+    "lineage.display.tables",
     "lineage.studies.study",
     "lineage_mlflow.context",
 ):

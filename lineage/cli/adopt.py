@@ -77,9 +77,9 @@ def adopt(
     """Register a network that lineage did not train, so that it can teach, be evaluated and transferred."""
     channels = _parse_normalisation(mean, std)
     with importing():
+        from lineage.display.tables import version_table
         from lineage.exchange.adopt import Candidate, Normalisation
         from lineage.exchange.adopt import adopt as adopt_candidate
-        from lineage.report.tables import version_table
 
     adoption = adopt_candidate(
         name,

@@ -29,8 +29,8 @@ def audit(
 ) -> None:
     """Measure how well a version and its ancestors tell which images trained their patriarch."""
     with importing():
+        from lineage.display.audit_table import audit_table
         from lineage.growing.audit import audit as audit_versions
-        from lineage.report.audit_table import audit_table
 
     with console_reporter() as reporter:
         results = audit_versions(uri, shadows=shadows, overrides=overrides or (), reporter=reporter)

@@ -17,10 +17,10 @@ def compare(
 ) -> None:
     """Compare families by generation: mean ± deviation over seeds, and differences from the first family."""
     collect_no_garbage()
+    from lineage.display.tables import comparison_table
     from lineage.evaluation.compare import compare as compare_lines
     from lineage.evaluation.compare import group_lines
     from lineage.registry.family.lookup import read_family
-    from lineage.report.tables import comparison_table
 
     comparison = compare_lines(group_lines([read_family(name) for name in models]), metric)
     if as_json:

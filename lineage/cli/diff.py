@@ -16,8 +16,8 @@ def diff(
 ) -> None:
     """Compare two versions: settings, metrics, predictions, and the CKA of their features."""
     with importing():
+        from lineage.display.tables import difference_tables
         from lineage.evaluation.diff import diff as compare_versions
-        from lineage.report.tables import difference_tables
 
     difference = compare_versions(first, second, overrides or ())
     if as_json:

@@ -29,8 +29,8 @@ def doctor(
     The exit code is 0 if the family is healthy, and 4 if a finding is left.
     """
     with importing():
+        from lineage.display.care_tables import diagnosis_tables
         from lineage.registry.care.doctor import examine
-        from lineage.report.care_tables import diagnosis_tables
         from lineage.training.checkpoints import state_home
 
     diagnosis = examine(

@@ -38,8 +38,8 @@ def ensemble(
 ) -> None:
     """Measure a version and its teachers: each alone, and the ensembles of the oldest 1, 2, 3 and so on."""
     with importing():
+        from lineage.display.tables import ensemble_table
         from lineage.evaluation.ensemble import ensemble as measure_ensemble
-        from lineage.report.tables import ensemble_table
 
     measured = measure_ensemble(
         uris,

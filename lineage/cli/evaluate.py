@@ -7,8 +7,8 @@ from lineage.cli.startup import importing
 def evaluate(uri: VersionUri, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Measure a version on its test set, and compare with the metrics it was registered with."""
     with importing():
+        from lineage.display.tables import evaluation_table
         from lineage.evaluation.evaluate import evaluate as evaluate_version
-        from lineage.report.tables import evaluation_table
 
     evaluation = evaluate_version(uri, overrides or ())
     if as_json:

@@ -117,9 +117,9 @@ def grow_worker() -> None:
     with importing():
         from rich.console import Console
 
+        from lineage.display.progress import WorkerReporter
         from lineage.growing.parallel import Job, send_bar, work
         from lineage.growing.worker_processes import receive_job
-        from lineage.report.progress import WorkerReporter
 
     job = Job.from_json(receive_job())
     work(job, WorkerReporter(Console(stderr=True), send_bar if job.draws_bars else None))
@@ -170,7 +170,7 @@ def _print_outcomes(
         return
     _print_lineages([outcome.lineage for outcome in outcomes if outcome.lineage is not None])
     if with_ends:
-        from lineage.report.tables import ends_table
+        from lineage.display.tables import ends_table
 
         print_rich(ends_table([(outcome.seed, outcome.reason) for outcome in outcomes]))
     if offline:
@@ -190,7 +190,7 @@ def _as_json(outcome: "SeedOutcome") -> dict[str, object]:
 
 
 def _print_lineages(lineages: "list[Lineage]") -> None:
-    from lineage.report.tables import GENERATIONS_LEGEND, generations_table, seeds_table
+    from lineage.display.tables import GENERATIONS_LEGEND, generations_table, seeds_table
 
     for lineage in lineages:
         known = (

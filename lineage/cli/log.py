@@ -10,8 +10,8 @@ def log(model: Model, as_json: AsJson = False) -> None:
     Changes that lineage did not make itself are inferred from the registry, and marked as such.
     """
     collect_no_garbage()
+    from lineage.display.care_tables import history_table
     from lineage.registry.family.history import read_history
-    from lineage.report.care_tables import history_table
 
     events = read_history(model)
     if as_json:

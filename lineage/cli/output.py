@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.segment import Segment
 
-    from lineage.report.progress import Reporter
+    from lineage.display.progress import Reporter
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _LAYOUT = "\n\t"
@@ -83,7 +83,7 @@ def console_reporter() -> "AbstractContextManager[Reporter]":
     """Return a live display on standard error for rank 0, and a silent reporter for other ranks."""
     from rich.console import Console
 
-    from lineage.report.progress import ConsoleReporter, SilentReporter
+    from lineage.display.progress import ConsoleReporter, SilentReporter
 
     return ConsoleReporter(Console(stderr=True)) if is_main_process() else nullcontext(SilentReporter())
 

@@ -33,7 +33,7 @@ def descendants(uri: VersionUri, depth: Depth = None, as_json: AsJson = False) -
 
 
 def _print(relatives: "Sequence[Relative]", if_none: str, as_json: bool) -> None:
-    from lineage.report.care_tables import relatives_table
+    from lineage.display.care_tables import relatives_table
 
     if as_json:
         print_json([relative.to_json() for relative in relatives])

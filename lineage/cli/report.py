@@ -24,9 +24,9 @@ def report(
 ) -> None:
     """Draw families into a folder: figures as PNG and SVG, and one page; the first is the reference."""
     with importing():
-        from lineage.evaluation.report import draw_report
+        from lineage.evaluation.report import report as draw
 
-    found = draw_report(models, out, overrides=overrides or ())
+    found = draw(models, out, overrides=overrides or ())
     if as_json:
         print_json(found.to_json())
         return

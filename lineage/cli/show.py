@@ -7,8 +7,8 @@ from lineage.cli.startup import collect_no_garbage
 def show(uri: VersionUri, as_json: AsJson = False) -> None:
     """Show one version: its place in the family, its metrics and its digests."""
     collect_no_garbage()
+    from lineage.display.tables import version_table
     from lineage.registry.family.lookup import find_version
-    from lineage.report.tables import version_table
 
     version = find_version(uri)
     if as_json:

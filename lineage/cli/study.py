@@ -77,7 +77,7 @@ def study(
     with importing():
         from rich.console import Console
 
-        from lineage.report.study_progress import ConsoleStudyReporter
+        from lineage.display.study_progress import ConsoleStudyReporter
         from lineage.studies.samplers import quieten
         from lineage.studies.study import study as run_study
 
@@ -111,7 +111,7 @@ def study_report(
 ) -> None:
     """Print a study's trials and the importance of its keys, and plot both into files and its MLflow run."""
     with importing():
-        from lineage.report.study_tables import importances_table
+        from lineage.display.study_tables import importances_table
         from lineage.studies.report import report_study
         from lineage.studies.samplers import quieten
 
@@ -134,8 +134,8 @@ def study_worker() -> None:
     with importing():
         from rich.console import Console
 
+        from lineage.display.study_progress import ConsoleStudyReporter
         from lineage.growing.worker_processes import receive_job
-        from lineage.report.study_progress import ConsoleStudyReporter
         from lineage.studies.samplers import quieten
         from lineage.studies.study import work
         from lineage.studies.worker_processes import Job

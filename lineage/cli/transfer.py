@@ -43,8 +43,8 @@ def transfer(
     """Measure a version on another data set: train a classifier on its frozen features, or fine-tune it."""
     num_ancestors = _parse_ancestors(ancestors)
     with importing():
+        from lineage.display.tables import transfer_table
         from lineage.evaluation.transfer import transfer as transfer_versions
-        from lineage.report.tables import transfer_table
 
     results = transfer_versions(
         uri,

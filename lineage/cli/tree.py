@@ -27,9 +27,9 @@ def tree(
     if html is not None:
         _write_html(model, html)
         return
+    from lineage.display import tree as drawing
     from lineage.registry.care.remove import read_tombstones
     from lineage.registry.family.lookup import read_family
-    from lineage.report import tree as drawing
 
     family, removed = read_family(model), read_tombstones(model)
     if as_json:
@@ -44,8 +44,8 @@ def tree(
 
 
 def _write_html(model: str, file: Path) -> None:
+    from lineage.display.page_data import family_html
     from lineage.registry.family.lookup import read_family
-    from lineage.report.page_data import family_html
 
     text = family_html(read_family(model))
     try:

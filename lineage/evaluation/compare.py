@@ -11,10 +11,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from lineage.display.comparison import CONFIDENCE, Comparison, Difference, Entry, Spread
 from lineage.errors import UsageError, suggestion
 from lineage.formats import counted
 from lineage.registry.family.family import Family, Version
-from lineage.report.comparison import CONFIDENCE, Comparison, Difference, Entry, Spread
 
 BySeed = dict[int, float]
 

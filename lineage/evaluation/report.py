@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lineage.display.figures.page import write_report
+from lineage.display.figures.style import MOST_LINES
 from lineage.errors import UsageError
 from lineage.evaluation.compare import group_lines
 from lineage.evaluation.report_sections import all_sections
@@ -14,8 +16,6 @@ from lineage.recipe import require_effect
 from lineage.registry.packing.record import FamilyRecord, read_record
 from lineage.registry.packing.recording import record_family
 from lineage.registry.store.reports import log_report
-from lineage.report.figures.page import write_report
-from lineage.report.figures.style import MOST_LINES
 
 TEXT = ".json"
 
@@ -24,7 +24,7 @@ _USED = ("data.root", "data.download", "data.test", "data.image_size")
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of ``draw_report``.
+    """The outcome of ``report``.
 
     Attributes:
         names: Names of the families.
@@ -43,7 +43,7 @@ class Report:
         return asdict(self) | {"files": [str(file) for file in self.files]}
 
 
-def draw_report(names: Sequence[str], out: Path | None = None, *, overrides: Sequence[str] = ()) -> Report:
+def report(names: Sequence[str], out: Path | None = None, *, overrides: Sequence[str] = ()) -> Report:
     """Draw families into a folder, as PNG, SVG and one page that needs nothing else, and log them to a run.
 
     Several families are compared line by line, the first being the reference; of more lines than there are
@@ -65,7 +65,7 @@ def draw_report(names: Sequence[str], out: Path | None = None, *, overrides: Seq
         RegistryError: If the store cannot be reached or written.
 
     Examples:
-        >>> lineage.draw_report(["digits", "digits-strict"]).files[0]
+        >>> lineage.report(["digits", "digits-strict"]).files[0]
         PosixPath('digits-report/report.html')
     """
     require_effect(overrides, _USED, "a report")

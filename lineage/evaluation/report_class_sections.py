@@ -5,14 +5,14 @@ from functools import partial
 
 import numpy as np
 
+from lineage.display.figures import classes
+from lineage.display.figures.page import Figure, Section, Table
 from lineage.evaluation import report_values as values
 from lineage.evaluation.report_examples import choose_images, make_examples, read_pictures
 from lineage.evaluation.report_values import Material
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord
 from lineage.registry.store.predictions_file import Predictions
-from lineage.report.figures import classes
-from lineage.report.figures.page import Figure, Section, Table
 
 _MOST_SIMILAR = 12
 

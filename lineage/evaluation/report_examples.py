@@ -7,13 +7,13 @@ import numpy as np
 
 from lineage.data.datasets import load_dataset
 from lineage.data.images import Images, MemoryImages
+from lineage.display.figures.values import Example, Guess, Pixels
 from lineage.errors import LineageError
 from lineage.evaluation.data_index import require_named, stored_recipe
 from lineage.formats import first_line
 from lineage.recipe import DataSettings, Sections, parse_settings
 from lineage.registry.packing.record import DataRecord, VersionRecord
 from lineage.registry.store.predictions_file import Predictions
-from lineage.report.figures.values import Example, Guess, Pixels
 
 NUM_EXAMPLES = 12
 

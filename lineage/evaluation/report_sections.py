@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from lineage.display.comparison import Comparison, Difference, Entry
+from lineage.display.figures import curves
+from lineage.display.figures.page import Figure, Section, Table
+from lineage.display.figures.values import Panel
 from lineage.evaluation import report_values as values
 from lineage.evaluation.report_class_sections import examples_section, similarity_section
 from lineage.evaluation.report_values import Material
 from lineage.formats import MISSING, change, counted, quantity
 from lineage.registry.family.family import Version
-from lineage.report.comparison import Comparison, Difference, Entry
-from lineage.report.figures import curves
-from lineage.report.figures.page import Figure, Section, Table
-from lineage.report.figures.values import Panel
 
 _OVER_SEEDS = "Bars are 95 % intervals of the mean over seeds (t distribution); one seed has none."
 _PANEL_HEIGHT = 2.5  # inches

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lineage.display.comparison import CONFIDENCE, Comparison, Spread
+from lineage.display.figures.values import Bins, Numbers, Pair, Panel, Point, Similarity
 from lineage.evaluation.compare import compare
 from lineage.formats import unit_of
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord
 from lineage.registry.store.predictions_file import Predictions
-from lineage.report.comparison import CONFIDENCE, Comparison, Spread
-from lineage.report.figures.values import Bins, Numbers, Pair, Panel, Point, Similarity
 
 Lines = Mapping[str, Sequence[Version]]
 PredictionsOf = Callable[[Version], Predictions | None]

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from ignite.engine import Engine, Events
 from torch import nn
 
+from lineage.display.progress import epoch_line
 from lineage.errors import UsageError
 from lineage.evaluation.data import full_test_subset
 from lineage.evaluation.features import FittedDataSet, extract_features, fit_images
@@ -28,7 +29,6 @@ from lineage.registry.family.lookup import find_version, read_ancestors
 from lineage.registry.flavor import load_version
 from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.transfers import Transfer, log_transfer
-from lineage.report.progress import epoch_line
 from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
 from lineage.training.measurement import Subset
 

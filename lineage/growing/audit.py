@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lineage.data.datasets import DataSet
+from lineage.display.progress import Reporter, SilentReporter
 from lineage.errors import NotFoundError, UsageError
 from lineage.evaluation.audit_images import AuditImages, choose_images
 from lineage.evaluation.data import read_dataset, read_split, split_dataset
@@ -23,7 +24,6 @@ from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import ancestors_of, find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.store.audits import Audit, log_audits
-from lineage.report.progress import Reporter, SilentReporter
 from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
 
 _IMAGE_SETTINGS = ("data.name", "data.root", "data.download", "data.workers")

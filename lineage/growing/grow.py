@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from lineage.data.images import DataSpec
+from lineage.display.page_data import family_html
+from lineage.display.progress import Reporter, SilentReporter
 from lineage.errors import UsageError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.data_index import require_named, stored_recipe
@@ -21,8 +23,6 @@ from lineage.registry.flavor import load_member, load_version
 from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.connection import check_store
 from lineage.registry.store.runs import keep_page
-from lineage.report.page_data import family_html
-from lineage.report.progress import Reporter, SilentReporter
 from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
 
 _MOST_SEEDS = 1000

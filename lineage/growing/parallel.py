@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from lineage.data.shared import load_shared, share
+from lineage.display.progress import Bar, Reporter
 from lineage.errors import LineageError
 from lineage.evaluation.data import SplitData, split_dataset
 from lineage.formats import counted
@@ -17,7 +18,6 @@ from lineage.growing.worker_processes import read_message, run_workers, send_mes
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Family, Version
 from lineage.registry.family.lookup import find_version, read_family
-from lineage.report.progress import Bar, Reporter
 from lineage.training.devices import make_accelerator
 
 COMMAND = "grow-worker"

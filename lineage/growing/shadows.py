@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lineage.display.progress import Reporter
 from lineage.errors import UsageError
 from lineage.evaluation.data import SplitData, split_dataset
 from lineage.growing.plan import check_against_data
 from lineage.growing.succession import Succession
 from lineage.recipe import Recipe, set_values
 from lineage.registry.family.family import Version
-from lineage.report.progress import Reporter
 
 FEWEST_SHADOWS = 4
 

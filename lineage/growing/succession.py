@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from ignite.engine.events import EventEnum
 from torch import nn
 
+from lineage.display.progress import Reporter
 from lineage.errors import NotFoundError, RegistryError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.evaluate import pull_network
@@ -28,7 +29,6 @@ from lineage.registry.family.family import Version
 from lineage.registry.store.connection import short_patience
 from lineage.registry.store.files import require_weights
 from lineage.registry.store.runs import tagging_runs
-from lineage.report.progress import Reporter
 from lineage.training.devices import (
     describe_hardware,
     on_main_process,

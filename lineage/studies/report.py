@@ -9,10 +9,10 @@ import optuna
 from optuna.trial import TrialState
 from rich.table import Table
 
+from lineage.display.study_tables import TrialRow, trials_table
 from lineage.errors import NotFoundError, UsageError
 from lineage.formats import counted
 from lineage.registry.store.study_runs import StudyRun
-from lineage.report.study_tables import TrialRow, trials_table
 from lineage.studies.database import check_url, open_storage, require_database, translated_errors
 from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.plots import draw, objective_value

@@ -4,13 +4,13 @@ import os
 import re
 from collections.abc import Sequence
 
+from lineage.display.study_progress import SilentStudyReporter, StudyReporter
 from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.growing.plan import check_against_data, read_split_data, require_family_data
 from lineage.growing.worker_processes import require_one_process
 from lineage.recipe import Recipe, check_space, load_recipe, override, with_space
 from lineage.registry.store.connection import check_store
-from lineage.report.study_progress import SilentStudyReporter, StudyReporter
 from lineage.studies.database import DEFAULT_STORAGE, VARIABLE, check_url
 from lineage.studies.results import StudyResult
 from lineage.studies.samplers import check_methods

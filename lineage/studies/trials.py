@@ -5,13 +5,13 @@ from typing import Any
 
 from ignite.engine import Engine
 
+from lineage.display.progress import Reporter
 from lineage.evaluation.data import SplitData
 from lineage.growing.leases import Leases
 from lineage.growing.plan import check_against_data
 from lineage.growing.succession import GenerationEvents, Succession
 from lineage.recipe import Range, Recipe, set_values
 from lineage.registry.family.family import Version
-from lineage.report.progress import Reporter
 from lineage.studies.objectives import OBJECTIVES, Objective
 from lineage.studies.pruning import Pruning
 from lineage.studies.trial_record import NoRecord

@@ -7,13 +7,13 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from lineage.display.study_progress import StudyReporter
 from lineage.errors import TrainingError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.formats import quantity
 from lineage.growing.leases import Leases
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
-from lineage.report.study_progress import StudyReporter
 from lineage.studies.database import only_process
 from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.results import StudyResult

@@ -15,8 +15,8 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, redirect, request
 
+from lineage.display.page.render import STYLE, module_names, page_asset, served_page
 from lineage.errors import LineageError, NotFoundError, UsageError
-from lineage.report.page.render import STYLE, module_names, page_asset, served_page
 from lineage_mlflow.families import FamilyReader
 from lineage_mlflow.mlflow_private import (
     allow_route,

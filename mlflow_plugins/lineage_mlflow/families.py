@@ -10,6 +10,7 @@ from cachetools import LRUCache, cached
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 
+from lineage.display.page_data import PageContext, family_document, read_page_context
 from lineage.errors import NotFoundError, UsageError
 from lineage.formats import json_digest
 from lineage.registry.care.remove import read_tombstones
@@ -22,7 +23,6 @@ from lineage.registry.store.progress import GrowingRun, read_growing, read_setti
 from lineage.registry.store.reports import find_report
 from lineage.registry.store.search import find_model, newest_version, search_families
 from lineage.registry.store.transfers import newest_transfer
-from lineage.report.page_data import PageContext, family_document, read_page_context
 from lineage_mlflow.mlflow_private import get_request_workspace
 
 _MAX_DOCUMENTS = 32  # in the cache

@@ -36,11 +36,11 @@ def ours(folder: str, precision: str, taught: bool, *settings: str) -> None:
     """
     import lineage
     from lineage.cli.memory import keep_freed_memory
+    from lineage.display.progress import SilentReporter
     from lineage.growing.plan import read_split_data
     from lineage.growing.succession import Succession
     from lineage.recipe import load_recipe
     from lineage.registry.family.lookup import find_version
-    from lineage.report.progress import SilentReporter
 
     keep_freed_memory()
     asked: queue.Queue[int] = queue.Queue()

@@ -38,7 +38,7 @@ MANY = """
 import json, time
 from pathlib import Path
 import lineage
-from lineage.report.progress import SilentReporter
+from lineage.display.progress import SilentReporter
 def resident():
     line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM"))
     return int(line.split()[1]) / 1024

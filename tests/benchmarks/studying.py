@@ -24,7 +24,7 @@ from lineage.cli.memory import keep_freed_memory
 from lineage.growing.plan import read_split_data
 from lineage.recipe import change_recipe, load_recipe
 from lineage.registry.family.lookup import find_version
-from lineage.report.progress import SilentReporter
+from lineage.display.progress import SilentReporter
 from lineage.growing.succession import Succession
 name, first, number, *overrides = sys.argv[1:]
 keep_freed_memory()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from lineage.report.study_progress import ConsoleStudyReporter
+from lineage.display.study_progress import ConsoleStudyReporter
 
 Process = subprocess.CompletedProcess[str]
 Lineage = Callable[..., Process]

@@ -6,10 +6,10 @@ from statistics import mean, stdev
 import pytest
 from scipy.stats import ttest_rel
 
+from lineage.display.comparison import Comparison, Difference, Entry
 from lineage.errors import UsageError
 from lineage.evaluation.compare import compare, group_lines
 from lineage.registry.family.family import Family, Version
-from lineage.report.comparison import Comparison, Difference, Entry
 
 TOLERANT = [0.951, 0.962, 0.957, 0.949, 0.970]
 STRICT = [0.948, 0.965, 0.950, 0.941, 0.961]

@@ -37,7 +37,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lineage.Report]:
         file.write_text(record_text(record), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        yield lineage.draw_report([str(place / "0.json"), str(place / "1.json")], place / "report")
+        yield lineage.report([str(place / "0.json"), str(place / "1.json")], place / "report")
 
 
 class _Page(HTMLParser):
@@ -97,14 +97,14 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
     file = tmp_path / "fruit.json"
     file.write_text(record_text(small_record(seeds=1, generations=1)), encoding="utf-8")
     with pytest.raises(UsageError, match="'fruit' again"):
-        lineage.draw_report([str(file), str(file)], tmp_path / "out")
+        lineage.report([str(file), str(file)], tmp_path / "out")
     with pytest.raises(NotFoundError, match=r"nothing\.json' is no file"):
-        lineage.draw_report([str(tmp_path / "nothing.json")])
+        lineage.report([str(tmp_path / "nothing.json")])
     with pytest.raises(UsageError, match=r"training\.lr"):
-        lineage.draw_report([str(file)], tmp_path / "out", overrides=["training.lr=1"])
+        lineage.report([str(file)], tmp_path / "out", overrides=["training.lr=1"])
     (tmp_path / "taken").write_text("")
     with pytest.raises(UsageError, match=r"folder of a report must be writable, but '.*taken' is not"):
-        lineage.draw_report([str(file)], tmp_path / "taken")
+        lineage.report([str(file)], tmp_path / "taken")
     file.write_text(file.read_text().replace('"kind": "lineage-family"', '"kind": "other"'))
     with pytest.raises(IntegrityError, match="must be 'lineage-family'"):
-        lineage.draw_report([str(file)])
+        lineage.report([str(file)])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from records import SUPERCLASSES, small_predictions, small_record
 from scipy.stats import kendalltau, sem, spearmanr, t
 
+from lineage.display.comparison import Spread
 from lineage.errors import LineageError
 from lineage.evaluation.compare import group_lines
 from lineage.evaluation.report_examples import choose_images
@@ -32,7 +33,6 @@ from lineage.evaluation.report_values import (
     teacher_pairs,
 )
 from lineage.registry.packing.record import read_record, record_text
-from lineage.report.comparison import Spread
 
 METRICS = "lineage.metrics"
 

@@ -11,6 +11,7 @@ from ignite.engine import Engine
 
 import lineage
 from lineage.data.images import DataSet, DataSpec, MemoryImages
+from lineage.display.progress import SilentReporter
 from lineage.errors import IntegrityError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.diff import diff
@@ -18,7 +19,6 @@ from lineage.extensions import REVISIONS, source_of
 from lineage.growing.plan import GenerationPlan, read_split_data
 from lineage.growing.succession import Succession
 from lineage.recipe import load_recipe
-from lineage.report.progress import SilentReporter
 
 CODE = """
 from torch import nn

@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 import lineage
+from lineage.display.progress import SilentReporter
 from lineage.errors import TrainingError
-from lineage.report.progress import SilentReporter
 from lineage.training.checkpoints import Checkpoint, History, state_home
 from lineage.training.devices import make_accelerator
 

@@ -11,12 +11,12 @@ from mlflow import MlflowClient
 from rich.text import Text
 
 from lineage.cli.output import print_json, print_rich, print_text
+from lineage.display.progress import ConsoleReporter
 from lineage.errors import UsageError
 from lineage.evaluation.ensemble import ensemble
 from lineage.exchange.adopt import Candidate, adopt
 from lineage.growing.grow import grow
 from lineage.recipe import Recipe, check_name, load_recipe, override
-from lineage.report.progress import ConsoleReporter
 
 UNFIT = {
     "": "not empty",

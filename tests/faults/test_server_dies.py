@@ -12,10 +12,10 @@ import pytest
 from mlflow import MlflowClient
 from warm import WarmProcess
 
+from lineage.display.progress import SilentReporter
 from lineage.growing.grow import grow
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import read_family
-from lineage.report.progress import SilentReporter
 
 EPOCHS = 40
 

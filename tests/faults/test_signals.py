@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 from warm import WarmProcess, run_warm
 
 import lineage
+from lineage.display.progress import SilentReporter
 from lineage.errors import UsageError
 from lineage.processes import interrupt_on_signals
-from lineage.report.progress import SilentReporter
 from lineage.training.devices import process_timeout
 
 IGNORED_AT_START = """

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import lineage
+from lineage.display.progress import SilentReporter
 from lineage.errors import RegistryError
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import read_family
-from lineage.report.progress import SilentReporter
 
 
 @pytest.fixture(scope="module")

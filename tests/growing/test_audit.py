@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from safetensors.torch import save_file
 
+from lineage.display.progress import SilentReporter
 from lineage.errors import IntegrityError, LineageError, NotFoundError, UsageError
 from lineage.evaluation.audit_images import choose_images
 from lineage.evaluation.data import read_split
@@ -22,7 +23,6 @@ from lineage.recipe import Recipe, load_recipe
 from lineage.registry.care.remove import remove
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
-from lineage.report.progress import SilentReporter
 
 RATES = {"auc", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001"}
 

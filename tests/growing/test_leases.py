@@ -9,6 +9,7 @@ from ignite.engine import Engine, Events
 from mlflow import MlflowClient
 
 import lineage
+from lineage.display.progress import SilentReporter
 from lineage.errors import RegistryError, TrainingError
 from lineage.growing.leases import Leases, Work, find_or_lease
 from lineage.growing.plan import read_split_data
@@ -16,7 +17,6 @@ from lineage.growing.succession import GenerationEvents, Succession
 from lineage.recipe import load_recipe
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.leases import Lease, write_lease
-from lineage.report.progress import SilentReporter
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.handlers import AbandonedError
 

@@ -15,9 +15,9 @@ import pytest
 from mlflow import MlflowClient
 
 import lineage
+from lineage.display.progress import SilentReporter
 from lineage.growing.parallel import FailedSeedsError
 from lineage.registry.family.lookup import read_family
-from lineage.report.progress import SilentReporter
 
 Process = subprocess.CompletedProcess[str]
 Options = Callable[..., list[str]]

@@ -13,10 +13,10 @@ from ignite.engine import Events
 from mlflow import MlflowClient
 
 import lineage
+from lineage.display.progress import SilentReporter
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.registry.care.checks import Diagnosis
 from lineage.registry.care.doctor import examine
-from lineage.report.progress import SilentReporter
 
 STORED = "student.soft_targets=stored"
 Grow = Callable[..., list[lineage.Lineage]]

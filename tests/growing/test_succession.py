@@ -13,12 +13,12 @@ from mlflow import MlflowClient
 from warm import WarmProcess, run_warm
 
 import lineage
+from lineage.display.progress import SilentReporter
 from lineage.errors import TrainingError
 from lineage.recipe import load_recipe
 from lineage.registry.care.doctor import examine
 from lineage.registry.family.lookup import read_family
 from lineage.registry.flavor import load_version
-from lineage.report.progress import SilentReporter
 from lineage.training.checkpoints import Checkpoint, state_home
 
 

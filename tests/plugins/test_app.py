@@ -13,10 +13,10 @@ import requests
 from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 
+from lineage.display.page.render import module_names, page_asset
+from lineage.display.page_data import family_html
 from lineage.registry.family.lookup import read_family
 from lineage.registry.store.reports import log_report
-from lineage.report.page.render import module_names, page_asset
-from lineage.report.page_data import family_html
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 DATA = "/ajax-api/3.0/lineage"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from lineage.display.page.render import join_modules, module_names, page_asset, single_file_page
+from lineage.display.page_data import family_document
 from lineage.registry.family.family import Family, Version
-from lineage.report.page.render import join_modules, module_names, page_asset, single_file_page
-from lineage.report.page_data import family_document
 
 # Counts the elements of all arrays that are looped over or spread: the work that the script does.
 COUNT_STEPS = """

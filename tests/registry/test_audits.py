@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from lineage.display.page_data import family_document
 from lineage.errors import IntegrityError
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version, read_family
 from lineage.registry.family.tags import AUDITED_TAG
 from lineage.registry.store.audits import Audit, log_audits
-from lineage.report.page_data import family_document
 
 RATES = {"auc": 0.75, "tpr_at_fpr_0.01": 0.25, "tpr_at_fpr_0.001": 0.125, "low_auc": 0.5, "high_auc": 1.0}
 LOGGED = {f"audit_lira_{name}": rate for name, rate in RATES.items()}

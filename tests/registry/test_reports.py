@@ -6,10 +6,10 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from lineage.display.page_data import family_document, read_page_context
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import read_family
 from lineage.registry.store.reports import find_report, log_report
-from lineage.report.page_data import family_document, read_page_context
 
 
 def test_report_is_kept_in_one_run_and_linked_from_the_tree(

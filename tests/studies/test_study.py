@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import lineage
+from lineage.display.study_progress import SilentStudyReporter
 from lineage.errors import IntegrityError, RecipeError, TrainingError, UsageError
 from lineage.registry.care.doctor import examine
-from lineage.report.study_progress import SilentStudyReporter
 from lineage.studies.database import only_process
 from lineage.training.checkpoints import state_home
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rich.table import Column, Table
 
+from lineage.display.table_style import add_row, new_table, numeric
 from lineage.formats import MISSING, quantity
-from lineage.report.table_style import add_row, new_table, numeric
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+from lineage.display.page.render import single_file_page
+from lineage.display.tree_layout import TreeLayout, lay_out_tree
 from lineage.formats import unit_of
 from lineage.registry.care.remove import Tombstone, read_tombstones
 from lineage.registry.family.family import Family, Version
@@ -13,8 +15,6 @@ from lineage.registry.store.connection import find_experiment
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
 from lineage.registry.store.reports import find_report
 from lineage.registry.store.transfers import read_transfer_accuracies
-from lineage.report.page.render import single_file_page
-from lineage.report.tree_layout import TreeLayout, lay_out_tree
 
 REMOVED, OUTSIDE, GROWING = "removed", "outside", "growing"
 """Kinds of nodes that are not versions of the family; versions have their own kind."""

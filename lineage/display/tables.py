@@ -7,11 +7,11 @@ from operator import attrgetter
 
 from rich.table import Column, Table
 
+from lineage.display.comparison import CONFIDENCE, Comparison, Difference, Spread
+from lineage.display.table_style import add_row, new_table, numeric
 from lineage.formats import MISSING, change, counted, quantity, spread, unit_of_changes
 from lineage.registry.family.family import Version
 from lineage.registry.store.transfers import Transfer
-from lineage.report.comparison import CONFIDENCE, Comparison, Difference, Spread
-from lineage.report.table_style import add_row, new_table, numeric
 
 GENERATIONS_LEGEND = """\
 top prob.: mean highest probability; secondary mass: mean probability of ranks 2–K

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from lineage.report.tree_layout import NodePosition, TreeLayout, lay_out_tree
+from lineage.display.tree_layout import NodePosition, TreeLayout, lay_out_tree
 
 
 def rows(layout: TreeLayout) -> dict[str, int]:

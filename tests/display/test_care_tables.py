@@ -3,11 +3,11 @@ from typing import Any
 
 from rich.console import Console
 
+from lineage.display.care_tables import diagnosis_tables, history_table, relatives_table
 from lineage.registry.care.checks import Diagnosis, Finding
 from lineage.registry.family.family import Version
 from lineage.registry.family.history import Event
 from lineage.registry.family.lookup import Relative
-from lineage.report.care_tables import diagnosis_tables, history_table, relatives_table
 
 VERSION = Version("digits", 2, generation=1, objective="student", metrics={"test_accuracy": 0.975})
 NOON = 1_800_000_000_000

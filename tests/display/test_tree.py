@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 from rich.console import Console
 
+from lineage.display.tree import dot, mermaid, rich_tree, tree_json
 from lineage.registry.care.remove import Tombstone
 from lineage.registry.family.family import Family, Member, Version
-from lineage.report.tree import dot, mermaid, rich_tree, tree_json
 
 BASE = Version(
     name="digits",

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lineage.report.figures.style import COLOURS, INK, LINE, SOFT, grid_of, shown
-from lineage.report.figures.values import Example, Guess, Similarity
+from lineage.display.figures.style import COLOURS, INK, LINE, SOFT, grid_of, shown
+from lineage.display.figures.values import Example, Guess, Similarity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,8 +3,8 @@ import io
 from ignite.engine import Engine, Events
 from rich.console import Console
 
+from lineage.display.progress import Bar, ConsoleReporter, WorkerReporter, epoch_line
 from lineage.registry.family.family import Version
-from lineage.report.progress import Bar, ConsoleReporter, WorkerReporter, epoch_line
 
 RECORD = {"train_loss": 1.25, "images_per_second": 1234.5, "validation_accuracy": 0.875}
 

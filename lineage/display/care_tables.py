@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from rich.table import Column, Table
 from rich.text import Text
 
+from lineage.display.table_style import add_row, new_table, numeric
 from lineage.formats import MISSING, counted, printable, quantity
 from lineage.registry.care.checks import Diagnosis, Finding
 from lineage.registry.family.history import ALIAS, Event
 from lineage.registry.family.lookup import Relative
-from lineage.report.table_style import add_row, new_table, numeric
 
 
 def relatives_table(relatives: Sequence[Relative]) -> Table:

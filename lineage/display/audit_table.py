@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from lineage.display.table_style import add_row, new_table, numeric
 from lineage.formats import quantity
 from lineage.registry.store.audits import Audit
-from lineage.report.table_style import add_row, new_table, numeric
 
 _RATES = {
     "auc": "AUC",

@@ -3,9 +3,9 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
+from lineage.display.tables import transfer_table
 from lineage.registry.family.family import Version
 from lineage.registry.store.transfers import Transfer
-from lineage.report.tables import transfer_table
 
 PATRIARCH = Version(name="c100", version=1, metrics={"test_accuracy": 0.5})
 STUDENT = Version(name="c100", version=2, generation=1, teacher="c100/1")

@@ -4,15 +4,15 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from lineage.evaluation.compare import compare
-from lineage.registry.family.family import Member, Version
-from lineage.report.tables import (
+from lineage.display.tables import (
     comparison_table,
     evaluation_table,
     generations_table,
     seeds_table,
     version_table,
 )
+from lineage.evaluation.compare import compare
+from lineage.registry.family.family import Member, Version
 
 PATRIARCH = Version(
     name="digits",

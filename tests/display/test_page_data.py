@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from lineage.display.page.render import join_modules, module_names, page_asset, single_file_page
+from lineage.display.page_data import PageContext, family_document
 from lineage.registry.care.remove import Tombstone
 from lineage.registry.family.family import Family, Member, Version
 from lineage.registry.store.progress import GrowingRun
-from lineage.report.page.render import join_modules, module_names, page_asset, single_file_page
-from lineage.report.page_data import PageContext, family_document
 
 BASE = Version(
     name="digits", version=1, objective="tolerant", recipe_digest="r", model_id="m-1", run_id="r-1"

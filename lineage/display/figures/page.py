@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lineage.report.figures.style import draw
+from lineage.display.figures.style import draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
@@ -88,6 +88,6 @@ def write_report(title: str, lead: str, sections: Sequence[Section], folder: Pat
 def _render(title: str, lead: str, sections: Sequence[Section], drawn: dict[str, str]) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    template = files("lineage.report.figures").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    template = files("lineage.display.figures").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(template).render(title=title, lead=lead, sections=sections, drawn=drawn)

@@ -20,13 +20,13 @@ _UNJOINED = re.compile(r"^(?:import|export)\b.*|.*\bimport(?:\(|\.meta).*|.*</sc
 
 def page_asset(name: str) -> str:
     """Return the text of one of the page's files."""
-    return files("lineage.report.page").joinpath(name).read_text(encoding="utf-8")
+    return files("lineage.display.page").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
 def module_names() -> tuple[str, ...]:
     """Return the names of the JavaScript modules; ``main.js`` is the one that starts the page."""
-    names = (file.name for file in files("lineage.report.page").iterdir())
+    names = (file.name for file in files("lineage.display.page").iterdir())
     return tuple(sorted(name for name in names if name.endswith(".js")))
 
 

@@ -5,9 +5,9 @@ from typing import Protocol
 from ignite.engine import Engine
 from rich.console import Console
 
+from lineage.display.progress import ConsoleReporter, Reporter, SilentReporter
 from lineage.formats import quantity
 from lineage.registry.family.family import Version
-from lineage.report.progress import ConsoleReporter, Reporter, SilentReporter
 
 
 class StudyReporter(Reporter, Protocol):

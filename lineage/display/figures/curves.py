@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lineage.report.figures.style import COLOURS, INK, LINE, MARKERS, SOFT, add_legend, grid_of, shown
-from lineage.report.figures.values import Bins, Pair, Panel
+from lineage.display.figures.style import COLOURS, INK, LINE, MARKERS, SOFT, add_legend, grid_of, shown
+from lineage.display.figures.values import Bins, Pair, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,9 +3,9 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
+from lineage.display.audit_table import audit_table
 from lineage.registry.family.family import Version
 from lineage.registry.store.audits import Audit
-from lineage.report.audit_table import audit_table
 
 PATRIARCH = Version(name="c100", version=1)
 STUDENT = Version(name="c100", version=2, generation=1, teacher="c100/1")

@@ -1,0 +1,4 @@
+import lineage
+
+report = lineage.report(["digits"])
+print(report.files[0])
