@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence bench audit licenses docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence test-evidence bench audit licenses docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -74,7 +74,12 @@ dist: setup ## Build the wheel and the source distribution into dist/
 test-dist: dist ## Install the wheel into an empty environment and use it from an empty folder
 	$(BIN)/pytest -m packaging tests/packaging
 
-evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
+DATA ?= ../shared/data/cifar100
+
+evidence: setup ## Grow the families of docs/evidence on CIFAR-100 in DATA; may be stopped (5 hours)
+	$(BIN)/python tests/evidence/families.py --data $(DATA)
+
+test-evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence
 
 bench: setup ## Time everything and write the tables of docs/explanation/performance.md (half an hour, alone)

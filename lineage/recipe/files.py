@@ -23,7 +23,7 @@ _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
 
 def recipe_names() -> list[str]:
     """Return the sorted names of the shipped recipes."""
-    return sorted(path.stem for path in _folder().glob("*.toml"))
+    return sorted(_shipped())
 
 
 def recipe_path(name: str) -> Path:
@@ -32,13 +32,13 @@ def recipe_path(name: str) -> Path:
     Raises:
         NotFoundError: If no shipped recipe has that name.
     """
-    names = recipe_names()
-    if name not in names:
+    shipped = _shipped()
+    if name not in shipped:
         raise NotFoundError(
-            f"There is no recipe '{shortened(name)}'.{suggestion(name, names)} 'lineage recipes ls' lists"
-            " them."
+            f"There is no recipe '{shortened(name)}'.{suggestion(name, sorted(shipped))} 'lineage recipes ls'"
+            " lists them."
         )
-    return _folder() / f"{name}.toml"
+    return shipped[name]
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -47,8 +47,9 @@ def find_recipe(name_or_path: str) -> Path:
     Raises:
         NotFoundError: If there is neither a shipped recipe nor a file.
     """
-    if name_or_path in recipe_names():
-        return recipe_path(name_or_path)
+    shipped = _shipped()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
     path = Path(name_or_path)
     if is_file(name_or_path):
         return path
@@ -220,6 +221,11 @@ def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def _shipped() -> dict[str, Path]:
+    """Return the files of the shipped recipes, which may lie in subfolders, by name."""
+    return {path.stem: path for path in _folder().rglob("*.toml")}
 
 
 def _folder() -> Path:

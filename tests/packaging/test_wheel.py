@@ -130,7 +130,9 @@ def test_wheel_is_imported_and_its_plugins_are_found(run: Run, environment: Path
 
 def test_recipes_of_the_wheel_are_those_of_the_source_tree(run: Run) -> None:
     listed = json.loads(run("lineage", "recipes", "ls", "--json").stdout)
-    assert sorted(row["name"] for row in listed) == sorted(file.stem for file in ROOT.glob("recipes/*.toml"))
+    assert sorted(row["name"] for row in listed) == sorted(
+        file.stem for file in ROOT.glob("recipes/**/*.toml")
+    )
 
 
 @pytest.mark.usefixtures("grown")

@@ -54,6 +54,10 @@ def test_shipped_recipes_are_those_promised() -> None:
         "compare-label-smoothing",
         "compare-strict",
         "digits",
+        "evidence-confidence-penalty",
+        "evidence-label-smoothing",
+        "evidence-strict",
+        "evidence-tolerant",
         "imagenet-resnet18",
         "imagenet-resnet50",
     ]
@@ -77,10 +81,15 @@ def test_shipped_recipe_survives_json(shipped: str) -> None:
 
 
 @pytest.mark.parametrize("rival", ["strict", "label-smoothing", "confidence-penalty"])
-def test_compared_recipe_differs_from_the_tolerant_one_in_the_patriarch_alone(rival: str) -> None:
-    tolerant, other = (load_recipe(name).model_dump() for name in ("cifar100-small", f"compare-{rival}"))
-    assert tolerant["patriarch"].pop("objective") == "tolerant"
-    assert other["patriarch"].pop("objective") == rival
+@pytest.mark.parametrize(
+    ("first", "family"), [("cifar100-small", "compare"), ("evidence-tolerant", "evidence")]
+)
+def test_compared_recipe_differs_from_the_tolerant_one_in_the_patriarch_alone(
+    first: str, family: str, rival: str
+) -> None:
+    tolerant, other = (load_recipe(name).model_dump() for name in (first, f"{family}-{rival}"))
+    assert tolerant.pop("patriarch")["objective"] == "tolerant"
+    assert other.pop("patriarch")["objective"] == rival
     assert other["model"].pop("name") != tolerant["model"].pop("name")
     assert other == tolerant
 
