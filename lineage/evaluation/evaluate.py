@@ -250,7 +250,7 @@ def require_same_data(uri: str, own: DataSpec, found: DataSpec) -> None:
     Raises:
         IntegrityError: If their size or the digests of their contents differ.
     """
-    if found.input_shape != own.input_shape:
+    if found.name == own.name and found.input_shape != own.input_shape:
         sizes = [f"{height}×{width}" for _, height, width in (own.input_shape, found.input_shape)]
         raise IntegrityError(
             f"{uri} was grown on images of {sizes[0]} pixels, but those of '{found.name}' here have"

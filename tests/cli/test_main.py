@@ -20,7 +20,19 @@ Options = Callable[..., list[str]]
 
 PATRIARCH = ("--generations", "0")
 COMMANDS = (
-    *("grow", "tree", "show", "evaluate", "compare", "diff", "ensemble", "transfer", "audit", "adopt"),
+    *(
+        "grow",
+        "tree",
+        "show",
+        "evaluate",
+        "compare",
+        "diff",
+        "ensemble",
+        "transfer",
+        "report",
+        "audit",
+        "adopt",
+    ),
     *(
         "ancestors",
         "descendants",
