@@ -9,6 +9,7 @@ from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
 from .growing.audit import audit
 from .growing.grow import grow
+from .growing.parallel import FailedSeedsError, SeedOutcome
 from .growing.succession import Lineage
 from .registry.family.family import Family, Version
 from .registry.family.lookup import tree
@@ -26,6 +27,7 @@ __all__ = [
     "Difference",
     "Ensemble",
     "Evaluation",
+    "FailedSeedsError",
     "Family",
     "Lineage",
     "LineageError",
@@ -33,6 +35,7 @@ __all__ = [
     "Normalisation",
     "Predictions",
     "Report",
+    "SeedOutcome",
     "StudyResult",
     "Version",
     "adopt",

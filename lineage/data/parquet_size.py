@@ -14,6 +14,7 @@ TOTAL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 """Memory of this machine in bytes."""
 
 _BYTES_PER_ROW = 8
+_ROWS_PER_BATCH = 1024
 _DICTIONARY = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 
 
@@ -44,23 +45,28 @@ def _size(fragment: arrow.Fragment, columns: list[str]) -> int:
     """Return the bytes that columns of one file take in memory."""
     metadata: Any = getattr(fragment, "metadata", None)  # None: memory-mapped by `datasets`
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups if metadata else 0)]
-    size = 0
-    repeated: set[str] = set()
+    stated: dict[str, int] = {}
+    may_repeat: set[str] = set()
     for group in groups:
         for chunk in (group.column(index) for index in range(group.num_columns)):
-            leaf, most = chunk.path_in_schema, chunk.num_values * chunk.total_uncompressed_size
+            leaf, size = chunk.path_in_schema, chunk.total_uncompressed_size
             if leaf.partition(".")[0] in columns:
-                size += chunk.total_uncompressed_size + chunk.num_values * _BYTES_PER_ROW
-                if most > TOTAL_MEMORY and _DICTIONARY.intersection(chunk.encodings):
-                    repeated.add(leaf)
-    return size + sum(_size_of_values(fragment, leaf) for leaf in sorted(repeated))
+                stated[leaf] = stated.get(leaf, 0) + size + chunk.num_values * _BYTES_PER_ROW
+                if chunk.num_values * size > TOTAL_MEMORY and _DICTIONARY.intersection(chunk.encodings):
+                    may_repeat.add(leaf)
+    if sum(stated.values()) > TOTAL_MEMORY:
+        return sum(stated.values())
+    return sum(
+        max(size, _size_of_values(fragment, leaf)) if leaf in may_repeat else size
+        for leaf, size in stated.items()
+    )
 
 
 def _size_of_values(fragment: arrow.Fragment, leaf: str) -> int:
     """Return the bytes of all values of a column of texts or bytes, read as a dictionary with its indices."""
     size = 0
     with parquet.ParquetFile(fragment.path, read_dictionary=[leaf]) as file:
-        for batch in file.iter_batches(columns=[leaf]):
+        for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[leaf]):
             values = batch.column(0)
             for field in leaf.split(".")[1:]:
                 values = pc.struct_field(values, field)

@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
 from lineage.errors import IntegrityError
-from lineage.training.devices import widest_float
+from lineage.training.devices import sum_dtype
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.measurement import Subset
 
@@ -78,7 +77,7 @@ def membership_scores(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Scores, in the widest type of the device, shape (B,).
     """
-    logits = logits.to(widest_float(logits.device))
+    logits = logits.to(sum_dtype(logits.device))
     own = labels.unsqueeze(1)
     others = logits.scatter(1, own, -torch.inf).logsumexp(1)
     return logits.gather(1, own).squeeze(1) - others
@@ -100,7 +99,7 @@ def score_images(accelerator: Accelerator, network: nn.Module, subset: Subset, w
         IntegrityError: If a score is not finite.
     """
     device = accelerator.device
-    rows = torch.zeros(len(subset.images), dtype=widest_float(device), device=device)
+    rows = torch.zeros(len(subset.images), dtype=sum_dtype(device), device=device)
     evaluator = make_evaluator(accelerator, network.to(device), {}, len(subset))
     collect_rows(evaluator, lambda passed: membership_scores(passed["logits"], passed["labels"]), rows)
     evaluator.run(subset.batches(accelerator))
@@ -127,10 +126,11 @@ def attack_rates(scores: Floats, members: Flags) -> dict[str, float]:
 
 
 def lira_scores(scores: Floats, others: Floats, out: Flags, own_variance: bool = False) -> Floats:
-    """Return -log of how likely a network that did not see the image gives it so high a score.
+    """Return how many standard deviations each score lies above those of networks that did not see the image.
 
-    Each image has a normal distribution: the mean of the scores that count, and their variance, pooled over
-    all images unless there are enough for one of each.
+    This orders images as LiRA's one-sided likelihood does, and still tells apart those whose likelihood is 1
+    to the last digit. Each image has a normal distribution: the mean of the scores that count, and their
+    variance, pooled over all images unless there are enough for one of each.
 
     Args:
         scores: Scores by the network under attack, shape (N,).
@@ -144,9 +144,8 @@ def lira_scores(scores: Floats, others: Floats, out: Flags, own_variance: bool =
     # With one score each there is no variance, but the order does not depend on a pooled one
     pooled = squares.sum() / max((counts - 1).sum(), 1)
     variance = squares / (counts - 1) if own_variance else pooled
-    deviations = np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
-    likelihoods: Floats = -norm.logsf(scores, means, deviations)
-    return likelihoods
+    deviations: Floats = (scores - means) / np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
+    return deviations
 
 
 def audit_scores(

@@ -24,6 +24,7 @@ from lineage.registry.packing.contents import Contents
 from lineage.registry.packing.reading import fetch_model_files, fetch_run_files, read_contents
 from lineage.registry.packing.record import record_text
 from lineage.registry.packing.recording import record_family
+from lineage.registry.store.predictions_file import PREDICTIONS_FILE
 
 FAMILY_FILE = "family.json"
 RUNS, MODELS = "runs", "models"
@@ -165,7 +166,7 @@ def _drop_large_files(folder: Path) -> None:
 
 
 def _is_small_text(path: Path) -> bool:
-    if path.stat().st_size > _LARGEST_TEXT:
+    if path.name != PREDICTIONS_FILE and path.stat().st_size > _LARGEST_TEXT:
         return False
     try:
         return "\0" not in path.read_text(encoding="utf-8")

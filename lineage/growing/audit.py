@@ -80,6 +80,7 @@ def audit(
         model, who = generation.model, generation.version.uri
         reporter.notice(f"{who}: scores of {len(images.members):,} images")
         own.append(score(fit_to_data(model.network, model.spec, dataset.spec, who), who))
+        model.network.cpu()  # a line of any length needs the memory of one network on a device
     of_shadows = []
     if shadows:
         line.require_teacher()

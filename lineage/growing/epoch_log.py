@@ -13,6 +13,7 @@ from lineage.training.devices import on_main_process
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_TRIES = 5.0
+_TRIES = 5  # of a generation in which the registry falls silent, and answers when it is asked again
 
 
 class EpochLog:
@@ -101,14 +102,20 @@ def begin_while_reachable(work: Callable[[], T], notify: Callable[[str], None]) 
     Args:
         work: Function that may be begun again, as a generation is: what it trained lies in its checkpoint.
         notify: Callback for one-line messages.
+
+    Raises:
+        UnreachableError: If a part of the registry, such as its artifacts, stays silent alone.
     """
-    while True:
+    for tries_left in reversed(range(_TRIES)):
         when_reachable(lambda: None, notify)
         try:
             return work()
         except UnreachableError as error:
-            notify(f"{error} This generation continues once it answers.")
+            if not tries_left:
+                raise
+            notify(f"{error} This generation is begun again once it answers.")
             time.sleep(_SECONDS_BETWEEN_TRIES)
+    raise AssertionError("the last try returns or raises")
 
 
 def _attempt(call: Callable[[], T]) -> tuple[tuple[T, ...], str | None]:

@@ -59,8 +59,8 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         fresh: Whether to drop unfinished local state first.
         new_data: Whether the contents of the data may differ from those that the family was grown on.
         parallel: Number of seeds that grow at the same time, each in a process of its own that gets its
-            share of cores and GPUs; images in memory are there once. What a program has added to lineage's
-            dicts is not known there, only what entry points add.
+            share of cores and GPUs; images in memory are there once for all of them, besides this one's.
+            What a program has added to lineage's dicts is not known there, only what entry points add.
         reporter: Progress callbacks; none by default. Processes of their own report lines and bars alone.
 
     Returns:
@@ -182,6 +182,8 @@ def _require_at_most_seeds(parallel: int, num_seeds: int) -> None:
 def _with_seeds(base: Recipe, seeds: Iterable[int]) -> list[Recipe]:
     """Return the recipe once for each seed."""
     chosen = list(islice(seeds, _MOST_SEEDS + 1))
+    if not chosen:
+        raise UsageError("Seeds must be at least one, but there are none; leave them out for the recipe's.")
     if len(chosen) > _MOST_SEEDS:
         raise UsageError(
             f"Seeds must be at most {_MOST_SEEDS:,} in one call, but are more; grow them in several."

@@ -166,18 +166,29 @@ class _Listener:
         self._reporter = reporter
         self._results: dict[int, dict[str, Any]] = {}
         self._last: dict[int, str] = {}
+        self._errors: dict[int, str] = {}
 
     def hear(self, index: int, line: str) -> None:
         """Show what a process printed; its result, and an error that ends it, are kept for the end."""
-        message = read_message(line)
+        text, message = read_message(line)
+        if text or message is None:
+            self._hear_text(index, text)
         if message is None:
-            self._last[index] = line or self._last.get(index, "")
-            if not line.startswith(_ERROR):
-                self._reporter.notice(f"{self._row(index)}: {line}")
-        elif "bar" in message:
+            return
+        if "bar" in message:
             self._reporter.show(Bar(**message["bar"]), self._row(index))
         else:
             self._results[index] = message
+
+    def _hear_text(self, index: int, text: str) -> None:
+        """Show a line, unless it may be the error that ends the process, which ``ended`` shows."""
+        self._last[index] = text or self._last.get(index, "")
+        shown: str | None = text
+        if text.startswith(_ERROR):
+            shown = self._errors.get(index)  # it was not the last
+            self._errors[index] = text
+        if shown is not None:
+            self._reporter.notice(f"{self._row(index)}: {shown}")
 
     def ended(self, index: int, code: int) -> None:
         """Report that a process has ended, and how."""
@@ -213,11 +224,11 @@ class _Listener:
 
     def _reason(self, index: int, code: int) -> str:
         """Return why a process failed, in one sentence."""
-        last = self._last.get(index, "")
         if code < 0:
             return f"Its process must live until the end, but died of {signal.Signals(-code).name}."
         if code == _INTERRUPTED:
             return "Its process must live until the end, but was interrupted."
-        if last.startswith(_ERROR):
-            return last.removeprefix(_ERROR)
+        if code > 0 and index in self._errors:
+            return self._errors[index].removeprefix(_ERROR)
+        last = self._last.get(index, "")
         return f"Its process must end with 0, but ended with {code}; it said last: {last or 'nothing'}"

@@ -69,12 +69,19 @@ def send_message(message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def read_message(line: str) -> dict[str, Any] | None:
-    """Return the message in a line that a worker printed; None if the line is for people."""
-    if not line.startswith(_MESSAGE):
-        return None
-    message: dict[str, Any] = json.loads(line.removeprefix(_MESSAGE))
-    return message
+def read_message(line: str) -> tuple[str, dict[str, Any] | None]:
+    """Return what a line that a worker printed says to people, and the message in it, if there is one.
+
+    A message follows text where that had no end of line. A torn one is text.
+    """
+    text, mark, found = line.partition(_MESSAGE)
+    if not mark:
+        return line, None
+    try:
+        message: dict[str, Any] = json.loads(found)
+    except json.JSONDecodeError:
+        return line.replace(_MESSAGE, " "), None
+    return text, message
 
 
 def require_one_process(option: str, number: int, accelerator: Accelerator) -> None:

@@ -78,11 +78,6 @@ def make_accelerator(
     return accelerator
 
 
-def widest_float(device: torch.device) -> torch.dtype:
-    """Return float64, or float32 on Apple's GPUs, which lack it."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def process_timeout() -> timedelta:
     """Return how long a process waits for the others: ``$LINEAGE_PROCESS_TIMEOUT``, in seconds.
 

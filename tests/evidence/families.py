@@ -7,15 +7,16 @@ it was stopped, and takes what is kept as text for grown, also if its store is g
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lineage.registry.packing.record import FamilyRecord, read_record, record_text
+from lineage.registry.packing.record import FamilyRecord, VersionRecord, read_record, record_text
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "evidence"
@@ -89,7 +90,7 @@ def merged(kept: FamilyRecord, grown: FamilyRecord) -> FamilyRecord:
     Versions that both have stay as they were kept; the others are numbered after those.
     """
     held = {version.key: version.id for version in kept.family}
-    if held.keys() <= {version.key for version in grown.family}:
+    if held.items() <= {version.key: version.id for version in grown.family}.items():
         return grown
     ids, added = {}, []
     number = max(version.number for version in kept.versions)
@@ -100,9 +101,13 @@ def merged(kept: FamilyRecord, grown: FamilyRecord) -> FamilyRecord:
             number += 1
             ids[version.id] = f"{kept.name}/{number}"
             record = next(one for one in grown.versions if one.number == version.version)
-            tags = {tag: ids.get(value, value) for tag, value in record.tags.items()}
-            added.append(replace(record, number=number, tags=tags))
+            added.append(with_ids(replace(record, number=number), ids))
     return replace(kept, versions=(*kept.versions, *added), data=kept.data | grown.data)
+
+
+def with_ids(record: VersionRecord, ids: Mapping[str, str]) -> VersionRecord:
+    """Return a version whose tags name others by the ids that they have in the kept texts."""
+    return replace(record, tags={tag: ids.get(value, value) for tag, value in record.tags.items()})
 
 
 class Grower:
@@ -153,15 +158,29 @@ class Grower:
 
     def _keep(self, piece: Piece) -> None:
         """Write the text of the piece's family in place of the one before."""
-        place = self.store / f"{piece.family}.json"
-        place.unlink(missing_ok=True)
-        self._run(piece, "pack", piece.family, str(place), "--without-weights")
-        known = self.kept / place.name
+        record = self._record(piece, piece.family)
+        if piece.family != piece.recipe:
+            arm = {version.key: version.id for version in read_record(self._text(piece.recipe)).family}
+            grown = self._record(piece, piece.recipe).family
+            ids = {version.id: arm[version.key] for version in grown if version.key in arm}
+            record = replace(record, versions=tuple(with_ids(one, ids) for one in record.versions))
+        known = self._text(piece.family)
         if known.is_file():
-            record = merged(read_record(known), read_record(place))
-            place.write_text(record_text(record), encoding="utf-8")
+            record = merged(read_record(known), record)
+        place = self.store / known.name
+        place.write_text(record_text(record), encoding="utf-8")
         self.kept.mkdir(parents=True, exist_ok=True)
-        place.replace(known)
+        shutil.move(place, known)
+
+    def _record(self, piece: Piece, family: str) -> FamilyRecord:
+        """Return what the store holds of a family."""
+        place = self.store / f"{family}.json"
+        place.unlink(missing_ok=True)
+        self._run(piece, "pack", family, str(place), "--without-weights")
+        return read_record(place)
+
+    def _text(self, family: str) -> Path:
+        return self.kept / f"{family}.json"
 
     def _run(self, piece: Piece, *arguments: str) -> None:
         with (self.store / f"{piece.family}-{piece.seed}.log").open("a") as log:

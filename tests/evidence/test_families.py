@@ -56,13 +56,19 @@ def test_pieces_are_grown_once_and_kept_though_the_store_is_lost(
 
     capsys.readouterr()
     another = Grower(SMALL, grower.store.with_name("another"), grower.kept)
-    order = [longer, [Piece("strict", 1, students=1)]]
+    another_seed = [[Piece("strict", 1, students=1)], [Piece("strict", 1, students=1, temperature=4)]]
+    order = [longer, *another_seed]
     assert grow_all(another, order, processes=2)
     assert capsys.readouterr().out.count("kept already") == 2
     both = read_record(grower.kept / "evidence-strict.json")
     assert [(version.id, version.seed, version.teacher) for version in both.family][3:] == [
         ("evidence-strict/4", 1, None),
         ("evidence-strict/5", 1, "evidence-strict/4"),
+    ]
+    warm = read_record(grower.kept / "evidence-strict-t4.json").family
+    assert [(version.id, version.seed, version.teacher) for version in warm] == [
+        ("evidence-strict-t4/1", 0, "evidence-strict/1"),
+        ("evidence-strict-t4/2", 1, "evidence-strict/4"),
     ]
 
 

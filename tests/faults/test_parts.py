@@ -217,6 +217,17 @@ def test_values_that_a_dictionary_repeats_beyond_the_memory_are_refused(tmp_path
             load_dataset("hub:a/b", str(tmp_path))
 
 
+def test_images_that_fit_are_counted_once_though_written_with_a_dictionary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [encoded(label) + bytes([index]) * 1000 for index in range(50) for label in (index % 2,)]
+    for part in ("train", "test"):
+        table = pa.table({"image": images, "label": [index % 2 for index in range(50)]})
+        pq.write_table(table, tmp_path / f"{part}-{ONE}")
+    monkeypatch.setattr(parquet_size, "TOTAL_MEMORY", int(1.5 * sum(map(len, images))))
+    assert len(load_dataset("hub:a/b", str(tmp_path)).train) == 50
+
+
 def test_images_in_subfolders_of_a_class_are_found(tmp_path: Path) -> None:
     folders(tmp_path, "train", "cat/b.png", "cat/2023/a.png", "dog/x/y/c.png")
     folders(tmp_path, "test", "cat/2023/a.png", "dog/c.png")

@@ -220,3 +220,8 @@ def test_synchronised_batchnorm_is_refused_on_cpus_and_nothing_is_created(grow: 
             start()
     assert len(MlflowClient().search_experiments()) == before
     assert lineage.tree("digits").versions == (patriarch,)
+
+
+def test_no_seeds_are_refused(grow: Grow) -> None:
+    with pytest.raises(UsageError, match="Seeds must be at least one, but there are none"):
+        grow(seeds=[])

@@ -16,12 +16,33 @@ from mlflow import MlflowClient
 
 import lineage
 from lineage.display.progress import SilentReporter
-from lineage.growing.parallel import FailedSeedsError
+from lineage.growing.parallel import FailedSeedsError, _Listener
+from lineage.growing.worker_processes import read_message, send_message
+from lineage.recipe import load_recipe
 from lineage.registry.family.lookup import read_family
 
 Process = subprocess.CompletedProcess[str]
 Options = Callable[..., list[str]]
 LONG = "training.epochs=400"
+
+
+def test_message_is_read_behind_text_and_a_torn_one_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    send_message({"versions": ["digits/1"]})
+    line = capsys.readouterr().out.rstrip()
+    assert read_message(line) == ("", {"versions": ["digits/1"]})
+    assert read_message(f"a warning{line}") == ("a warning", {"versions": ["digits/1"]})
+    assert read_message(line[:-2]) == (line[:-2].replace("\x1e", " "), None)
+    assert read_message("epoch 1") == ("epoch 1", None)
+
+
+def test_error_is_the_reason_though_the_process_says_more() -> None:
+    reporter = Lines()
+    listener = _Listener([load_recipe("digits")], reporter)
+    for line in ("Error: one of a library", "Error: The loss must be finite.", "Exception ignored in: it"):
+        listener.hear(0, line)
+    (outcome,) = listener.outcomes([1], None)
+    assert (outcome.lineage, outcome.reason, outcome.exit_code) == (None, "The loss must be finite.", 1)
+    assert reporter.lines == ["seed 0: Error: one of a library", "seed 0: Exception ignored in: it"]
 
 
 class Lines(SilentReporter):

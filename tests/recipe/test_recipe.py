@@ -42,6 +42,11 @@ def shipped(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def test_shipped_recipes_have_names_of_their_own() -> None:
+    files = [*recipe_path("digits").parent.rglob("*.toml")]
+    assert len(files) == len(recipe_names())
+
+
 def test_shipped_recipes_are_those_promised() -> None:
     assert recipe_names() == [
         "cifar100-densenet-bc-100-12",

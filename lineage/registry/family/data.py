@@ -6,8 +6,9 @@ from mlflow.entities import Run
 
 from lineage.errors import NotFoundError
 from lineage.recipe import FIRST_IMAGE_SIZE
-from lineage.registry.family.family import TAG, Version
+from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import read_family
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, translated_errors
 from lineage.registry.store.runs import NamedData, dataset_input
 from lineage.registry.store.search import newest_version, search_runs

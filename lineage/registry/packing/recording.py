@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.formats import read_problem
-from lineage.registry.family.family import TAG, Version, from_model_version
+from lineage.registry.family.family import Version, from_model_version
+from lineage.registry.family.tags import TAG
 from lineage.registry.packing.record import (
     DataRecord,
     FamilyRecord,

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from lineage.registry.family.family import TAG
+from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, ensure_experiment, translated_errors
 from lineage.registry.store.runs import open_run
 from lineage.registry.store.search import search_runs
