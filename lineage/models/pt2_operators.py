@@ -62,6 +62,11 @@ ARITHMETIC = frozenset(
     + [f"math.{name}" for name in ("ceil", "floor", "trunc")]
     + [f"torch.sym_{name}" for name in ("float", "int", "ite", "max", "min", "not")]
 )
+_CHOICES = frozenset(
+    ("approximate", "mode", "equation", "reduce", "rounding_mode", "indexing", "padding", "assert_msg")
+)
+"""Arguments that are texts: names of a way to compute, and a message."""
+
 _ATEN = "torch.ops.aten."
 
 
@@ -69,7 +74,8 @@ def is_pure(target: str) -> bool:
     """Return whether ``target``, such as ``torch.ops.aten.relu.default``, may be called.
 
     An operator must return tensors and write to none, as its schema says; those in place write to their first
-    argument. So overloads with an argument ``out``, or for strings and lists of TorchScript, are none.
+    argument, and takes no text but ``_CHOICES``. So overloads with an argument ``out``, for names of
+    dimensions, or for strings and lists of TorchScript, are none.
     """
     if not target.startswith(_ATEN):
         return target in ARITHMETIC
@@ -80,6 +86,8 @@ def is_pure(target: str) -> bool:
         return False
     schema = _schema(name, overload or "default")
     if schema is None or schema.is_mutable != (name in IN_PLACE):
+        return False
+    if any("str" in str(value.type) and value.name not in _CHOICES for value in schema.arguments):
         return False
     returned = [str(value.type) for value in schema.returns]
     return bool(returned) and all(kind in ("Tensor", "List[Tensor]") for kind in returned)

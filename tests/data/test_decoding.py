@@ -4,6 +4,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageMode
 from PIL.TiffImagePlugin import OPEN_INFO
@@ -14,6 +15,10 @@ from lineage.errors import IntegrityError
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "real-images.md"
 DEEP = np.array([[0, 257, 3000], [25000, 55000, 65535]], np.uint16)
 SCALED = np.array([[0, 1, 12], [97, 214, 255]])
+SINCE_13 = pytest.mark.skipif(
+    int(PIL.__version__.partition(".")[0]) < 13,
+    reason="Pillow before 13 cannot read the YCbCr TIFF that it writes",
+)
 
 
 def decode(image: Image.Image | bytes, file_format: str = "PNG", **options: object) -> np.ndarray:
@@ -65,7 +70,8 @@ def test_transparent_grey_of_16_bits_becomes_white() -> None:
     ("file_format", "mode"),
     [
         *(("PNG", mode) for mode in ("1", "L", "P", "RGB")),
-        *(("TIFF", mode) for mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr")),
+        *(("TIFF", mode) for mode in ("1", "L", "P", "RGB", "CMYK")),
+        pytest.param("TIFF", "YCbCr", marks=SINCE_13),
         *(("JPEG", mode) for mode in ("1", "L", "RGB", "CMYK", "YCbCr")),
     ],
 )
