@@ -302,6 +302,7 @@ def test_networks_of_timm_call_pure_operators_alone(name: str) -> None:
     assert [target for target in timm_targets(name) if not is_pure(target)] == []
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # of caches that an export leaves out
 @pytest.mark.slow
 def test_a_network_of_each_module_of_timm_calls_pure_operators_alone() -> None:
     """Networks that torch.export does not take are left out."""
