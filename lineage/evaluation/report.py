@@ -9,8 +9,9 @@ from lineage.display.figures.page import write_report
 from lineage.display.figures.style import MOST_LINES
 from lineage.errors import UsageError
 from lineage.evaluation.compare import group_lines
+from lineage.evaluation.report_class_sections import has_images
 from lineage.evaluation.report_sections import all_sections
-from lineage.evaluation.report_values import Lines, Material
+from lineage.evaluation.report_values import Lines, ReportData
 from lineage.formats import counted
 from lineage.recipe import require_effect
 from lineage.registry.packing.record import FamilyRecord, read_record
@@ -73,7 +74,13 @@ def report(names: Sequence[str], out: Path | None = None, *, overrides: Sequence
     lines = group_lines([record.family for record in records])
     shown, notes = choose_lines(lines)
     notes += _data_notes(records)
-    sections = all_sections(Material(records, shown, overrides))
+    data = ReportData(records, shown, overrides)
+    if overrides and not has_images(data):
+        raise UsageError(
+            "--set says where the test images are, but no family here has predictions of its patriarch and of"
+            " its latest generation to show them with; leave it out."
+        )
+    sections = all_sections(data)
     found = tuple(record.name for record in records)
     folder = out or Path(f"{found[0]}-report")
     lead = f"{_count(shown)}. {' '.join(notes)}"
@@ -94,10 +101,11 @@ def _read(name: str) -> FamilyRecord:
 
 
 def choose_lines(lines: Lines) -> tuple[Lines, list[str]]:
-    """Return the lines that are drawn, and a sentence if some are not."""
+    """Return the lines that are drawn, the reference among them, and a sentence if some are not."""
     if len(lines) <= MOST_LINES:
         return lines, []
-    most = sorted(lines, key=lambda label: -len(lines[label]))[:MOST_LINES]
+    reference, *others = lines
+    most = [reference, *sorted(others, key=lambda label: -len(lines[label]))[: MOST_LINES - 1]]
     kept = {label: versions for label, versions in lines.items() if label in most}
     left = len(lines) - len(kept)
     return kept, [f"{counted(left, 'line')} with fewer versions than those shown left out."]

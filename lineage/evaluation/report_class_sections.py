@@ -9,7 +9,7 @@ from lineage.display.figures import classes
 from lineage.display.figures.page import Figure, Section, Table
 from lineage.evaluation import report_values as values
 from lineage.evaluation.report_examples import choose_images, make_examples, read_pictures
-from lineage.evaluation.report_values import Material
+from lineage.evaluation.report_values import ReportData
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord
 from lineage.registry.store.predictions_file import Predictions
@@ -30,7 +30,7 @@ class _Ends:
         return "patriarch", f"generation {self.versions[1].generation}"
 
 
-def _ends(material: Material) -> _Ends | None:
+def _ends(material: ReportData) -> _Ends | None:
     """Return both ends of the first lineage with predictions, longest lineages first."""
     for record in material.records:
         by_id = {version.id: version for version in record.family}
@@ -44,7 +44,12 @@ def _ends(material: Material) -> _Ends | None:
     return None
 
 
-def examples_section(material: Material) -> Section | None:
+def has_images(material: ReportData) -> bool:
+    """Return whether there are predictions to show images with."""
+    return _ends(material) is not None
+
+
+def examples_section(material: ReportData) -> Section | None:
     """Test images with what the patriarch and the latest generation say of them."""
     ends = _ends(material)
     data = None if ends is None else ends.record.data_of(ends.versions[1])
@@ -67,7 +72,7 @@ def examples_section(material: Material) -> Section | None:
     return Section("Images", [note] if note else [], [figure])
 
 
-def similarity_section(material: Material) -> Section | None:
+def similarity_section(material: ReportData) -> Section | None:
     """How alike classes are to the networks, against the superclasses."""
     ends = _ends(material)
     data = None if ends is None else ends.record.data_of(ends.versions[1])
@@ -81,11 +86,13 @@ def similarity_section(material: Material) -> Section | None:
     text, groups = [], data.superclasses
     if groups is not None:
         shares = [values.nearest_inside(matrix, groups) for matrix in found]
-        text.append(
-            f"The most similar class lies in the same superclass for {shares[0][0]:.0%} of the classes of the"
-            f" patriarch and {shares[1][0]:.0%} of those of the latest generation; by chance it would for"
-            f" {shares[1][1]:.0%}."
-        )
+        if all(share is not None for share in shares):
+            (first, _), (last, chance) = (share for share in shares if share is not None)
+            text.append(
+                f"The most similar class lies in the same superclass for {first:.0%} of the classes of the"
+                f" patriarch and {last:.0%} of those of the latest generation; by chance it would for"
+                f" {chance:.0%}."
+            )
     caption = "Mean probability that images of one class give to another, from the most probable classes."
     if groups is not None:
         caption += " Classes are ordered by superclass, with lines between."

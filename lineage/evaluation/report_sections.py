@@ -10,7 +10,7 @@ from lineage.display.figures.page import Figure, Section, Table
 from lineage.display.figures.values import Panel
 from lineage.evaluation import report_values as values
 from lineage.evaluation.report_class_sections import examples_section, similarity_section
-from lineage.evaluation.report_values import Material
+from lineage.evaluation.report_values import ReportData
 from lineage.formats import MISSING, change, counted, quantity
 from lineage.registry.family.family import Version
 
@@ -25,9 +25,9 @@ _EXPLAINS = {
 }
 
 
-def all_sections(material: Material) -> list[Section]:
+def all_sections(material: ReportData) -> list[Section]:
     """Return the parts of a report that the material allows."""
-    makers: tuple[Callable[[Material], Section | None], ...] = (
+    makers: tuple[Callable[[ReportData], Section | None], ...] = (
         accuracy_section,
         ensemble_section,
         calibration_section,
@@ -40,7 +40,7 @@ def all_sections(material: Material) -> list[Section]:
     return [section for section in (make(material) for make in makers) if section is not None]
 
 
-def _panels_figure(material: Material, name: str, caption: str, panels: Sequence[Panel]) -> Figure:
+def _panels_figure(material: ReportData, name: str, caption: str, panels: Sequence[Panel]) -> Figure:
     rows = -(-len(panels) // 2)
     height = _PANEL_HEIGHT * rows + 0.5 if len(panels) > 1 else 3.4
     return Figure(
@@ -48,7 +48,7 @@ def _panels_figure(material: Material, name: str, caption: str, panels: Sequence
     )
 
 
-def accuracy_section(material: Material) -> Section | None:
+def accuracy_section(material: ReportData) -> Section | None:
     """Test accuracy by generation, and the lines' paired differences from the first one."""
     comparison = values.comparison_of(material.lines, "test_accuracy")
     if comparison is None:
@@ -96,7 +96,7 @@ def _range(interval: tuple[float, float] | None, write: Callable[[float], str]) 
     return MISSING if interval is None else f"{write(interval[0])} to {write(interval[1])}"
 
 
-def ensemble_section(material: Material) -> Section | None:
+def ensemble_section(material: ReportData) -> Section | None:
     """Accuracy of the ensemble of all generations so far."""
     comparison = values.comparison_of(material.lines, "ensemble_accuracy")
     if comparison is None or all(entry.generation == 0 for entry in comparison.entries):
@@ -106,7 +106,7 @@ def ensemble_section(material: Material) -> Section | None:
     return Section("Running ensembles", (), [_panels_figure(material, "ensembles", caption, [panel])])
 
 
-def calibration_section(material: Material) -> Section | None:
+def calibration_section(material: ReportData) -> Section | None:
     """Expected calibration error by generation, and reliability diagrams."""
     comparison = values.comparison_of(material.lines, "test_calibration_error")
     if comparison is None:
@@ -134,7 +134,7 @@ def calibration_section(material: Material) -> Section | None:
     return Section("Calibration", text, figures)
 
 
-def explanation_section(material: Material) -> Section | None:
+def explanation_section(material: ReportData) -> Section | None:
     """How probability is spread over classes, by generation."""
     panels = []
     for metric, title in _EXPLAINS.items():
@@ -150,7 +150,7 @@ def explanation_section(material: Material) -> Section | None:
     return Section("What explains it", (), [_panels_figure(material, "explanation", caption, panels)])
 
 
-def pairs_section(material: Material) -> Section | None:
+def pairs_section(material: ReportData) -> Section | None:
     """Each student against its teacher, and how far their orders agree."""
     pairs, rankings = values.teacher_pairs(material.records, material.lines)
     if not pairs:
@@ -176,14 +176,14 @@ def pairs_section(material: Material) -> Section | None:
         partial(curves.paint_pairs, pairs=pairs, labels=list(material.lines)),
     )
     text = (
-        "Inverted are twos of teachers of which the better one has the worse student. Generations and seeds"
+        "Inverted are pairs of teachers of which the better one has the worse student. Generations and seeds"
         " of a family are not independent, so that p-values are too small; read them as a guide.",
     )
     head = ["family", "pairs", "inverted", "Kendall τ", "p", "Spearman ρ", "p"]
     return Section("Teachers and students", text, [figure], [Table(head, rows)])
 
 
-def transfer_section(material: Material) -> Section | None:
+def transfer_section(material: ReportData) -> Section | None:
     """Accuracy on other data sets, where it was measured."""
     results: dict[tuple[str, str], dict[str, list[Version]]] = {}
     by_name = {record.name: record for record in material.records}

@@ -22,7 +22,7 @@ _MOST = 1e6  # of a metric; more is a mistake, which would hide everything else 
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportData:
     """What a report is made of.
 
     Attributes:
@@ -123,7 +123,7 @@ class Ranking:
     Attributes:
         family: Name of the registered model.
         num_pairs: Number of teachers with a student.
-        inverted: Share of all twos of pairs in which the better teacher has the worse student.
+        inverted: Share of all pairs of teachers of which the better one has the worse student.
         kendall: Kendall's τ-b with its p-value; None for fewer than three pairs, or equal accuracies.
         spearman: Spearman's ρ, likewise.
     """
@@ -211,14 +211,20 @@ def order_classes(
     return Similarity(title, matrix, [names[place] for place in order], borders)
 
 
-def nearest_inside(similarity: Numbers, superclasses: Sequence[int]) -> tuple[float, float]:
-    """Return the share of classes whose most similar class is of their superclass, and that of chance."""
+def nearest_inside(similarity: Numbers, superclasses: Sequence[int]) -> tuple[float, float] | None:
+    """Return the share of classes whose most similar class is of their superclass, and that of chance.
+
+    Classes that give no probability to others have no such class; None if all are of that kind.
+    """
     others = similarity.copy()
-    np.fill_diagonal(others, -1)
+    np.fill_diagonal(others, 0)
+    has_one = others.max(axis=1) > 0
+    if not has_one.any():
+        return None
     groups = np.asarray(superclasses)
     inside = groups[others.argmax(axis=1)] == groups
-    sizes = np.bincount(groups)[groups]
-    return float(inside.mean()), float(((sizes - 1) / (len(groups) - 1)).mean())
+    by_chance = (np.bincount(groups)[groups] - 1) / (len(groups) - 1)
+    return float(inside[has_one].mean()), float(by_chance[has_one].mean())
 
 
 def most_similar(similarity: Numbers, count: int) -> list[tuple[int, int]]:

@@ -196,7 +196,9 @@ def _imitate(generation: _Generation, dataset: DataSet, overrides: Sequence[str]
         recipe = generation.readable_recipe(overrides)
         return ImitatedGeneration(generation.version, recipe, split_dataset(dataset, recipe.data))
     recipe = generation.readable_recipe()
-    return ImitatedGeneration(generation.version, recipe, read_split(recipe.data))
+    split_data = read_split(recipe.data)
+    require_same_data(generation.version.uri, generation.model.spec, split_data.dataset.spec)
+    return ImitatedGeneration(generation.version, recipe, split_data)
 
 
 def _score(images: AuditImages, recipe: Recipe, network: nn.Module, who: str) -> Floats:

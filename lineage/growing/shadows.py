@@ -17,6 +17,7 @@ from lineage.recipe import Recipe, set_values
 from lineage.registry.family.family import Version
 
 FEWEST_SHADOWS = 4
+_FIRST_SEED = 2**20  # far above the seeds that people choose
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,8 @@ def require_pairs(num_shadows: int) -> None:
 def plan_shadows(imitated: Sequence[ImitatedGeneration], num_shadows: int) -> list[list[PlannedGeneration]]:
     """Return the generations of each shadow, with recipe and images.
 
-    Shadows 2j and 2j + 1 have the two halves of one division. Their seeds are none that the line has.
+    Shadows 2j and 2j + 1 have the two halves of one division. Their seeds depend on their number
+    alone, so that another line of the family finds the same shadows; they are not those of the line.
 
     Args:
         imitated: Patriarch, and its student if students are audited. A student on its patriarch's images is
@@ -79,7 +81,7 @@ def plan_shadows(imitated: Sequence[ImitatedGeneration], num_shadows: int) -> li
     divisions = [one.recipe.data.subset for one in imitated]
     subset_seeds = _unused({subset.seed for subset in divisions if subset is not None})
     halves = ({"seed": seed, "half": half} for seed in subset_seeds for half in (0, 1))
-    seeds = _unused({one.version.seed for one in imitated})
+    seeds = _unused({one.version.seed for one in imitated}, first=_FIRST_SEED)
     shadows = []
     for half, seed in zip(islice(halves, num_shadows), seeds, strict=False):
         shadow = []
@@ -131,9 +133,9 @@ def grow_shadows(
         yield Shadow(tuple(versions), shadow[0].split_data.train)
 
 
-def _unused(used: Collection[int]) -> Iterator[int]:
-    """Yield the seeds that are not among those in use, from 0 on."""
-    return (seed for seed in count() if seed not in used)
+def _unused(used: Collection[int], first: int = 0) -> Iterator[int]:
+    """Yield the seeds that are not among those in use, from ``first`` on."""
+    return (seed for seed in count(first) if seed not in used)
 
 
 def _same_images(first: SplitData, second: SplitData) -> bool:

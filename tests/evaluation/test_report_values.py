@@ -20,7 +20,7 @@ from lineage.evaluation.compare import group_lines
 from lineage.evaluation.report_examples import choose_images
 from lineage.evaluation.report_sections import all_sections
 from lineage.evaluation.report_values import (
-    Material,
+    ReportData,
     class_similarity,
     comparison_of,
     difference_panel,
@@ -130,7 +130,9 @@ def test_similarity_is_the_mean_probability_by_label() -> None:
 def test_nearest_class_is_compared_with_chance() -> None:
     similarity = np.eye(6)
     similarity[[0, 1, 2, 3, 4, 5], [1, 0, 0, 0, 5, 4]] = 0.5
-    inside, chance = nearest_inside(similarity, SUPERCLASSES)
+    found = nearest_inside(similarity, SUPERCLASSES)
+    assert found is not None
+    inside, chance = found
     assert (inside, chance) == (pytest.approx(5 / 6), pytest.approx(2 / 5))
 
 
@@ -185,7 +187,7 @@ def test_altered_text_is_reported_or_told(tmp_path: Path) -> None:
         version["tags"][METRICS] = metrics
         try:
             record = read_record(file)
-            all_sections(Material([record], group_lines([record.family])))
+            all_sections(ReportData([record], group_lines([record.family])))
         except LineageError as error:
             assert "\n" not in str(error)
 

@@ -91,13 +91,17 @@ def test_altered_file_is_found_by_pyfunc(
         mlflow.pyfunc.load_model(version.uri)
 
 
-def test_altered_file_is_found_by_pyfunc_though_the_model_denies_its_id(
-    version: Version, sqlite_registry: Any
+@pytest.mark.parametrize("undigested", [False, True])
+def test_altered_file_is_found_by_pyfunc_though_the_model_names_another_or_none_with_a_digest(
+    version: Version, sqlite_registry: Any, undigested: bool
 ) -> None:
     folder = sqlite_registry.weights_file(version).parent
     CHANGES["mean"](folder)
     mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
-    (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel | {"model_id": "m-0"}))
+    if undigested:
+        MlflowClient().delete_logged_model_tag(version.model_id, "lineage.files_sha256")
+    else:
+        (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel | {"model_id": "m-0"}))
     with pytest.raises(AlteredFilesError, match=f"^The files of {version.uri} must have the SHA-256"):
         mlflow.pyfunc.load_model(version.uri)
 

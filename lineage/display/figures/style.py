@@ -113,9 +113,12 @@ def _inline(svg: str) -> str:
 
 
 def shown(text: str, longest: int = _LONGEST_TEXT) -> str:
-    """Return a name as a figure shows it: without control characters, and not too long."""
+    """Return a name as a figure shows it: without control characters, and shortened in its middle."""
     text = " ".join(printable(text).split())
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    if text.startswith("_"):
+        text = f"\N{THIN SPACE}{text}"  # matplotlib hides labels that begin with an underscore
+    end = longest // 2
+    return text if len(text) <= longest else f"{text[: longest - end - 1]}…{text[-end:]}"
 
 
 def add_legend(figure: "Figure", axes: "Sequence[Axes]") -> None:

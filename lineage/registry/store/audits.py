@@ -2,10 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
+
+from lineage.errors import NotFoundError
 from lineage.registry.family.family import Version
 from lineage.registry.family.tags import AUDIT_TAG, AUDITED_TAG, audit_metrics
 from lineage.registry.store.connection import connect, translated_errors
@@ -46,9 +51,16 @@ class Audit:
         }
 
 
+def _is_active(client: MlflowClient, run_id: str) -> bool:
+    """Return whether a run is there to be logged to; people delete runs in MLflow's UI."""
+    with suppress(NotFoundError), translated_errors():
+        return bool(client.get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE)
+    return False
+
+
 @translated_errors()
 def log_audits(audits: Sequence[Audit]) -> None:
-    """Log each result as metrics ``audit_…`` of its version's run and logged model, and as its tags.
+    """Log each result as tags of its version, and as metrics ``audit_…`` of its run, if that is still there.
 
     A later result of the same attack takes the place of an earlier one. Whoever reads the family finds the
     rates among the version's metrics.
@@ -56,11 +68,11 @@ def log_audits(audits: Sequence[Audit]) -> None:
     client = connect()
     for audit in audits:
         version = audit.version
-        metrics = metrics_now(audit_metrics(audit.rates), model_id=version.model_id)
-        if version.run_id:
-            client.log_batch(version.run_id, metrics)
         for attack, rates in audit.rates.items():
             tag = AUDIT_TAG + attack
             client.set_model_version_tag(version.name, str(version.version), tag, json.dumps(rates))
+        if version.run_id and _is_active(client, version.run_id):
+            metrics = metrics_now(audit_metrics(audit.rates), model_id=version.model_id)
+            client.log_batch(version.run_id, metrics)
     for name in {audit.version.name for audit in audits}:
         client.set_registered_model_tag(name, AUDITED_TAG, datetime.now(UTC).isoformat())

@@ -108,31 +108,32 @@ def require_registered_files(folder: Path) -> None:
     if not (folder / MLMODEL).is_file() or (database is not None and not database.is_file()):
         return  # looking for a store would create it
     try:
-        subject, registered = _registered_files(folder)
+        registered = _registered_digests(folder)
     except RegistryError as error:
         _logger.warning("The files in %s were not compared with the registry: %s", folder, error)
         return
-    if registered is not None:
-        require_files(folder, subject, registered)
+    for subject, digest in registered.items():
+        require_files(folder, subject, digest)
 
 
-def _registered_files(folder: Path) -> tuple[str, str | None]:
-    """Return the name of a folder's model, and the digest that the store holds for it; None if it has none.
+def _registered_digests(folder: Path) -> dict[str, str]:
+    """Return the digests that the store holds for a folder's model, by the name under which it holds them.
 
-    The model is known by the id in ``MLmodel``, or else by the version in ``registered_model_meta``.
+    These are the logged model that ``MLmodel`` names, which no digest covers, and the version in
+    ``registered_model_meta``, which MLflow writes when it downloads one by name.
     """
     client = MlflowClient()
-    subject = f"models:/{read_mlmodel(folder).get('model_id')}"
+    tags: dict[str, dict[str, str]] = {}
+    model_id = str(read_mlmodel(folder).get("model_id"))
     with suppress(NotFoundError), short_patience(), translated_errors():
-        return subject, client.get_logged_model(subject.removeprefix("models:/")).tags.get(FILES_TAG)
+        tags[f"models:/{model_id}"] = client.get_logged_model(model_id).tags
     meta = folder / _REGISTERED
-    if not meta.is_file():
-        return subject, None
-    version = _read_yaml(meta)
-    name, number = str(version.get("model_name")), str(version.get("model_version"))
-    with suppress(NotFoundError), short_patience(), translated_errors():
-        return f"models:/{name}/{number}", client.get_model_version(name, number).tags.get(FILES_TAG)
-    return subject, None
+    if meta.is_file():
+        version = _read_yaml(meta)
+        name, number = str(version.get("model_name")), str(version.get("model_version"))
+        with suppress(NotFoundError), short_patience(), translated_errors():
+            tags[f"models:/{name}/{number}"] = client.get_model_version(name, number).tags
+    return {subject: found[FILES_TAG] for subject, found in tags.items() if FILES_TAG in found}
 
 
 def fetch_files(model_id: str, names: Collection[str]) -> dict[str, bytes]:

@@ -55,9 +55,10 @@ def find_report(name: str, title: str = "") -> str:
     connect()
     runs = search_runs(name, f"tags.`{TAG}kind` = '{REPORT_KIND}'")
     found = [
-        str(run.info.run_id)
+        run.info
         for run in runs
         if run.info.lifecycle_stage == LifecycleStage.ACTIVE
         and title in ("", run.data.tags.get(REPORT_TAG, ""))
     ]
-    return found[-1] if found else ""
+    newest = max(found, key=lambda info: info.end_time or 0, default=None)
+    return "" if newest is None else str(newest.run_id)
