@@ -19,6 +19,7 @@ from lineage.recipe import load_recipe
 from lineage.registry.care.doctor import examine
 from lineage.registry.family.lookup import read_family
 from lineage.registry.flavor import load_version
+from lineage.registry.store.leases import delete_lease
 from lineage.training.checkpoints import Checkpoint, state_home
 
 
@@ -282,7 +283,10 @@ def test_generation_that_another_process_grows_in_the_folder_is_awaited(grow: Gr
 
 
 class Twin(SilentReporter):
-    """A reporter that grows the same family in another folder while the second generation trains."""
+    """A reporter that grows the same family in another folder while the second generation trains.
+
+    The lease on that is taken away first, as if both had claimed it at the same moment.
+    """
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
         self.folder = folder
@@ -294,6 +298,10 @@ class Twin(SilentReporter):
 
     def watch(self, trainer: Engine, generation: int, epochs: int) -> None:
         if generation == 1:
+            experiment = MlflowClient().get_experiment_by_name("digits")
+            assert experiment is not None
+            (lease,) = (tag for tag in experiment.tags if tag.startswith("lineage.lease."))
+            delete_lease(experiment.experiment_id, lease.removeprefix("lineage.lease."))
             run_warm(self.command, self.folder).check_returncode()
 
 
