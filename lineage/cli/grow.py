@@ -17,63 +17,66 @@ if TYPE_CHECKING:
     from lineage.growing.succession import Lineage
 
 
+RecipeName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Name of a shipped recipe, or a TOML file; with --from, the teacher's recipe by default.",
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="URI", help="Grow students of this registered version, without a patriarch."
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the registered model, in place of the recipe's.")]
+Generations = Annotated[
+    int | None, typer.Option(help="Number of students in the succession, in place of the recipe's.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights and sample order, in place of the recipe's.")]
+Seeds = Annotated[
+    str | None, typer.Option(metavar="A..B", help="Seeds from A to B, both included: one succession each.")
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Discard the local checkpoints of unfinished generations.")
+]
+NewData = Annotated[
+    bool,
+    typer.Option("--new-data", help="Grow though the data have changed since the family was grown on them."),
+]
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Number of processes that train together on this machine, one for each GPU, or on CPUs."
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        help="Grow without the registry, into an outbox on this machine; 'lineage sync' registers it.",
+    ),
+]
+Parallel = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Number of --seeds that grow at the same time, in a process each."),
+]
+
+
 def grow(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RECIPE",
-            help="Name of a shipped recipe, or a TOML file; with --from, the teacher's recipe by default.",
-        ),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="URI", help="Grow students of this registered version, without a patriarch."
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the registered model, in place of the recipe's.")
-    ] = None,
-    generations: Annotated[
-        int | None, typer.Option(help="Number of students in the succession, in place of the recipe's.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of weights and sample order, in place of the recipe's.")
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(metavar="A..B", help="Seeds from A to B, both included: one succession each."),
-    ] = None,
+    recipe: RecipeName = None,
+    teacher: Teacher = None,
+    name: Name = None,
+    generations: Generations = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
     overrides: Overrides = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Discard the local checkpoints of unfinished generations.")
-    ] = False,
-    new_data: Annotated[
-        bool,
-        typer.Option(
-            "--new-data", help="Grow though the data have changed since the family was grown on them."
-        ),
-    ] = False,
-    processes: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Number of processes that train together on this machine, one for each GPU, or on CPUs.",
-        ),
-    ] = 1,
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            help="Grow without the registry, into an outbox on this machine; 'lineage sync' registers it.",
-        ),
-    ] = False,
-    parallel: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="N", help="Number of --seeds that grow at the same time, in a process each."
-        ),
-    ] = 1,
+    fresh: Fresh = False,
+    new_data: NewData = False,
+    processes: Processes = 1,
+    offline: Offline = False,
+    parallel: Parallel = 1,
     as_json: AsJson = False,
 ) -> None:
     """Grow a patriarch and its students, or students of a registered version.

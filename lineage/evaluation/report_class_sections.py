@@ -14,6 +14,7 @@ from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord
 from lineage.registry.store.predictions_file import Predictions
 
+_MOST_CLASSES = 2000
 _MOST_SIMILAR = 12
 
 
@@ -78,6 +79,9 @@ def similarity_section(material: ReportData) -> Section | None:
     data = None if ends is None else ends.record.data_of(ends.versions[1])
     if ends is None or data is None:
         return None
+    if len(data.class_names) > _MOST_CLASSES:
+        note = f"Not drawn: the similarity of {len(data.class_names):,} classes needs too much memory."
+        return Section("Similar classes", [note], [], [])
     found = [values.class_similarity(predicted) for predicted in ends.predictions]
     drawn = [
         values.order_classes(title, matrix, data.class_names, data.superclasses)

@@ -75,12 +75,7 @@ def audit(
     require_same_data(patriarch.version.uri, patriarch.model.spec, dataset.spec)
     images = choose_images(dataset, *line.rows(dataset))
     score = partial(_score, images, recipe)
-    own = []
-    for generation in line.generations:
-        model, who = generation.model, generation.version.uri
-        reporter.notice(f"{who}: scores of {len(images.members):,} images")
-        own.append(score(fit_to_data(model.network, model.spec, dataset.spec, who), who))
-        model.network.cpu()  # a line of any length needs the memory of one network on a device
+    own = [_score_generation(generation, images, score, reporter) for generation in line.generations]
     of_shadows = []
     if shadows:
         line.require_teacher()
@@ -199,6 +194,20 @@ def _imitate(generation: _Generation, dataset: DataSet, overrides: Sequence[str]
     split_data = read_split(recipe.data)
     require_same_data(generation.version.uri, generation.model.spec, split_data.dataset.spec)
     return ImitatedGeneration(generation.version, recipe, split_data)
+
+
+def _score_generation(
+    generation: _Generation,
+    images: AuditImages,
+    score: Callable[[nn.Module, str], Floats],
+    reporter: Reporter,
+) -> Floats:
+    """Return the scores by one generation, which leaves the device afterwards: a line may be long."""
+    model, who = generation.model, generation.version.uri
+    reporter.notice(f"{who}: scores of {len(images.members):,} images")
+    scores = score(fit_to_data(model.network, model.spec, images.dataset.spec, who), who)
+    model.network.cpu()
+    return scores
 
 
 def _score(images: AuditImages, recipe: Recipe, network: nn.Module, who: str) -> Floats:

@@ -236,7 +236,13 @@ class GenerationTraining:
         self._take_weights()
         predictions = self._predictions_of_teacher("test", self.data.test)
         test = measure(
-            self.accelerator, self.evaluated, self.data.test, self.config.top_k, predictions, True, True
+            self.accelerator,
+            self.evaluated,
+            self.data.test,
+            self.config.top_k,
+            predictions,
+            keep_logits=True,
+            keep_top_classes=True,
         )
         seconds = self.history.seconds + time.perf_counter() - started
         return TrainResult(self.evaluated.cpu(), self.history.epochs, test, seconds)

@@ -109,3 +109,12 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"kind": "lineage-family"', '"kind": "other"'))
     with pytest.raises(IntegrityError, match="must be 'lineage-family'"):
         lineage.report([str(file)])
+
+
+def test_similarity_of_too_many_classes_is_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "fruit.json"
+    file.write_text(record_text(small_record()), encoding="utf-8")
+    monkeypatch.setattr("lineage.evaluation.report_class_sections._MOST_CLASSES", 1)
+    page, *figures = lineage.report([str(file)], tmp_path / "out").files
+    assert "Not drawn: the similarity of " in page.read_text(encoding="utf-8")
+    assert "similarity.png" not in {figure.name for figure in figures}

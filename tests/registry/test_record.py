@@ -22,7 +22,7 @@ from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import read_family
 from lineage.registry.flavor import LoadedModel, log_model, weights_digest
 from lineage.registry.packing.record import make_history, read_record, record_text
-from lineage.registry.packing.recording import record_family
+from lineage.registry.packing.recording import _read_history, record_family
 from lineage.registry.store.predictions_file import make_predictions, predictions_text
 from lineage.registry.store.runs import metrics_now
 
@@ -75,6 +75,13 @@ def test_text_holds_what_figures_need_without_a_store(
     assert (first.history.epochs[0], first.history.epochs[-1]) == (1, 250)
     assert first.history.values["train_loss"][-1] == 0.00133333
     assert first.history.values["lr"][-2:] == (0.1, None)
+
+
+@pytest.mark.usefixtures("text")
+def test_version_whose_run_is_gone_for_good_has_no_history(name: str) -> None:
+    patriarch = read_family(name).versions[0]
+    assert _read_history(patriarch).epochs
+    assert _read_history(replace(patriarch, run_id="0" * 32)).epochs == ()
 
 
 def test_same_family_gives_the_same_text(text: Path, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import TypeAdapter
 
-from lineage.errors import IntegrityError
+from lineage.errors import IntegrityError, NotFoundError
 from lineage.formats import read_problem
 from lineage.registry.family.family import Version, from_model_version
 from lineage.registry.family.tags import TAG
@@ -112,7 +112,12 @@ def _read_history(version: Version) -> History:
         return History()
     client = connect()
     points: dict[str, dict[int, float | None]] = {}
-    for key in sorted(client.get_run(version.run_id).data.metrics):
+    try:
+        with translated_errors():
+            run = client.get_run(version.run_id)
+    except NotFoundError:  # deleted for good, as by 'mlflow gc'
+        return History()
+    for key in sorted(run.data.metrics):
         found = {point.step: point.value for point in client.get_metric_history(version.run_id, key)}
         if len(found) > 1 or key not in version.metrics:
             points[key] = {
