@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -27,6 +29,7 @@ def was_launched() -> bool:
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a cluster's end of time, a closed terminal
 _LEAVES_AT_ONCE = 3
+_SECONDS_UNTIL_AGAIN = 0.05
 
 
 class _Interrupts:
@@ -34,30 +37,40 @@ class _Interrupts:
 
     Attributes:
         count: Number of them so far.
-        held: Number of ``uninterrupted`` blocks that are open.
-        pending: Whether a signal waits for the end of those blocks.
+        holders: What puts the exception off: open ``uninterrupted`` blocks and connections to databases.
+        is_due: Whether the exception is still to be raised, once nothing holds it.
+        comes_again: Whether the next signal is one of before, which this process sends itself.
+        number: A signal that is handled.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.held = 0
-        self.pending = False
+        self.holders: set[object] = set()
+        self.is_due = False
+        self.comes_again = False
+        self.number = signal.SIGTERM
 
 
 _interrupts = _Interrupts()
+_print_dropped = sys.unraisablehook  # what reports dropped exceptions that are not ours
 
 
 def interrupt_on_signals() -> None:
     """Raise ``KeyboardInterrupt`` on the first SIGINT, SIGTERM or SIGHUP, so that the run is marked.
 
     Later ones do not disturb the marking, except that a third Ctrl-C leaves at once. A signal that the
-    process was started to ignore, as ``nohup`` and ``&`` do, stays ignored.
+    process was started to ignore, as ``nohup`` and ``&`` do, stays ignored. Where Python drops the exception,
+    as it does in a callback of a weak reference or in ``__del__``, it is raised again a moment later.
     """
-    _interrupts.count, _interrupts.held, _interrupts.pending = 0, 0, False
+    global _interrupts, _print_dropped
+    _interrupts = _Interrupts()
     for name in _ENDING:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+            _interrupts.number = number
+    if sys.unraisablehook != _raise_again:
+        _print_dropped, sys.unraisablehook = sys.unraisablehook, _raise_again
 
 
 def leave_undisturbed() -> None:
@@ -74,24 +87,65 @@ def leave_undisturbed() -> None:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Put off a signal's ``KeyboardInterrupt`` until the block has ended, where the command line runs."""
-    _interrupts.held += 1
+    block = object()
+    _interrupts.holders.add(block)
     try:
         yield
     finally:
-        _interrupts.held -= 1
-        if _interrupts.pending and not _interrupts.held:
-            _interrupts.pending = False
+        _interrupts.holders.discard(block)
+        if _interrupts.is_due and not _interrupts.holders:
+            _interrupts.is_due = False
             raise KeyboardInterrupt
 
 
+def hold_interrupts(connection: object) -> None:
+    """Put off a signal's ``KeyboardInterrupt`` until ``release_interrupts``, if this is the main thread.
+
+    An exception in the middle of a transaction leaves it open, and with it the lock of the database that the
+    marking of the run then waits for.
+    """
+    if threading.current_thread() is threading.main_thread():
+        _interrupts.holders.add(connection)
+
+
+def release_interrupts(connection: object) -> None:
+    """End what ``hold_interrupts`` began; the exception comes a moment later, not inside this call."""
+    _interrupts.holders.discard(connection)
+    if _interrupts.is_due and not _interrupts.holders:
+        _signal_soon()
+
+
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    is_first = not _interrupts.count
-    if is_first or number == signal.SIGINT:
+    came_before, _interrupts.comes_again = _interrupts.comes_again, False
+    if not came_before and (number == signal.SIGINT or not _interrupts.count):
+        _interrupts.is_due |= not _interrupts.count
         _interrupts.count += 1
-    if is_first and _interrupts.held:
-        _interrupts.pending = True
-    elif is_first or _interrupts.count >= _LEAVES_AT_ONCE:
+    is_due = _interrupts.is_due and not _interrupts.holders
+    if is_due or _interrupts.count >= _LEAVES_AT_ONCE:
+        _interrupts.is_due = False
         raise KeyboardInterrupt
-    elif number == signal.SIGINT and is_main_process():
+    if number == signal.SIGINT and _interrupts.count > 1 and not came_before and is_main_process():
         with suppress(OSError):
             os.write(2, b"The run is being marked as interrupted; Ctrl-C once more leaves at once.\n")
+
+
+def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Interrupt again after a place that drops exceptions has dropped ours; report others as before."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _interrupts.is_due = True
+        _signal_soon()
+    else:
+        _print_dropped(unraisable)
+
+
+def _signal_soon() -> None:
+    """Send this process one more signal, when its main thread is likely to be elsewhere."""
+    timer = threading.Timer(_SECONDS_UNTIL_AGAIN, _signal_again)
+    timer.daemon = True
+    timer.start()
+
+
+def _signal_again() -> None:
+    if _interrupts.is_due:
+        _interrupts.comes_again = True
+        signal.pthread_kill(threading.main_thread().ident or 0, _interrupts.number)

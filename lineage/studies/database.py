@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError, UsageError
 from lineage.formats import first_line
 from lineage.registry.store.connection import without_passwords
+from lineage.registry.store.database import keep_transactions_whole
 
 T = TypeVar("T")
 
@@ -102,6 +103,7 @@ def open_storage(url: str) -> RDBStorage:
         IntegrityError: If the database holds another program's tables.
         RegistryError: If the database does not answer, or refuses.
     """
+    keep_transactions_whole()
     options = {"pool_pre_ping": True}  # a database may be restarted while a generation trains
     with translated_errors(url):
         _refuse_tables_of_others(url)

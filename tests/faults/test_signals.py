@@ -52,6 +52,49 @@ try:
 except KeyboardInterrupt:
     print("left")
 """
+DROPPED = """
+import os, signal, time, weakref
+from lineage.processes import interrupt_on_signals
+
+class Thing:
+    pass
+
+interrupt_on_signals()
+try:
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{number}))
+    del thing  # Python drops what the callback raises
+    print("dropped", flush=True)
+    time.sleep(50)
+except KeyboardInterrupt:
+    print("interrupted")
+for number in (signal.SIGTERM, signal.SIGINT):
+    os.kill(os.getpid(), number)
+print("undisturbed")
+"""
+IN_TRANSACTION = """
+import os, signal, time
+from sqlalchemy import create_engine, text
+from lineage.processes import interrupt_on_signals
+from lineage.registry.store.database import keep_transactions_whole
+
+interrupt_on_signals()
+keep_transactions_whole()
+engine = create_engine("sqlite:///{file}", connect_args=dict(timeout=0))
+try:
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE t (x INTEGER)"))
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+        os.kill(os.getpid(), signal.{number})
+        connection.execute(text("INSERT INTO t VALUES (2)"))
+        connection.commit()
+    time.sleep(50)
+except KeyboardInterrupt:
+    print("interrupted")
+with engine.begin() as connection:
+    connection.execute(text("INSERT INTO t VALUES (3)"))
+    print(connection.execute(text("SELECT sum(x) FROM t")).scalar())
+"""
 LEAVING = """
 import atexit, os, signal
 from lineage.processes import interrupt_on_signals, leave_undisturbed
@@ -95,6 +138,17 @@ def test_process_that_leaves_is_not_disturbed() -> None:
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_later_signals_do_not_disturb_and_a_third_interrupt_leaves(first: str) -> None:
     assert run_python(REPEATED.format(first=first)) == ["put off", "interrupted", "undisturbed", "left"]
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_interrupt_that_a_callback_drops_comes_again(number: str) -> None:
+    assert run_python(DROPPED.format(number=number)) == ["dropped", "interrupted", "undisturbed"]
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_interrupt_waits_for_the_end_of_a_transaction(number: str, tmp_path: Path) -> None:
+    code = IN_TRANSACTION.format(file=tmp_path / "transaction.db", number=number)
+    assert run_python(code) == ["interrupted", "6"]
 
 
 @pytest.fixture

@@ -22,7 +22,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError, UnreachableError
 from lineage.formats import first_line, is_disk_full
-from lineage.registry.store.database import database_file, plain_uri, prepare_database
+from lineage.registry.store.database import (
+    database_file,
+    keep_transactions_whole,
+    plain_uri,
+    prepare_database,
+)
 from lineage.registry.store.moves import (
     ARTIFACTS_FOLDER,
     BESIDE,
@@ -130,6 +135,7 @@ def connect() -> MlflowClient:
     Raises:
         RegistryError: If the store cannot be reached or written.
     """
+    keep_transactions_whole()
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
         _require_answer(uri)

@@ -4,11 +4,14 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
-from sqlalchemy import URL, create_engine, event
+from sqlalchemy import URL, Pool, create_engine, event
 from sqlalchemy.engine import make_url
+
+from lineage.processes import hold_interrupts, release_interrupts
 
 _SQLITE = "sqlite:///"
 _MARK = "experiments"  # a table of MLflow's from its first release on
@@ -37,6 +40,13 @@ def plain_uri(uri: str) -> str:
     encoded, mark, query = uri.partition("?")
     plain = _SQLITE + (make_url(encoded).database or "")
     return uri if _SQLITE + (make_url(plain).database or "") != plain else plain + mark + query
+
+
+@cache
+def keep_transactions_whole() -> None:
+    """Put interrupts of this process off while its main thread uses a connection of any SQLAlchemy engine."""
+    event.listen(Pool, "checkout", lambda _, record, __: hold_interrupts(record))
+    event.listen(Pool, "checkin", lambda _, record: release_interrupts(record))
 
 
 def prepare_database(database: Path) -> None:
