@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence test-evidence bench audit licenses docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence account test-evidence bench audit licenses docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -78,6 +78,9 @@ DATA ?= ../shared/data/cifar100
 
 evidence: setup ## Grow the families of docs/evidence on CIFAR-100 in DATA; may be stopped (5 hours)
 	$(BIN)/python tests/evidence/families.py --data $(DATA)
+
+account: setup ## Rebuild the tables and figures of docs/evidence.md from the texts in docs/evidence
+	$(BIN)/python tests/evidence/account.py --data $(DATA)
 
 test-evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence

@@ -41,7 +41,8 @@ def text(
         np.array([0, 1]), np.array([[0, 1, 2], [2, 1, 0]]), np.array([[0.5, 0.3, 0.2]] * 2), {}, 3, 3
     )
     run = open_run()
-    logged = replace(model, predictions=predictions_text(predicted))
+    recipe = json.dumps({"model": {"name": "tiles"}, "data": {"root": "/home/me", "seed": 7}})
+    logged = replace(model, predictions=predictions_text(predicted), recipe=recipe)
     model_id = log_model(logged, "patriarch", run.run_id, {"test_accuracy": 0.5})
     rows = [{"train_loss": 1 / 3 / epoch, "lr": nan if epoch == 250 else 0.1} for epoch in range(1, 251)]
     metrics = [metric for epoch, row in enumerate(rows, 1) for metric in metrics_now(row, epoch)]
@@ -70,7 +71,7 @@ def test_text_holds_what_figures_need_without_a_store(
     assert data is not None
     assert (data.name, data.class_names) == ("tiles", ("red", "green", "blue"))
     first = record.versions[0]
-    assert first.settings == {"model": {"name": "tiles"}}
+    assert first.settings == {"model": {"name": "tiles"}, "data": {"root": None, "seed": 7}}
     assert len(first.history.epochs) == 84
     assert (first.history.epochs[0], first.history.epochs[-1]) == (1, 250)
     assert first.history.values["train_loss"][-1] == 0.00133333

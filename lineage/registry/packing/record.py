@@ -95,7 +95,8 @@ class VersionRecord:
         run_id: Id of the run that trained it.
         tags: All its tags: edges, metrics and digests.
         aliases: Aliases that point to it.
-        settings: Resolved recipe that it was grown from; empty for an adopted network.
+        settings: Resolved recipe that it was grown from, without the folder of its images; empty for an
+            adopted network.
         data: Digest of its data set, a key of ``FamilyRecord.data``; "" if unknown.
         history: Metrics by epoch.
         transfers: Results on other data sets.

@@ -64,7 +64,7 @@ def record_family(name: str, with_history: bool = True) -> FamilyRecord:
                 run_id=version.run_id,
                 tags=_own_tags(entity),
                 aliases=version.aliases,
-                settings=_read_object(version, files, RECIPE_FILE) or {},
+                settings=_read_settings(version, files),
                 data="" if described is None else described.digest,
                 history=_read_history(version) if with_history else History(),
                 transfers=tuple(
@@ -89,6 +89,13 @@ def _read_data(version: Version, files: dict[str, bytes]) -> DataRecord | None:
         return _DATA.validate_python(structure.get("data"))
     except ValueError as error:
         raise _damaged(version, _STRUCTURE_FILE, error) from error
+
+
+def _read_settings(version: Version, files: dict[str, bytes]) -> dict[str, Any]:
+    """Return the recipe of a version without the folder of its images, which concerns one machine."""
+    settings = _read_object(version, files, RECIPE_FILE) or {}
+    data = settings.get("data")
+    return settings | {"data": {**data, "root": None}} if isinstance(data, dict) else settings
 
 
 def _read_object(version: Version, files: dict[str, bytes], name: str) -> dict[str, Any] | None:

@@ -1,0 +1,47 @@
+"""The pages on the evidence hold the numbers of its kept texts."""
+
+import re
+from pathlib import Path
+
+import pytest
+from account import BLOCKS, FIGURES, PAGES, Evidence, fill, read_evidence
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return read_evidence()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_holds_the_numbers_of_the_texts(page: Path, evidence: Evidence) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert fill(text, evidence) == text, "run 'make account'"
+
+
+def test_page_has_a_place_for_every_block_and_every_figure() -> None:
+    text = PAGES[0].read_text(encoding="utf-8")
+    assert set(re.findall(r"<!-- evidence: ([a-z-]+) -->", text)) == BLOCKS.keys()
+    shown = set(re.findall(r"\(images/evidence/([a-z.]+)\)", text))
+    assert shown == {file.name for file in FIGURES.iterdir()}
+
+
+def test_changed_number_in_a_page_is_found(evidence: Evidence) -> None:
+    text = PAGES[0].read_text(encoding="utf-8")
+    number = re.search(r"\d\d\.\d\d %", text)
+    assert number is not None
+    changed = text.replace(number[0], "12.34 %")
+    assert fill(changed, evidence) == text != changed
+
+
+def test_means_and_differences_are_those_of_the_seeds(evidence: Evidence) -> None:
+    accuracy = {
+        arm: {(one.seed, one.generation): one.metrics["test_accuracy"] for one in evidence.line(arm)}
+        for arm in ("strict", "tolerant")
+    }
+    pairs = [
+        seed
+        for seed, generation in accuracy["strict"]
+        if generation == 1 and (seed, 1) in accuracy["tolerant"]
+    ]
+    points = [100 * (accuracy["tolerant"][seed, 1] - accuracy["strict"][seed, 1]) for seed in pairs]
+    assert f"| **{len(pairs)}** | **{sum(points) / len(pairs):+.2f}** |" in BLOCKS["contrasts"](evidence)
