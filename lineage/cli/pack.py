@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lineage.cli.output import AsJson, Model, print_json, print_text
+from lineage.cli.output import AsJson, Model, print_json, print_progress, print_text
 from lineage.cli.startup import importing
 
 
@@ -38,3 +38,8 @@ def pack(
         f"{packing.name}, {counted(packing.num_versions, 'version')} and {counted(packing.num_runs, 'run')}"
         f"{weights}, is in {packing.file}."
     )
+    if packing.num_without_predictions:
+        print_progress(
+            f"{counted(packing.num_without_predictions, 'version')} without predictions: registered before"
+            " they were kept, or their files are not in the store."
+        )

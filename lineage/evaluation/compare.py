@@ -73,6 +73,12 @@ def compare(lines: Mapping[str, Sequence[Version]], metric: str = "test_accuracy
     return Comparison(metric, tuple(measured), tuple(entries), tuple(notes + _interval_notes(entries)))
 
 
+def newest(versions: Iterable[Version]) -> list[Version]:
+    """Return one version for each generation and seed, the newest where branches have several."""
+    in_order = sorted(versions, key=lambda version: (version.created, version.version))
+    return list({(version.generation, version.seed): version for version in in_order}.values())
+
+
 def _lines_of(family: Family) -> dict[str, list[Version]]:
     """Return the lines of one registered model, in the order of their first versions."""
     by_digest: dict[str, list[Version]] = {}
@@ -99,16 +105,13 @@ def _by_generation(
     label: str, versions: Iterable[Version], metric: str, notes: list[str]
 ) -> dict[int, BySeed]:
     """Return the values of one line by generation and seed; append to ``notes`` what is left out."""
+    versions = list(versions)
+    measured = [version for version in versions if math.isfinite(version.metrics.get(metric, math.nan))]
     kept: dict[int, BySeed] = {}
-    num_unmeasured = num_older = 0
-    for version in sorted(versions, key=lambda version: (version.created, version.version)):
-        value = version.metrics.get(metric, math.nan)
-        if not math.isfinite(value):
-            num_unmeasured += 1
-            continue
-        seeds = kept.setdefault(version.generation, {})
-        num_older += version.seed in seeds
-        seeds[version.seed] = value
+    for version in newest(measured):
+        kept.setdefault(version.generation, {})[version.seed] = version.metrics[metric]
+    num_unmeasured = len(versions) - len(measured)
+    num_older = len(measured) - sum(map(len, kept.values()))
     if num_unmeasured:
         notes.append(f"{label}: left out {counted(num_unmeasured, 'version')} without a finite {metric}.")
     if num_older:

@@ -1,6 +1,6 @@
 """The parts of a report, each with its text, figures and tables; what a family does not hold is left out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +23,13 @@ _EXPLAINS = {
     "test_secondary_mass": "secondary mass, ranks 2 to K",
     "test_superclass_share": "share of it inside the right superclass",
 }
+_AUDITS = {
+    "audit_threshold_auc": "loss threshold: AUC",
+    "audit_threshold_tpr_at_fpr_0.01": "loss threshold: TPR at 1 % FPR",
+    "audit_lira_auc": "LiRA: AUC",
+    "audit_lira_tpr_at_fpr_0.01": "LiRA: TPR at 1 % FPR",
+    "audit_lira_tpr_at_fpr_0.001": "LiRA: TPR at 0.1 % FPR",
+}
 
 
 def all_sections(material: ReportData) -> list[Section]:
@@ -34,6 +41,7 @@ def all_sections(material: ReportData) -> list[Section]:
         explanation_section,
         pairs_section,
         transfer_section,
+        audit_section,
         examples_section,
         similarity_section,
     )
@@ -46,6 +54,12 @@ def _panels_figure(material: ReportData, name: str, caption: str, panels: Sequen
     return Figure(
         name, caption, height, partial(curves.paint_panels, panels=panels, labels=list(material.lines))
     )
+
+
+def _metric_panels(material: ReportData, titles: Mapping[str, str]) -> list[Panel]:
+    """Return a panel for each metric that some version has."""
+    found = ((title, values.comparison_of(material.lines, metric)) for metric, title in titles.items())
+    return [values.metric_panel(title, comparison) for title, comparison in found if comparison is not None]
 
 
 def accuracy_section(material: ReportData) -> Section | None:
@@ -136,11 +150,7 @@ def calibration_section(material: ReportData) -> Section | None:
 
 def explanation_section(material: ReportData) -> Section | None:
     """How probability is spread over classes, by generation."""
-    panels = []
-    for metric, title in _EXPLAINS.items():
-        comparison = values.comparison_of(material.lines, metric)
-        if comparison is not None:
-            panels.append(values.metric_panel(title, comparison))
+    panels = _metric_panels(material, _EXPLAINS)
     if not panels:
         return None
     caption = (
@@ -203,6 +213,19 @@ def transfer_section(material: ReportData) -> Section | None:
     text = [f"{counted(left, 'further target')} not shown."] if left > 0 else []
     caption = f"Test accuracy on other data sets, by target and probe. {_OVER_SEEDS}"
     return Section("Transfer", text, [_panels_figure(material, "transfers", caption, panels)])
+
+
+def audit_section(material: ReportData) -> Section | None:
+    """How well attacks tell which images trained the patriarch, where it was audited."""
+    panels = _metric_panels(material, _AUDITS)
+    if not panels:
+        return None
+    caption = (
+        "How well attacks on each generation tell which images trained its patriarch. By chance AUC is 50 %,"
+        " and the true-positive rate (TPR) is the false-positive rate (FPR). The loss threshold is a lower"
+        f" bound. {_OVER_SEEDS}"
+    )
+    return Section("Membership inference", (), [_panels_figure(material, "membership", caption, panels)])
 
 
 def _with_metric(version: Version, name: str, value: float) -> Version:

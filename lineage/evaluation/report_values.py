@@ -8,7 +8,7 @@ import numpy as np
 
 from lineage.display.comparison import CONFIDENCE, Comparison, Spread
 from lineage.display.figures.values import Bins, Numbers, Pair, Panel, Point, Similarity
-from lineage.evaluation.compare import compare
+from lineage.evaluation.compare import compare, newest
 from lineage.formats import unit_of
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord
@@ -91,14 +91,16 @@ def mean_interval(spread: Spread) -> tuple[float, float] | None:
 
 
 def reliability_panels(lines: Lines, predictions_of: PredictionsOf) -> dict[str, dict[str, Bins]]:
-    """Return the bins of each line by generation, all seeds together; of many generations, six."""
+    """Return the bins of each line by generation, all seeds together; of many generations, six.
+
+    Of several branches of one seed, the newest counts, as in a comparison.
+    """
     found: dict[int, dict[str, Bins]] = {}
     for label, versions in lines.items():
         by_generation: dict[int, list[Predictions]] = {}
-        for version in versions:
-            predicted = predictions_of(version)
-            if predicted is not None:
-                by_generation.setdefault(version.generation, []).append(predicted)
+        kept = {version.id: predicted for version in versions if (predicted := predictions_of(version))}
+        for version in newest(version for version in versions if version.id in kept):
+            by_generation.setdefault(version.generation, []).append(kept[version.id])
         for generation, several in by_generation.items():
             found.setdefault(generation, {})[label] = _bins(several)
     generations = sorted(found)

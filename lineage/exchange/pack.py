@@ -52,6 +52,7 @@ class Packing:
         num_versions: Number of its versions.
         num_runs: Number of its runs.
         with_weights: Whether it holds the weights.
+        num_without_predictions: Number of versions of a text that it holds no predictions of.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Packing:
     num_versions: int
     num_runs: int
     with_weights: bool
+    num_without_predictions: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for ``--json``."""
@@ -110,7 +112,8 @@ def _write_record(name: str, file: Path) -> Packing:
         text.write_text(record_text(record), encoding="utf-8")
         text.rename(file)
     runs = {version.run_id for version in record.versions}
-    return Packing(name, file, len(record.versions), len(runs - {""}), with_weights=False)
+    lacking = sum(version.predictions is None for version in record.versions)
+    return Packing(name, file, len(record.versions), len(runs - {""}), False, lacking)
 
 
 def _require_versions(name: str, versions: Sized) -> None:

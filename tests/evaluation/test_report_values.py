@@ -109,6 +109,29 @@ def test_reliability_adds_up_the_seeds() -> None:
     assert (bins.share * bins.accuracy).sum() == pytest.approx(right.mean())
 
 
+def test_reliability_of_branches_is_that_of_the_newest() -> None:
+    record = small_record(seeds=1, generations=2)
+    older, newer = record.family.versions
+    branch = replace(newer, generation=0, created=newer.created + 1)
+    alone = reliability_panels({"line": [branch]}, record.predictions_of)
+    both = reliability_panels({"line": [branch, older]}, record.predictions_of)
+    bins, expected = both["generation 0"]["line"], alone["generation 0"]["line"]
+    assert bins.accuracy.tolist() == expected.accuracy.tolist()
+    assert bins.share.tolist() == expected.share.tolist()
+
+
+def test_audited_versions_have_a_part_of_their_own() -> None:
+    record = small_record()
+    rates = json.dumps({"auc": 0.6, "low_auc": 0.5, "tpr_at_fpr_0.01": 0.02})
+    audited = replace(record.versions[0], tags=record.versions[0].tags | {"lineage.audit.lira": rates})
+    whole = replace(record, versions=(audited, *record.versions[1:]))
+    titles = [
+        [section.title for section in all_sections(ReportData([one], group_lines([one.family])))]
+        for one in (record, whole)
+    ]
+    assert set(titles[1]) - set(titles[0]) == {"Membership inference"}
+
+
 def test_similarity_is_the_mean_probability_by_label() -> None:
     predicted = small_predictions(1)
     found = class_similarity(predicted)

@@ -52,6 +52,7 @@ def text(
     add_version(patriarch)
     packing = pack(name, tmp_path / "family.json", with_weights=False)
     assert (packing.num_versions, packing.with_weights) == (2, False)
+    assert packing.num_without_predictions == 1  # the student's
     return packing.file
 
 
