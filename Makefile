@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence account test-evidence bench audit licenses docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence evidence-study evidence-audit evidence-again account test-evidence bench audit licenses docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -78,6 +78,15 @@ DATA ?= ../shared/data/cifar100
 
 evidence: setup ## Grow the families of docs/evidence on CIFAR-100 in DATA; may be stopped (5 hours)
 	$(BIN)/python tests/evidence/families.py --data $(DATA)
+
+evidence-study: setup ## Try strictness and temperature in the regime of the evidence (2 hours of a core)
+	$(BIN)/python tests/evidence/further.py study --data $(DATA)
+
+evidence-audit: setup ## Attack a strict and a tolerant family of the evidence with 16 shadows (4 hours of a core)
+	$(BIN)/python tests/evidence/further.py audit --data $(DATA)
+
+evidence-again: setup ## Grow a seed of two arms again and compare the weights (an hour of a core)
+	$(BIN)/python tests/evidence/further.py again --data $(DATA)
 
 account: setup ## Rebuild the tables and figures of docs/evidence.md from the texts in docs/evidence
 	$(BIN)/python tests/evidence/account.py --data $(DATA)

@@ -130,9 +130,8 @@ class Grower:
             print(f"{piece}: kept already", flush=True)  # noqa: T201
             return True
         try:
-            self._run(piece, "grow", *self._arguments(piece))
-            with _keeping:
-                self._keep(piece)
+            self.run(piece, "grow", *self._arguments(piece))
+            self.keep(piece)
         except subprocess.CalledProcessError as error:
             print(f"{piece}: failed with exit code {error.returncode}", flush=True)  # noqa: T201
             return False
@@ -149,15 +148,24 @@ class Grower:
 
     def _patriarch(self, piece: Piece) -> str:
         """Return the URI of the patriarch of the piece's arm and seed; grow it if the store lacks it."""
-        self._run(piece, "grow", *self._arguments(Piece(piece.arm, piece.seed, students=0)))
+        patriarch = Piece(piece.arm, piece.seed, students=0)
+        self.run(piece, "grow", *self._arguments(patriarch))
+        return self.uri(patriarch)
+
+    def uri(self, piece: Piece) -> str:
+        """Return the URI of the last generation of a piece that the store holds."""
         code = (
-            "import lineage; print(next(v.uri for v in lineage.tree('"
-            f"{piece.recipe}') if v.generation == 0 and v.seed == {piece.seed}))"
+            f"import lineage; print(next(v.uri for v in lineage.tree('{piece.family}')"
+            f" if (v.seed, v.generation) == ({piece.seed}, {piece.students})))"
         )
         return self._python("-c", code).stdout.strip()
 
-    def _keep(self, piece: Piece) -> None:
+    def keep(self, piece: Piece) -> None:
         """Write the text of the piece's family in place of the one before."""
+        with _keeping:
+            self._keep(piece)
+
+    def _keep(self, piece: Piece) -> None:
         record = self._record(piece, piece.family)
         if piece.family != piece.recipe:
             arm = {version.key: version.id for version in read_record(self._text(piece.recipe)).family}
@@ -176,15 +184,16 @@ class Grower:
         """Return what the store holds of a family."""
         place = self.store / f"{family}.json"
         place.unlink(missing_ok=True)
-        self._run(piece, "pack", family, str(place), "--without-weights")
+        self.run(piece, "pack", family, str(place), "--without-weights")
         return read_record(place)
 
     def _text(self, family: str) -> Path:
         return self.kept / f"{family}.json"
 
-    def _run(self, piece: Piece, *arguments: str) -> None:
+    def run(self, piece: Piece, *arguments: str) -> str:
+        """Run ``lineage *arguments``, with its progress in the piece's log, and return what it printed."""
         with (self.store / f"{piece.family}-{piece.seed}.log").open("a") as log:
-            self._python("-m", "lineage", *arguments, stderr=log)
+            return self._python("-m", "lineage", *arguments, stderr=log).stdout
 
     def _python(self, *arguments: str, stderr: object = None) -> "subprocess.CompletedProcess[str]":
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
