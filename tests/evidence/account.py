@@ -6,6 +6,7 @@ figures. Needs neither a store nor images; with ``--data`` the figure of test im
 
 import argparse
 import hashlib
+import json
 import re
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from families import ARMS, KEPT, LONGER, ROOT, SEEDS, TEMPERATURE
 
@@ -45,6 +47,7 @@ _TRAITS = {
     "test_superclass_share": "inside the superclass",
     "test_calibration_error": "calibration error",
 }
+_RATES = {"auc": "AUC", "tpr_at_fpr_0.01": "TPR at 1 % FPR", "tpr_at_fpr_0.001": "TPR at 0.1 % FPR"}
 
 Lines = Mapping[str, Sequence[Version]]
 
@@ -56,10 +59,12 @@ class Evidence:
     Attributes:
         records: Families by their name without ``evidence-``, in the order of the arms.
         files: Their texts, in the same order.
+        trials: Trials of the study, as ``lineage study --json`` prints them; none before it was run.
     """
 
     records: Mapping[str, FamilyRecord]
     files: Sequence[Path]
+    trials: Sequence[Mapping[str, Any]] = ()
 
     def line(self, arm: str, generation: int | None = None) -> list[Version]:
         """Return the versions of an arm, all or those of one generation."""
@@ -94,7 +99,10 @@ def read_evidence(kept: Path = KEPT) -> Evidence:
     names = [*ARMS, *(f"{arm}-t{TEMPERATURE}" for arm in LONGER)]
     files = {name: kept / f"evidence-{name}.json" for name in names}
     found = {name: file for name, file in files.items() if file.is_file()}
-    return Evidence({name: read_record(file) for name, file in found.items()}, list(found.values()))
+    records = {name: read_record(file) for name, file in found.items()}
+    study = kept / "study.json"
+    trials = json.loads(study.read_text(encoding="utf-8"))["trials"] if study.is_file() else []
+    return Evidence(records, list(found.values()), trials)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -202,6 +210,42 @@ def seeds_table(evidence: Evidence) -> str:
     return table(["family", *(f"seed {seed}" for seed in SEEDS)], rows)
 
 
+def study_table(evidence: Evidence) -> str:
+    """Return the validation accuracy of the student of each trial, by strictness and temperature."""
+    if not evidence.trials:
+        return "Not run yet.\n"
+    found = {
+        (trial["values"]["patriarch.strictness"], trial["values"]["student.temperature"]): trial[
+            "objectives"
+        ]["accuracy"]
+        for trial in evidence.trials
+    }
+    temperatures = sorted({temperature for _, temperature in found})
+    rows = [
+        [f"η {strictness:g}", *(quantity(_ACCURACY, found.get((strictness, one))) for one in temperatures)]
+        for strictness in sorted({strictness for strictness, _ in found})
+    ]
+    return table(["strictness", *(f"T {temperature:g}" for temperature in temperatures)], rows)
+
+
+def audit_table(evidence: Evidence) -> str:
+    """Return what attacks on the audited versions found, with the limits over shadows."""
+    rows = []
+    for arm in LONGER:
+        for version in evidence.line(arm):
+            for attack in ("threshold", "lira"):
+                cells = [_rate(version, f"audit_{attack}_", rate) for rate in _RATES]
+                if any(cell != MISSING for cell in cells):
+                    rows.append([f"{arm}, M{_raised(version.generation)}", attack, *cells])
+    return table(["network", "attack", *_RATES.values()], rows) if rows else "Not run yet.\n"
+
+
+def _rate(version: Version, beginning: str, rate: str) -> str:
+    names = (beginning + rate, f"{beginning}low_{rate}", f"{beginning}high_{rate}")
+    value, low, high = (quantity(rate, version.metrics.get(name)) for name in names)
+    return value if MISSING in (low, high) else f"{value} [{low}, {high}]"
+
+
 def progress_line(evidence: Evidence) -> str:
     """Return how much of the evidence has been grown."""
     networks = counted(sum(len(record.family.versions) for record in evidence.records.values()), "network")
@@ -225,6 +269,8 @@ BLOCKS: Mapping[str, Callable[[Evidence], str]] = {
     "students": students_table,
     "ensembles": partial(means_table, metric="ensemble_accuracy"),
     "traits": traits_table,
+    "study": study_table,
+    "audit": audit_table,
     "seeds": seeds_table,
     "figures": figures_line,
 }

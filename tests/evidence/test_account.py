@@ -1,10 +1,13 @@
 """The pages on the evidence hold the numbers of its kept texts."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from account import BLOCKS, FIGURES, PAGES, Evidence, fill, read_evidence
+from records import small_record
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,26 @@ def test_changed_number_in_a_page_is_found(evidence: Evidence) -> None:
     assert number is not None
     changed = text.replace(number[0], "12.34 %")
     assert fill(changed, evidence) == text != changed
+
+
+def test_study_and_audits_are_tabled_once_they_are_there() -> None:
+    assert BLOCKS["study"](Evidence({}, [])) == BLOCKS["audit"](Evidence({}, [])) == "Not run yet.\n"
+    trials = [
+        {
+            "values": {"patriarch.strictness": strictness, "student.temperature": temperature},
+            "objectives": {"accuracy": strictness / 2 + temperature / 100},
+        }
+        for strictness in (0.6, 1.0)
+        for temperature in (1.0, 4.0)
+    ]
+    shown = BLOCKS["study"](Evidence({}, [], trials))
+    assert shown.splitlines()[2:] == ["| η 0.6 | 31.00 % | 34.00 % |", "| η 1 | 51.00 % | 54.00 % |"]
+
+    record = small_record(seeds=1, generations=1)
+    rates = json.dumps({"auc": 0.6, "low_auc": 0.5, "high_auc": 0.7, "tpr_at_fpr_0.01": 0.02})
+    audited = replace(record.versions[0], tags=record.versions[0].tags | {"lineage.audit.lira": rates})
+    shown = BLOCKS["audit"](Evidence({"strict": replace(record, versions=(audited,))}, []))
+    assert shown.splitlines()[2:] == ["| strict, M⁰ | lira | 60.00 % [50.00 %, 70.00 %] | 2.00 % | – |"]
 
 
 def test_means_and_differences_are_those_of_the_seeds(evidence: Evidence) -> None:
