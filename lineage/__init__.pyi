@@ -1,8 +1,11 @@
 # The public API: what another program may call. Everything else is internal.
+from .display.comparison import Comparison
 from .errors import LineageError
+from .evaluation.compare import compare
 from .evaluation.diff import Difference, diff
 from .evaluation.ensemble import Ensemble, ensemble
 from .evaluation.evaluate import Evaluation, evaluate, load
+from .evaluation.frame import frame
 from .evaluation.predictions import predictions
 from .evaluation.report import Report, report
 from .evaluation.transfer import transfer
@@ -13,6 +16,7 @@ from .growing.parallel import FailedSeedsError, SeedOutcome
 from .growing.succession import Lineage
 from .registry.family.family import Family, Version
 from .registry.family.lookup import tree
+from .registry.family.overview import FamilyOverview, families
 from .registry.flavor import LoadedModel
 from .registry.store.audits import Audit
 from .registry.store.predictions_file import Predictions
@@ -24,11 +28,13 @@ __all__ = [
     "Adoption",
     "Audit",
     "Candidate",
+    "Comparison",
     "Difference",
     "Ensemble",
     "Evaluation",
     "FailedSeedsError",
     "Family",
+    "FamilyOverview",
     "Lineage",
     "LineageError",
     "LoadedModel",
@@ -40,9 +46,12 @@ __all__ = [
     "Version",
     "adopt",
     "audit",
+    "compare",
     "diff",
     "ensemble",
     "evaluate",
+    "families",
+    "frame",
     "grow",
     "load",
     "predictions",

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -22,7 +23,8 @@ from lineage.cli.ensemble import ensemble
 from lineage.cli.evaluate import evaluate
 from lineage.cli.grow import grow, grow_worker
 from lineage.cli.log import log
-from lineage.cli.output import print_progress
+from lineage.cli.ls import ls
+from lineage.cli.output import print_progress, print_text
 from lineage.cli.pack import pack
 from lineage.cli.promote import promote
 from lineage.cli.recipes import app as recipes
@@ -49,9 +51,30 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from lineage import __version__
+
+        print_text(f"lineage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _shared_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Take options that stand before any command."""
+
+
 app.add_typer(recipes, name="recipes")
 for command in (
     grow,
+    ls,
     tree,
     show,
     evaluate,

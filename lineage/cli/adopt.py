@@ -92,7 +92,7 @@ def adopt(
     if as_json:
         print_json(adoption.version.to_json() | {"is_new": adoption.is_new})
         return
-    print_rich(version_table(adoption.version))
+    print_rich(version_table(adoption.version, {}))
     if not adoption.is_new:
         print_text("This network was adopted before; nothing was registered.")
 

@@ -18,11 +18,9 @@ def compare(
     """Compare families by generation: mean ± deviation over seeds, and differences from the first family."""
     collect_no_garbage()
     from lineage.display.tables import comparison_table
-    from lineage.evaluation.compare import compare as compare_lines
-    from lineage.evaluation.compare import group_lines
-    from lineage.registry.family.lookup import read_family
+    from lineage.evaluation.compare import compare as compare_families
 
-    comparison = compare_lines(group_lines([read_family(name) for name in models]), metric)
+    comparison = compare_families(models, metric)
     if as_json:
         print_json(comparison.to_json())
     else:

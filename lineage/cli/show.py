@@ -5,14 +5,16 @@ from lineage.cli.startup import collect_no_garbage
 
 
 def show(uri: VersionUri, as_json: AsJson = False) -> None:
-    """Show one version: its place in the family, its metrics and its digests."""
+    """Show one version: its place in the family, its metrics, digests and settings."""
     collect_no_garbage()
     from lineage.display.tables import version_table
     from lineage.registry.family.lookup import find_version
+    from lineage.registry.store.progress import read_settings
 
     version = find_version(uri)
+    settings = read_settings(version.run_id).values
     if as_json:
-        print_json(version.to_json())
+        print_json(version.to_json() | {"settings": settings})
     else:
-        print_rich(version_table(version))
+        print_rich(version_table(version, settings))
     print_missing_weights(version.name)

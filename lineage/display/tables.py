@@ -11,6 +11,7 @@ from lineage.display.comparison import CONFIDENCE, Comparison, Difference, Sprea
 from lineage.display.table_style import add_row, new_table, numeric
 from lineage.formats import MISSING, change, counted, quantity, spread, unit_of_changes
 from lineage.registry.family.family import Version
+from lineage.registry.family.overview import FamilyOverview
 from lineage.registry.store.transfers import Transfer
 
 GENERATIONS_LEGEND = """\
@@ -95,9 +96,29 @@ def ends_table(ends: Sequence[tuple[int, str]]) -> Table:
     return table
 
 
-def version_table(version: Version) -> Table:
-    """Return the table that ``lineage show`` prints: all that the registry holds of one version."""
-    created = datetime.fromtimestamp(version.created / 1000, tz=UTC)
+def families_table(families: Sequence[FamilyOverview]) -> Table:
+    """Return the table that ``lineage ls`` prints: one row for each family."""
+    table = new_table("family", *numeric("newest", "best", "test\naccuracy"), "last changed")
+    for family in families:
+        best = family.best
+        add_row(
+            table,
+            family.name,
+            f"v{family.newest}" if family.newest else MISSING,
+            f"v{best.version}" if best else MISSING,
+            _metric(best, "test_accuracy") if best else MISSING,
+            _time(family.updated),
+        )
+    return table
+
+
+def version_table(version: Version, settings: Mapping[str, str]) -> Table:
+    """Return the table that ``lineage show`` prints: all that the registry holds of one version.
+
+    Args:
+        version: Version.
+        settings: Settings that it was grown with, by dotted key.
+    """
     fields = {
         "kind": version.kind,
         "generation": str(version.generation),
@@ -111,7 +132,7 @@ def version_table(version: Version) -> Table:
         "weights sha256": version.weights_sha256,
         "model id": version.model_id,
         "run id": version.run_id,
-        "created": f"{created:%Y-%m-%d %H:%M:%S} UTC" if version.created else "",
+        "created": _time(version.created) if version.created else "",
     }
     if version.members:
         fields["members"] = ", ".join(f"{member.id} ({member.weight:.3f})" for member in version.members)
@@ -121,7 +142,14 @@ def version_table(version: Version) -> Table:
     table.add_section()
     for name in sorted(version.metrics):
         add_row(table, name, _metric(version, name))
+    table.add_section()
+    for name, value in settings.items():
+        add_row(table, name, value)
     return table
+
+
+def _time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def evaluation_table(measured: Mapping[str, float], recorded: Mapping[str, float]) -> Table:

@@ -15,6 +15,7 @@ from lineage.display.comparison import CONFIDENCE, Comparison, Difference, Entry
 from lineage.errors import UsageError, suggestion
 from lineage.formats import counted
 from lineage.registry.family.family import Family, Version
+from lineage.registry.family.lookup import read_family
 
 BySeed = dict[int, float]
 
@@ -40,7 +41,31 @@ def group_lines(families: Sequence[Family]) -> dict[str, list[Version]]:
     return lines
 
 
-def compare(lines: Mapping[str, Sequence[Version]], metric: str = "test_accuracy") -> Comparison:
+def compare(names: Sequence[str], metric: str = "test_accuracy") -> Comparison:
+    """Compare families by generation, over seeds: means, and differences from the first, paired by seed.
+
+    Args:
+        names: Names of registered models; one that holds several recipes has a line for each.
+        metric: Key of ``Version.metrics``.
+
+    Returns:
+        An entry for each line and generation, with mean, deviation and 95 % interval of the difference.
+
+    Raises:
+        UsageError: If no name is given, one is given twice or holds no generation, or no version has the
+            metric.
+        NotFoundError: If the store holds no such model.
+        IntegrityError: If tags of a version were altered.
+        RegistryError: If the store does not answer.
+
+    Examples:
+        >>> lineage.compare(["digits", "digits-strict"]).entries[1].difference.mean
+        -0.0006
+    """
+    return compare_lines(group_lines([read_family(name) for name in names]), metric)
+
+
+def compare_lines(lines: Mapping[str, Sequence[Version]], metric: str = "test_accuracy") -> Comparison:
     """Compare ``lines`` generation by generation, the first one being the reference.
 
     Differences are paired by seed and have the 95 % confidence interval of the paired t-test, which assumes

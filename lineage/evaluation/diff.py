@@ -1,6 +1,5 @@
 """Two registered versions side by side: settings, metrics, predictions and features."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from lineage.evaluation.features import extract_features
 from lineage.evaluation.similarity import agreement, linear_cka
 from lineage.models.ensemble import fit_to_data
 from lineage.models.networks import has_features
-from lineage.recipe import flatten
+from lineage.recipe import Overrides, flatten, override_texts
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import load_version
@@ -56,14 +55,14 @@ class Difference:
 
 
 @accelerate_session()
-def diff(first: str, second: str, overrides: Sequence[str] = ()) -> Difference:
+def diff(first: str, second: str, overrides: Overrides = ()) -> Difference:
     """Compare two versions: recipes, recorded metrics, predictions and features on the first one's test set.
 
     Args:
         first: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
         second: URI of the other version, which may belong to another registered model.
-        overrides: Texts ``section.key=value`` that change where and how the images are read, such as
-            ``data.root=FOLDER``; other settings are refused.
+        overrides: Values by key, or texts ``section.key=value`` that change where and how the images are
+            read, such as ``data.root=FOLDER``; other settings are refused.
 
     Returns:
         The settings and metrics that differ, the agreement of predictions and the likeness of features.
@@ -83,7 +82,9 @@ def diff(first: str, second: str, overrides: Sequence[str] = ()) -> Difference:
     accelerator = make_accelerator()
     versions = on_main_process(lambda: [find_version(uri) for uri in (first, second)])
     models = on_main_process(lambda: [load_version(version) for version in versions])
-    settings = read_measurement_settings(versions[0].uri, models[0], overrides, BATCH_SETTINGS)
+    settings = read_measurement_settings(
+        versions[0].uri, models[0], override_texts(overrides), BATCH_SETTINGS
+    )
     subset = read_test_subset(settings)
     require_same_data(versions[0].uri, models[0].spec, subset.spec)
     pairs = list(zip(versions, models, strict=True))

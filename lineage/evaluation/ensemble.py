@@ -21,7 +21,7 @@ from lineage.evaluation.predictions import describe
 from lineage.evaluation.running_ensemble import MeanProbabilities
 from lineage.formats import json_digest
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
-from lineage.recipe import check_name
+from lineage.recipe import Overrides, check_name, override_texts
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_key, find_version, read_ancestors
 from lineage.registry.family.register import NewVersion, register
@@ -73,7 +73,7 @@ def ensemble(
     weights: Sequence[float] | None = None,
     name: str | None = None,
     copy: bool = False,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
 ) -> Ensemble:
     """Measure the ensemble of a version with its ancestors, or of several versions; each member runs once.
 
@@ -83,8 +83,8 @@ def ensemble(
         weights: One positive weight a member, oldest first; equal by default.
         name: Registered model that gets the ensemble as a version; by default it is not registered.
         copy: Whether the registered version embeds its members in place of naming them by reference.
-        overrides: Texts ``section.key=value`` that change where and how the images are read, such as
-            ``data.root=FOLDER``; other settings are refused.
+        overrides: Values by key, or texts ``section.key=value`` that change where and how the images are
+            read, such as ``data.root=FOLDER``; other settings are refused.
 
     Returns:
         The metrics of every member and of the ensembles of the first, the first two and so on.
@@ -110,7 +110,7 @@ def ensemble(
     shares = _normalise(weights, len(versions))
     models = on_main_process(lambda: [load_version(version) for version in versions])
     newest = models[-1]
-    settings = read_measurement_settings(versions[-1].uri, newest, overrides)
+    settings = read_measurement_settings(versions[-1].uri, newest, override_texts(overrides))
     subset = read_test_subset(settings)
     require_same_data(versions[-1].uri, newest.spec, subset.spec)
     top_k = settings.patriarch.top_k

@@ -16,7 +16,16 @@ from lineage.evaluation.data import default_top_k, full_test_subset, read_datase
 from lineage.evaluation.data_index import require_named, stored_recipe
 from lineage.extensions import source_of
 from lineage.models.ensemble import fit_to_data
-from lineage.recipe import DataSettings, Recipe, Section, Sections, parse_settings, require_effect
+from lineage.recipe import (
+    DataSettings,
+    Overrides,
+    Recipe,
+    Section,
+    Sections,
+    override_texts,
+    parse_settings,
+    require_effect,
+)
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import load_version
@@ -104,13 +113,14 @@ def load(uri: str) -> LoadedModel:
 
 
 @accelerate_session()
-def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
+def evaluate(uri: str, overrides: Overrides = ()) -> Evaluation:
     """Measure a version again on the test set that it was grown on or adopted for.
 
     Args:
         uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        overrides: Texts ``section.key=value`` that change where and how the images are read, such as
-            ``data.root=FOLDER``; other settings have no effect on a measurement and are refused.
+        overrides: Values by key, or texts ``section.key=value`` that change where and how the images are
+            read, such as ``data.root=FOLDER``; other settings have no effect on a measurement and are
+            refused.
 
     Returns:
         The metrics measured now, beside those recorded at registration.
@@ -130,7 +140,7 @@ def evaluate(uri: str, overrides: Sequence[str] = ()) -> Evaluation:
     accelerator = make_accelerator()
     version = on_main_process(lambda: find_version(uri))
     model = on_main_process(lambda: load_version(version))
-    settings = read_measurement_settings(uri, model, overrides)
+    settings = read_measurement_settings(uri, model, override_texts(overrides))
     subset = read_test_subset(settings, model.spec)
     require_same_data(uri, model.spec, subset.spec)
     network = model.network.to(accelerator.device)

@@ -13,7 +13,7 @@ from lineage.evaluation.report_class_sections import has_images
 from lineage.evaluation.report_sections import all_sections
 from lineage.evaluation.report_values import Lines, ReportData
 from lineage.formats import counted
-from lineage.recipe import require_effect
+from lineage.recipe import Overrides, override_texts, require_effect
 from lineage.registry.packing.record import FamilyRecord, read_record
 from lineage.registry.packing.recording import record_family
 from lineage.registry.store.reports import log_report
@@ -44,7 +44,7 @@ class Report:
         return asdict(self) | {"files": [str(file) for file in self.files]}
 
 
-def report(names: Sequence[str], out: Path | None = None, *, overrides: Sequence[str] = ()) -> Report:
+def report(names: Sequence[str], out: Path | None = None, *, overrides: Overrides = ()) -> Report:
     """Draw families into a folder, as PNG, SVG and one page that needs nothing else, and log them to a run.
 
     Several families are compared line by line, the first being the reference; of more lines than there are
@@ -53,7 +53,8 @@ def report(names: Sequence[str], out: Path | None = None, *, overrides: Sequence
     Args:
         names: Names of registered models, or files ``FILE.json`` that ``pack`` wrote without weights.
         out: Folder for the files, created if it is missing; by default ``NAME-report``.
-        overrides: Texts ``data.key=value`` that say where the test images are, for the pictures.
+        overrides: Values by key, or texts ``data.key=value`` that say where the test images are, for the
+            pictures.
 
     Returns:
         The files, and the run of the first registered model that holds them as artifacts.
@@ -69,6 +70,7 @@ def report(names: Sequence[str], out: Path | None = None, *, overrides: Sequence
         >>> lineage.report(["digits", "digits-strict"]).files[0]
         PosixPath('digits-report/report.html')
     """
+    overrides = override_texts(overrides)
     require_effect(overrides, _USED, "a report")
     records = [_read(name) for name in names]
     lines = group_lines([record.family for record in records])

@@ -8,7 +8,7 @@ import numpy as np
 
 from lineage.display.comparison import CONFIDENCE, Comparison, Spread
 from lineage.display.figures.values import Bins, Numbers, Pair, Panel, Point, Similarity
-from lineage.evaluation.compare import compare, newest
+from lineage.evaluation.compare import compare_lines, newest
 from lineage.formats import unit_of
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord
@@ -54,7 +54,7 @@ def comparison_of(lines: Lines, metric: str) -> Comparison | None:
         for label, versions in lines.items()
     }
     kept = {label: versions for label, versions in measured.items() if versions}
-    return compare(kept, metric) if kept else None
+    return compare_lines(kept, metric) if kept else None
 
 
 def metric_panel(title: str, comparison: Comparison) -> Panel:

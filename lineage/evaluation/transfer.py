@@ -1,7 +1,7 @@
 """Transfer of registered versions to another data set: probes on frozen features, or finetuning."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +24,7 @@ from lineage.evaluation.transfer_target import (
     read_target_settings,
 )
 from lineage.processes import is_main_process
+from lineage.recipe import Overrides, override_texts
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version, read_ancestors
 from lineage.registry.flavor import load_version
@@ -41,7 +42,7 @@ def transfer(
     to: str,
     *,
     ancestors: int | None = 0,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     probe: str = "logistic",
     seed: int = 0,
     tell: Tell = lambda _line: None,
@@ -58,8 +59,8 @@ def transfer(
         to: Target data set, as ``data.name`` of a recipe.
         ancestors: Number of teachers to measure as well, nearest first; None for all. Ensembles have no
             features and are left out.
-        overrides: Texts ``data.key=value`` for the target and, with ``finetune``, ``training.key=value``;
-            settings without effect are refused.
+        overrides: Values by key, or texts ``data.key=value`` for the target and, with ``finetune``,
+            ``training.key=value``; settings without effect are refused.
         probe: A key of ``PROBES`` (``logistic``, ``svm``, ``knn``), or ``finetune``.
         seed: Seed of probes that draw, and of finetuning.
         tell: Callback for one-line progress messages, called on rank 0.
@@ -81,7 +82,7 @@ def transfer(
     """
     if seed < 0:
         raise UsageError(f"--seed must be at least 0, but got {seed}.")
-    settings = read_target_settings(to, probe, overrides)
+    settings = read_target_settings(to, probe, override_texts(overrides))
     training = settings.training
     make_accelerator(training.precision, sync_batchnorm=training.sync_batchnorm)
     report: Tell = tell if is_main_process() else lambda _line: None

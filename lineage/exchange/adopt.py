@@ -18,8 +18,10 @@ from lineage.models.torchvision import known_weights
 from lineage.recipe import (
     DataSettings,
     NetworkSettings,
+    Overrides,
     Sections,
     check_name,
+    override_texts,
     parse_settings,
     require_effect,
 )
@@ -99,7 +101,7 @@ def adopt(
     *,
     data: str | None = None,
     normalisation: Normalisation | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     measured: bool = False,
 ) -> Adoption:
     """Register a network that ``lineage`` did not train as a version without a teacher.
@@ -112,8 +114,8 @@ def adopt(
         data: Data set it was trained on, as ``data.name`` of a recipe, for classes and input shape;
             torchvision's weights bring their own.
         normalisation: Normalisation of its pixels, in place of that of the data or of torchvision's weights.
-        overrides: Texts ``data.key=value`` and ``network.key=value`` for how the images are read and the
-            network is built; settings without effect are refused.
+        overrides: Values by key, or texts ``data.key=value`` and ``network.key=value`` for how the images are
+            read and the network is built; settings without effect are refused.
         measured: Whether to measure it on the test part of the data.
 
     Returns:
@@ -133,7 +135,7 @@ def adopt(
     """
     check_name(name, "NAME")
     _check(candidate, data, measured)
-    settings = _read_settings(candidate, data, overrides, measured)
+    settings = _read_settings(candidate, data, override_texts(overrides), measured)
     accelerator = make_accelerator()
     dataset = None if settings.data is None else read_dataset(settings.data)
     spec = _describe(candidate, dataset, normalisation)

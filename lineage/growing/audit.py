@@ -19,7 +19,7 @@ from lineage.evaluation.membership import Floats, ShadowScores, audit_scores
 from lineage.growing.shadows import ImitatedGeneration, Shadow, grow_shadows, require_pairs
 from lineage.models.ensemble import fit_to_data
 from lineage.processes import is_main_process
-from lineage.recipe import Recipe, change_recipe, require_effect
+from lineage.recipe import Overrides, Recipe, change_recipe, override_texts, require_effect
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import ancestors_of, find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version
@@ -32,7 +32,7 @@ _GENERATION = "generation"
 
 @accelerate_session()
 def audit(
-    uri: str, *, shadows: int = 0, overrides: Sequence[str] = (), reporter: Reporter | None = None
+    uri: str, *, shadows: int = 0, overrides: Overrides = (), reporter: Reporter | None = None
 ) -> list[Audit]:
     """Measure how well a version and its ancestors tell which images trained their patriarch, and log it.
 
@@ -44,8 +44,8 @@ def audit(
     Args:
         uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS`` of a generation.
         shadows: Number of shadow successions, even and at least 4; with 0, there is a lower bound alone.
-        overrides: Texts ``data.key=value`` that change where and how the images are read, such as
-            ``data.root=FOLDER``; other settings are refused.
+        overrides: Values by key, or texts ``data.key=value`` that change where and how the images are read,
+            such as ``data.root=FOLDER``; other settings are refused.
         reporter: Progress callbacks; none by default.
 
     Returns:
@@ -65,6 +65,7 @@ def audit(
         >>> [result.rates["lira"]["auc"] for result in results]
     """
     require_pairs(shadows)
+    overrides = override_texts(overrides)
     require_effect(overrides, _IMAGE_SETTINGS, "an audit")
     reporter = reporter if reporter is not None and is_main_process() else SilentReporter()
     init_processes()

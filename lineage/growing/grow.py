@@ -16,7 +16,7 @@ from lineage.growing.plan import read_split_data, require_family_data
 from lineage.growing.succession import Lineage, Succession
 from lineage.growing.worker_processes import require_one_process
 from lineage.models.ensemble import fit_to_data
-from lineage.recipe import Recipe, change_recipe, load_recipe, override
+from lineage.recipe import Overrides, Recipe, change_recipe, load_recipe, override, override_texts
 from lineage.registry.family.family import Family, Version
 from lineage.registry.family.lookup import find_version, read_family, require_no_circle
 from lineage.registry.flavor import load_member, load_version
@@ -40,7 +40,7 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
     name: str | None = None,
     generations: int | None = None,
     seeds: Iterable[int] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     fresh: bool = False,
     new_data: bool = False,
     parallel: int = 1,
@@ -55,7 +55,8 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         name: Registered model, in place of the teacher's or the recipe's.
         generations: Number of students, in place of the recipe's; with a teacher, one by default.
         seeds: Seeds of several successions in one registered model, in place of the recipe's one seed.
-        overrides: Texts ``section.key=value`` that change settings of the recipe, as after ``--set``.
+        overrides: Values by key, or texts ``section.key=value`` that change settings of the recipe, as after
+            ``--set``.
         fresh: Whether to drop unfinished local state first.
         new_data: Whether the contents of the data may differ from those that the family was grown on.
         parallel: Number of seeds that grow at the same time, each in a process of its own that gets its
@@ -77,12 +78,12 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         FailedSeedsError: If some of several seeds in parallel failed; the others are registered.
 
     Examples:
-        >>> (grown,) = lineage.grow("digits", generations=2, overrides=["training.epochs=3"])
+        >>> (grown,) = lineage.grow("digits", generations=2, overrides={"training.epochs": 3})
         >>> [version.uri for version in grown.versions]
         ['models:/digits/1', 'models:/digits/2', 'models:/digits/3']
         >>> lineage.grow(teacher="models:/digits@best", seeds=[1])  # a branch from the best generation
     """
-    setup = _prepare(recipe, teacher, _changes(name, generations, overrides), seeds, parallel)
+    setup = _prepare(recipe, teacher, _changes(name, generations, override_texts(overrides)), seeds, parallel)
     if not new_data:
         remedy = "give the new family a --name, or allow it in this one with --new-data"
         on_main_process(lambda: require_family_data(setup.recipes[0], setup.split_data, remedy))

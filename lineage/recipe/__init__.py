@@ -6,11 +6,13 @@ with the dicts of what can be built.
 """
 
 from lineage.recipe.files import (
+    Overrides,
     change_recipe,
     find_recipe,
     flatten,
     load_recipe,
     override,
+    override_texts,
     parse_settings,
     recipe_names,
     recipe_path,
@@ -48,6 +50,7 @@ __all__ = [
     "NetworkSettings",
     "ObjectiveMetric",
     "ObjectiveName",
+    "Overrides",
     "PatriarchSettings",
     "PrunerName",
     "Range",
@@ -67,6 +70,7 @@ __all__ = [
     "flatten",
     "load_recipe",
     "override",
+    "override_texts",
     "own_values",
     "parse_settings",
     "present_name",

@@ -15,6 +15,8 @@ from lineage.recipe.recipe import Recipe
 from lineage.recipe.sections import Sections
 
 S = TypeVar("S", bound=Sections)
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Settings that change a recipe: texts ``section.key=value``, or values by key or by section and key."""
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel carries the recipes inside the package; an editable install has them beside it.
@@ -144,11 +146,58 @@ def require_effect(
         )
 
 
-def override(key: str, value: str | int) -> str:
-    """Return the text ``section.key=value``, as after ``--set``, that gives ``key`` exactly ``value``."""
-    # JSON's strings are TOML's but for surrogate pairs, which TOML does not know, and DEL, which it escapes
-    written = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return f"{key}={written}"
+def override(key: str, value: Any) -> str:
+    """Return the text ``section.key=value``, as after ``--set``, that gives ``key`` exactly ``value``.
+
+    Raises:
+        RecipeError: If TOML has no such value.
+    """
+    return f"{key}={_written(key, value)}"
+
+
+def override_texts(overrides: Overrides) -> list[str]:
+    """Return overrides as texts ``section.key=value``.
+
+    Args:
+        overrides: Such texts; or values by whole key, ``section.key``, or in a table for each section.
+
+    Raises:
+        RecipeError: If a value is one that TOML does not have.
+        UsageError: If they are neither.
+    """
+    if isinstance(overrides, str):
+        raise UsageError(
+            "Overrides must be a list of texts or a dict of values, but got the text"
+            f" '{shortened(overrides)}'; put it into a list."
+        )
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    texts = []
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and "." not in key:
+            texts += [override(f"{key}.{name}", own) for name, own in value.items()]
+        else:
+            texts.append(override(key, value))
+    return texts
+
+
+def _written(key: str, value: Any) -> str:
+    """Return ``value`` as TOML on one line."""
+    if isinstance(value, Mapping):
+        pairs = (f"{json.dumps(str(name))} = {_written(key, own)}" for name, own in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_written(key, own) for own in value)}]"
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, str | int | os.PathLike):  # also True and False
+        plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+        # JSON's strings are TOML's but for surrogate pairs, which TOML has not, and DEL, which it escapes
+        return json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")
+    raise RecipeError(
+        f"The value of '{shortened(key)}' must be a text, number, truth value, list or dict, but got"
+        f" {type(value).__name__}; leave the key out for its default."
+    )
 
 
 def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

@@ -9,7 +9,7 @@ from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.growing.plan import check_against_data, read_split_data, require_family_data
 from lineage.growing.worker_processes import require_one_process
-from lineage.recipe import Recipe, check_space, load_recipe, override, with_space
+from lineage.recipe import Overrides, Recipe, check_space, load_recipe, override, override_texts, with_space
 from lineage.registry.store.connection import check_store
 from lineage.studies.database import DEFAULT_STORAGE, VARIABLE, check_url
 from lineage.studies.results import StudyResult
@@ -32,7 +32,7 @@ def study(
     trials: int | None = None,
     storage: str | None = None,
     workers: int = 1,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     reporter: StudyReporter | None = None,
 ) -> StudyResult:
     """Try variants of a recipe, all in one family; what the registry holds is not trained again.
@@ -46,7 +46,7 @@ def study(
         storage: URL of the study's database; by default ``$LINEAGE_STUDIES``, or else ``studies.db`` in the
             working directory.
         workers: Number of processes on this machine; more than one needs a database that several can write.
-        overrides: Texts ``section.key=value``, as after ``--set``.
+        overrides: Values by key, or texts ``section.key=value``, as after ``--set``.
         reporter: Reporter of the trials' progress; of several workers, only deaths are reported to it.
 
     Returns:
@@ -59,7 +59,7 @@ def study(
         RegistryError: If the registry or the study's database cannot be reached or written.
         TrainingError: If all workers were lost.
     """
-    resolved = _resolve(recipe, name, space, trials, overrides)
+    resolved = _resolve(recipe, name, space, trials, override_texts(overrides))
     url = study_storage(storage)
     check_url(url, workers)
     accelerator = make_accelerator(

@@ -14,9 +14,8 @@ from lineage.display.page_data import PageContext, family_document, read_page_co
 from lineage.errors import NotFoundError, UsageError
 from lineage.formats import json_digest
 from lineage.registry.care.remove import read_tombstones
-from lineage.registry.family.aliases import BEST
-from lineage.registry.family.family import from_model_version
 from lineage.registry.family.lookup import read_family
+from lineage.registry.family.overview import overview_of
 from lineage.registry.family.tags import AUDITED_TAG
 from lineage.registry.store.connection import find_experiment, translated_errors
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
@@ -132,12 +131,11 @@ def _row(model: RegisteredModel, may_read_runs: MayRead, detailed: bool) -> dict
     row: dict[str, Any] = {"name": model.name, "updated": model.last_updated_timestamp}
     if not detailed:
         return row
-    newest = newest_version(model.name)
+    overview = overview_of(model)
     experiment = _readable_experiment(model.name, may_read_runs)
-    row["newest"] = None if newest is None else int(newest.version)
+    row["newest"] = overview.newest or None
     row["growing"] = len(_runs_in_training(model.name, experiment))
-    if BEST in model.aliases:
-        best = from_model_version(MlflowClient().get_model_version(model.name, model.aliases[BEST]))
-        if best is not None:
-            row["best"] = {"version": best.version, "test_accuracy": best.metrics.get("test_accuracy")}
+    best = overview.best
+    if best is not None:
+        row["best"] = {"version": best.version, "test_accuracy": best.metrics.get("test_accuracy")}
     return row

@@ -26,6 +26,7 @@ def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
         }
         levels = {name: logging.getLogger(name).level for name in ("ignite", "accelerate", "torch")}
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            patch.setattr(sys, "unraisablehook", sys.unraisablehook)
             patch.setattr(sys, "argv", ["lineage", *arguments])
             patch.setenv("MLFLOW_LOGGING_LEVEL", "CRITICAL")
             patch.setattr("lineage.cli._SECONDS_FOR_RANK_0", 0)  # no launcher ends this process

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+import lineage
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version, read_family
 
@@ -33,6 +34,38 @@ def _error_line(outcome: Process, code: int) -> str:
     assert outcome.stderr.startswith("Error: ")
     assert outcome.stderr.count("\n") == 1
     return outcome.stderr
+
+
+def test_ls_lists_families_last_changed_first(call_main: Lineage) -> None:
+    families = json.loads(call_main("ls", "--json").stdout)
+    assert [(family["name"], family["newest"]) for family in families] == [("born", 4), ("digits", 4)]
+    best = find_version("models:/born@best")
+    assert families[0]["best"]["version"] == best.version
+    lines = [line.split() for line in call_main("ls").stdout.splitlines()]
+    accuracy = f"{100 * best.metrics['test_accuracy']:.2f}"
+    assert next(line[:4] for line in lines if line[:1] == ["born"]) == [
+        "born",
+        "v4",
+        f"v{best.version}",
+        accuracy,
+    ]
+
+
+def test_frame_has_a_row_for_each_version_with_typed_columns() -> None:
+    table = lineage.frame("digits", settings=True)
+    versions = read_family("digits").versions
+    assert table.index.tolist() == [version.uri for version in versions]
+    assert table.generation.tolist() == [0, 1, 0, 1]
+    assert table.test_accuracy.tolist() == [version.metrics["test_accuracy"] for version in versions]
+    assert table.created.dt.year.min() >= 2024
+    assert table["patriarch.objective"].tolist() == ["tolerant"] * 4
+    assert table["training.epochs"].nunique() == 1
+    assert table.test_accuracy.dtype == float
+
+
+def test_compare_from_python_is_what_the_command_prints(call_main: Lineage) -> None:
+    printed = json.loads(call_main("compare", "digits", "born", "--json").stdout)
+    assert lineage.compare(["digits", "born"]).to_json() == printed
 
 
 def test_tree_draws_students_under_their_teachers(call_main: Lineage) -> None:
@@ -96,7 +129,9 @@ def test_unknown_model_is_not_found_and_a_near_one_suggested(command: str, call_
 def test_show_prints_json(reference: str, found: int, call_main: Lineage) -> None:
     outcome = call_main("show", f"models:/digits{reference}", "--json")
     assert (outcome.returncode, outcome.stderr) == (0, "")
-    assert json.loads(outcome.stdout) == find_version(f"models:/digits/{found}").to_json()
+    printed = json.loads(outcome.stdout)
+    assert printed.pop("settings")["patriarch.objective"] == "tolerant"
+    assert printed == find_version(f"models:/digits/{found}").to_json()
 
 
 def test_show_prints_a_table(call_main: Lineage) -> None:
@@ -104,6 +139,7 @@ def test_show_prints_a_table(call_main: Lineage) -> None:
     rows = [line.split() for line in call_main("show", version.uri).stdout.splitlines()]
     assert [version.uri] in rows
     assert ["teacher", "digits/1"] in rows
+    assert ["patriarch.objective", "tolerant"] in rows
     assert ["weights", "sha256", version.weights_sha256] in rows
     assert ["test_accuracy", f"{100 * version.metrics['test_accuracy']:.2f}", "%"] in rows
 

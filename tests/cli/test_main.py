@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from warm import WarmProcess
 
+import lineage
 from lineage.registry.family.lookup import read_family
 
 Process = subprocess.CompletedProcess[str]
@@ -22,6 +23,7 @@ PATRIARCH = ("--generations", "0")
 COMMANDS = (
     *(
         "grow",
+        "ls",
         "tree",
         "show",
         "evaluate",
@@ -191,6 +193,11 @@ def test_interrupted_growing_is_marked_and_continues(
     assert (finished.info.run_id, finished.info.status) == (killed.info.run_id, "FINISHED")
     assert [version.generation for version in read_family("digits")] == [0]
     assert not list((home / ".lineage").iterdir())
+
+
+def test_version_is_printed_without_a_command(call_main: Lineage) -> None:
+    outcome = call_main("--version")
+    assert (outcome.returncode, outcome.stdout) == (0, f"lineage {lineage.__version__}\n")
 
 
 def test_without_a_command_help_is_printed(call_main: Lineage) -> None:

@@ -11,7 +11,7 @@ from lineage.display.tables import (
     seeds_table,
     version_table,
 )
-from lineage.evaluation.compare import compare
+from lineage.evaluation.compare import compare_lines
 from lineage.registry.family.family import Member, Version
 
 PATRIARCH = Version(
@@ -103,7 +103,7 @@ def test_seeds_table_says_where_a_seed_is_missing() -> None:
 
 
 def test_version_table_holds_every_field_and_metric() -> None:
-    cells = dict(rows(version_table(STUDENT)))
+    cells = dict(rows(version_table(STUDENT, {})))
     assert cells == {
         "kind": "generation",
         "generation": "1",
@@ -124,19 +124,19 @@ def test_version_table_holds_every_field_and_metric() -> None:
 
 
 def test_version_table_marks_what_is_absent() -> None:
-    cells = dict(rows(version_table(replace(PATRIARCH, created=0, run_id=""))))
+    cells = dict(rows(version_table(replace(PATRIARCH, created=0, run_id=""), {})))
     assert (cells["teacher"], cells["aliases"], cells["created"], cells["run id"]) == ("none", "–", "–", "–")
 
 
 def test_version_table_names_members_with_their_weights() -> None:
     members = (Member("digits/1", "m-1", "w", 0.25), Member("digits/2", "m-2", "w", 0.75))
-    cells = dict(rows(version_table(replace(PATRIARCH, kind="ensemble", members=members))))
+    cells = dict(rows(version_table(replace(PATRIARCH, kind="ensemble", members=members), {})))
     assert cells["members"] == "digits/1 (0.250), digits/2 (0.750)"
 
 
 def test_tables_take_no_name_for_markup() -> None:
     odd = replace(PATRIARCH, name="[red]x", objective="[/]")
-    text = "\n".join(printed(version_table(odd)))
+    text = "\n".join(printed(version_table(odd, {})))
     assert "models:/[red]x/1" in text
     assert "[/]" in text
 
@@ -154,7 +154,9 @@ def test_evaluation_table_tells_equal_from_nearly_equal() -> None:
 def test_comparison_table_shows_differences_with_their_intervals() -> None:
     tolerant = [accuracy(share, seed) for seed, share in enumerate([0.95, 0.96, 0.97])]
     strict = [accuracy(share, seed) for seed, share in enumerate([0.96, 0.98, 1.00, 0.5])]
-    table = comparison_table(compare({"tolerant": tolerant, "strict": strict, "late": [accuracy(0.9, 9, 1)]}))
+    table = comparison_table(
+        compare_lines({"tolerant": tolerant, "strict": strict, "late": [accuracy(0.9, 9, 1)]})
+    )
     assert rows(table) == [
         ["0", "tolerant", "3", "96.00 ± 1.00 %", "", "", ""],
         ["", "strict", "4", "86.00 ± 24.06 %", "+2.00", "-0.48 to +4.48", "3 of 4"],
@@ -167,7 +169,7 @@ def test_comparison_table_shows_differences_with_their_intervals() -> None:
 
 
 def test_comparison_table_of_one_line_has_no_differences() -> None:
-    table = comparison_table(compare({"tolerant": [accuracy(0.95)]}))
+    table = comparison_table(compare_lines({"tolerant": [accuracy(0.95)]}))
     assert rows(table) == [["0", "tolerant", "1", "95.00 %"]]
     assert table.caption is None
 
@@ -178,7 +180,7 @@ def test_tables_fit_a_terminal_without_cutting_numbers(width: int) -> None:
         name: [accuracy(0.95 + seed / 100, seed) for seed in range(4)]
         for name in ("first", "a-long-name" * 3)
     }
-    text = printed(comparison_table(compare(lines)), width)
+    text = printed(comparison_table(compare_lines(lines)), width)
     assert "…" not in "".join(text)
     assert max(map(len, text)) <= width
     assert any(line.endswith("+0.00 to +0.00  4 of 4") for line in text)
@@ -189,7 +191,7 @@ def test_numbers_are_aligned_at_the_right() -> None:
         generations_table([PATRIARCH], {}),
         seeds_table([[PATRIARCH]]),
         evaluation_table({"test_accuracy": 1.0}, {}),
-        comparison_table(compare({"a": [PATRIARCH], "b": [PATRIARCH]})),
+        comparison_table(compare_lines({"a": [PATRIARCH], "b": [PATRIARCH]})),
     ]
     left = {str(column.header) for table in tables for column in table.columns if column.justify != "right"}
     assert left == {"metric", "line"}

@@ -20,7 +20,7 @@ from families import ARMS, KEPT, LONGER, ROOT, SEEDS, TEMPERATURE
 
 import lineage
 from lineage.display.comparison import Comparison, Difference, Spread
-from lineage.evaluation.compare import compare
+from lineage.evaluation.compare import compare_lines
 from lineage.evaluation.report_values import mean_interval
 from lineage.formats import MISSING, change, counted, quantity
 from lineage.registry.family.family import Version
@@ -131,7 +131,7 @@ def difference_cells(difference: Difference | None) -> list[str]:
 def means_table(evidence: Evidence, metric: str) -> str:
     """Return means over seeds by arm and generation."""
     lines = evidence.lines(ARMS)
-    found = {(entry.line, entry.generation): entry.spread for entry in compare(lines, metric).entries}
+    found = {(entry.line, entry.generation): entry.spread for entry in compare_lines(lines, metric).entries}
     generations = sorted({generation for _, generation in found})
     rows = []
     for arm in lines:
@@ -145,7 +145,7 @@ def means_table(evidence: Evidence, metric: str) -> str:
 def contrasts_table(evidence: Evidence) -> str:
     """Return each arm's differences from strict by generation, the primary contrast in bold."""
     rows = []
-    for entry in compare(evidence.lines(ARMS), _ACCURACY).entries:
+    for entry in compare_lines(evidence.lines(ARMS), _ACCURACY).entries:
         if entry.line != ARMS[0]:
             cells = [
                 f"{entry.line} − strict, M{_raised(entry.generation)}",
@@ -183,7 +183,7 @@ def traits_table(evidence: Evidence) -> str:
     lines = evidence.lines(ARMS)
     found: dict[tuple[int, str], dict[str, str]] = {}
     for metric in _TRAITS:
-        for entry in compare(lines, metric).entries:
+        for entry in compare_lines(lines, metric).entries:
             cell = quantity(metric, entry.spread.mean)
             found.setdefault((entry.generation, entry.line), {})[metric] = cell
     rows = [
@@ -293,7 +293,7 @@ def _paired(reference: Sequence[Version], line: Sequence[Version]) -> list[str] 
         "reference": [replace(version, generation=0) for version in reference],
         "line": [replace(version, generation=0) for version in line],
     }
-    comparison: Comparison = compare(both, _ACCURACY)
+    comparison: Comparison = compare_lines(both, _ACCURACY)
     return difference_cells(comparison.entries[1].difference)
 
 

@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lineage.errors import NotFoundError, RecipeError
-from lineage.recipe import Recipe, find_recipe, load_recipe, recipe_names, recipe_path, recipe_schema
+from lineage.errors import NotFoundError, RecipeError, UsageError
+from lineage.recipe import (
+    Recipe,
+    find_recipe,
+    load_recipe,
+    override_texts,
+    recipe_names,
+    recipe_path,
+    recipe_schema,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = """
@@ -206,6 +214,29 @@ def test_override_sets_a_toml_value_or_a_bare_word(minimal: str, override: str, 
 def test_override_reaches_into_network_options(minimal: str) -> None:
     overrides = ["network.options.dropout=0.5", "network.options.depth=3", "network.options.wide=true"]
     assert load_recipe(minimal, overrides).network.options == {"dropout": 0.5, "depth": 3, "wide": True}
+
+
+def test_overrides_as_values_are_those_as_texts(minimal: str) -> None:
+    values = {
+        "training.lr": 0.25,
+        "data": {"root": Path("/my images"), "flip": False, "subset": {"seed": 1, "half": 0}},
+        "network.options": {"rate": 1e-7, "name": 'a "b" \U0001f600\x7f'},
+    }
+    recipe = load_recipe(minimal, override_texts(values))
+    assert (recipe.training.lr, recipe.data.root, recipe.data.flip) == (0.25, "/my images", False)
+    assert recipe.data.subset is not None
+    assert recipe.data.subset.model_dump() == {"seed": 1, "half": 0}
+    assert recipe.network.options == values["network.options"]
+    space = override_texts({"study": {"space": {"student.temperature": [1, 2.5]}}})
+    assert load_recipe(minimal, space).study.space["student.temperature"] == (1, 2.5)
+    assert override_texts(["training.lr=1"]) == ["training.lr=1"]
+
+
+def test_overrides_that_toml_does_not_have_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"^The value of 'data\.root' must be .* got NoneType; leave"):
+        override_texts({"data": {"root": None}})
+    with pytest.raises(UsageError, match=r"got the text 'training\.lr=1'; put it into a list"):
+        override_texts("training.lr=1")
 
 
 def test_last_of_several_overrides_holds(minimal: str) -> None:
