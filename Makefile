@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence evidence-study evidence-audit evidence-again account test-evidence bench audit licenses docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence evidence-study evidence-audit evidence-again evidence-peer account test-evidence bench audit licenses docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -90,6 +90,12 @@ evidence-again: setup ## Grow a seed of two arms again and compare the weights (
 
 account: setup ## Rebuild the tables and figures of docs/evidence.md from the texts in docs/evidence
 	$(BIN)/python tests/evidence/account.py --data $(DATA)
+
+# Apart from `evidence`, since it needs torchdistill, and from `bench`, since it measures accuracy: it may share the
+# machine, be stopped and be run again
+evidence-peer: setup ## Train students of the same teachers by lineage and by torchdistill (2 hours of one core)
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python tests/benchmarks/peer.py --data $(DATA) --page docs/explanation/peer.md
 
 test-evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence

@@ -132,79 +132,17 @@ def bare(folder: str, precision: str) -> Steps:
 
 
 def distill(folder: str, precision: str) -> Steps:
-    """torchdistill through its own boxes, with torchvision's transforms on Pillow's images."""
-    from PIL import Image
-    from torch.utils.data import Dataset
-    from torchdistill.core.distillation import get_distillation_box
+    """torchdistill through its own box, which needs neither lineage's loader nor its network."""
+    from boxes import Pictures, make_box
     from torchdistill.models.classification.resnet import resnet20
-    from torchvision import transforms
 
     from lineage.data.datasets import load_dataset
 
     data = load_dataset("cifar100", folder)
-    pixels, labels = data.train.pixels.numpy(), data.train.labels.tolist()  # type: ignore[union-attr]
-
-    class Cifar(Dataset[tuple[Tensor, int]]):
-        """As torchvision's CIFAR100 gives its images."""
-
-        transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(data.spec.mean, data.spec.std),
-            ]
-        )
-
-        def __len__(self) -> int:
-            return len(labels)
-
-        def __getitem__(self, index: int) -> tuple[Tensor, int]:
-            return self.transform(Image.fromarray(pixels[index])), labels[index]
-
-    paths = {"student_module_path": "fc", "teacher_module_path": "fc"}
-    criterion = {
-        "key": "KDLoss",
-        "kwargs": paths
-        | {"student_module_io": "output", "teacher_module_io": "output"}
-        | {"temperature": TEMPERATURE, "alpha": LABEL_WEIGHT, "reduction": "batchmean"},
-    }
-    config = {
-        "num_epochs": 1,
-        "train_data_loader": {
-            "dataset_id": "train",
-            "sampler": {"class_or_func": torch.utils.data.RandomSampler},
-            "kwargs": {"batch_size": BATCH, "num_workers": 0, "drop_last": True},
-        },
-        "teacher": {
-            "forward_proc": "forward_batch_only",
-            "forward_hook": {"output": ["fc"]},
-            "requires_grad": False,
-        },
-        "student": {
-            "forward_proc": "forward_batch_only",
-            "forward_hook": {"output": ["fc"]},
-            "requires_grad": True,
-        },
-        "optimizer": {
-            "key": "SGD",
-            "kwargs": {"lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY, "nesterov": True},
-        },
-        "criterion": {
-            "key": "WeightedSumLoss",
-            "kwargs": {"sub_terms": {"kd": {"criterion": criterion, "weight": 1.0}}},
-        },
-    }
-    box = get_distillation_box(
-        resnet20(num_classes=100),
-        resnet20(num_classes=100),
-        {"train": Cifar()},
-        config,
-        torch.device("cpu"),
-        None,
-        False,
-        1,
-    )
+    pictures = Pictures(data.train, torch.arange(len(data.train)), data.spec, crop_padding=4)  # type: ignore[arg-type]
+    teacher, student = (resnet20(num_classes=100) for _ in range(2))
+    sgd = {"lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY, "nesterov": True}
+    box = make_box(teacher, student, "fc", pictures, BATCH, LABEL_WEIGHT, TEMPERATURE, sgd)
     box.pre_epoch_process(epoch=0)
 
     def batches() -> Iterator[Any]:
