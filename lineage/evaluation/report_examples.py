@@ -1,27 +1,22 @@
 """Test images of a report, with what two networks say of each; pictures where the data set is at hand."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
-from lineage.data.datasets import load_dataset
-from lineage.data.images import Images, MemoryImages
 from lineage.display.figures.values import Example, Guess, Pixels
 from lineage.errors import LineageError
-from lineage.evaluation.data_index import require_named, stored_recipe
+from lineage.evaluation.pictures import (
+    OtherContentsError,
+    picture,
+    picture_settings,
+    read_test_part,
+)
 from lineage.formats import first_line
-from lineage.recipe import DataSettings, Sections, parse_settings
 from lineage.registry.packing.record import DataRecord, VersionRecord
 from lineage.registry.store.predictions_file import Predictions
 
 NUM_EXAMPLES = 12
-
-_LONGEST_EDGE = 96  # pixels of a picture
-
-
-class _Settings(Sections):
-    data: DataSettings
 
 
 def choose_images(first: Predictions, last: Predictions, count: int = NUM_EXAMPLES) -> list[tuple[str, int]]:
@@ -102,37 +97,11 @@ def read_pictures(
         LineageError: If there are overrides, and with them no images are found.
     """
     try:
-        _, height, width = data.input_shape
-        described = {"name": data.name, "image_size": height if height == width else None}
-        if record.settings:
-            recipe = stored_recipe(json.dumps(record.settings), data)
-            described = recipe.data.model_dump(exclude_none=True)
-        settings = parse_settings(_Settings, {"data": described}, overrides).data
-        require_named(settings, data.name, data.digest)
-        found = load_dataset(
-            settings.name, settings.root, settings.download, settings.image_size, settings.test
-        )
+        images = read_test_part(picture_settings(record.settings, data, overrides), data)
+    except OtherContentsError as error:
+        return None, str(error)
     except LineageError as error:
         if overrides:
             raise
         return None, f"The pictures are not at hand: {first_line(error)}."
-    if found.spec.digest != data.digest:
-        return None, (
-            f"The pictures are not at hand: '{found.spec.name}' here has other contents than the version was"
-            " measured on."
-        )
-    return [_picture(found.test, row) for row in rows], ""
-
-
-def _picture(images: Images, row: int) -> Pixels:
-    """Return an image as colours, made smaller where it is large."""
-    from PIL import Image
-
-    pixels = images.pixels[row] if isinstance(images, MemoryImages) else images.read(row).permute(1, 2, 0)
-    found = pixels.numpy()
-    coloured = np.repeat(found, 3, axis=2) if found.shape[2] == 1 else found[:, :, :3]
-    if max(coloured.shape) <= _LONGEST_EDGE:
-        return coloured
-    picture = Image.fromarray(np.ascontiguousarray(coloured))
-    picture.thumbnail((_LONGEST_EDGE, _LONGEST_EDGE))
-    return np.asarray(picture)
+    return [picture(images, row) for row in rows], ""

@@ -93,6 +93,14 @@ def _blueprint(permissions: Permissions) -> Blueprint:
         version = _parameter("version")
         return families.settings(requested_family(), version, permissions.may_read_runs)
 
+    def images() -> bytes:
+        version = _parameter("version")
+        return families.images(requested_family(), version, permissions.may_read_runs)
+
+    def pictures() -> dict[str, Any]:
+        version, rows = _parameter("version"), _parameter("rows")
+        return families.pictures(requested_family(), version, rows, permissions.may_read_runs)
+
     add_route(_PAGE_PATH, lambda: _file_response(served_page(), "text/html"))
     add_route(f"{_PAGE_PATH}/", lambda: redirect(with_static_prefix(_PAGE_PATH)))
     add_file_route(STYLE, "text/css")
@@ -104,6 +112,8 @@ def _blueprint(permissions: Permissions) -> Blueprint:
     add_data_route("family", lambda: families.document(requested_family(), permissions.may_read_runs))
     add_data_route("growing", lambda: families.progress(requested_family(), permissions.may_read_runs))
     add_data_route("settings", settings)
+    add_data_route("images", images)
+    add_data_route("pictures", pictures)
     return routes
 
 

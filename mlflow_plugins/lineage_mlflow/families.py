@@ -2,18 +2,21 @@
 
 import gzip
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from threading import Condition
 from typing import Any
 
 from cachetools import LRUCache, cached
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import RegisteredModel
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
+from lineage.display.image_data import Fetch, image_document
 from lineage.display.page_data import PageContext, family_document, read_page_context
 from lineage.errors import NotFoundError, UsageError
 from lineage.formats import json_digest
 from lineage.registry.care.remove import read_tombstones
+from lineage.registry.family.family import Version, from_model_version
 from lineage.registry.family.lookup import read_family
 from lineage.registry.family.overview import overview_of
 from lineage.registry.family.tags import AUDITED_TAG
@@ -22,10 +25,12 @@ from lineage.registry.store.progress import GrowingRun, read_growing, read_setti
 from lineage.registry.store.reports import find_report
 from lineage.registry.store.search import find_model, newest_version, search_families
 from lineage.registry.store.transfers import newest_transfer
-from lineage_mlflow.mlflow_private import get_request_workspace
+from lineage_mlflow.images import MOST_PICTURES, PictureReader
+from lineage_mlflow.mlflow_private import get_request_workspace, read_logged_model_file
 
 _MAX_DOCUMENTS = 32  # in the cache
 _MAX_DETAILED = 200  # families in the list whose best version is looked up
+_MOST_BYTES = 2**26  # of a file that is read for a page
 
 MayRead = Callable[[str], bool]
 
@@ -38,6 +43,7 @@ class FamilyReader:
 
     def __init__(self) -> None:
         cache: LRUCache[tuple[str, ...], bytes] = LRUCache(_MAX_DOCUMENTS)
+        self._pictures = PictureReader()
         self._packed_document = cached(cache, condition=Condition())(_read_packed_document)
 
     @translated_errors()
@@ -73,16 +79,79 @@ class FamilyReader:
     @translated_errors()
     def settings(self, name: str, version: str, may_read_runs: MayRead) -> dict[str, Any]:
         """Return the settings that a version was trained with; none if the user may not read its run."""
-        if not version.isdecimal():
-            raise UsageError(f"A version must be a number, but got '{version}'.")
-        try:
-            with translated_errors():
-                entity = MlflowClient().get_model_version(name, version)
-        except NotFoundError:
-            raise NotFoundError(f"The family '{name}' has no version {version}.") from None
-        found = read_settings(entity.run_id or "")
+        found = read_settings(_read_entity(name, version).run_id or "")
         readable = bool(found.experiment) and may_read_runs(found.experiment)
         return {"settings": found.values if readable else {}}
+
+    @translated_errors()
+    def images(self, name: str, version: str, may_read_runs: MayRead) -> bytes:
+        """Return what a version and its teacher predicted of test images, as JSON packed by gzip.
+
+        Raises:
+            NotFoundError: If there is no such version.
+        """
+        return _packed(image_document(_read_version(name, version), _file_reader(may_read_runs)))
+
+    @translated_errors()
+    def pictures(self, name: str, version: str, rows: str, may_read_runs: MayRead) -> dict[str, Any]:
+        """Return pictures of test images of a version, where this machine has them.
+
+        Args:
+            name: Name of the registered model.
+            version: Number of the version.
+            rows: Rows of the test part, such as ``3,17``.
+            may_read_runs: Whether the user may read the runs of an experiment.
+
+        Raises:
+            UsageError: If ``rows`` are not rows, or too many.
+            NotFoundError: If there is no such version.
+        """
+        numbers = rows.split(",")
+        if len(numbers) > MOST_PICTURES or not all(re.fullmatch("[0-9]{1,8}", number) for number in numbers):
+            raise UsageError(f"The rows must be at most {MOST_PICTURES} numbers, as in '3,17'.")
+        found = _read_version(name, version)
+        return self._pictures.pictures(found, [int(row) for row in numbers], _file_reader(may_read_runs))
+
+
+def _read_entity(name: str, version: str) -> ModelVersion:
+    if not version.isdecimal():
+        raise UsageError(f"A version must be a number, but got '{version}'.")
+    try:
+        with translated_errors():
+            return MlflowClient().get_model_version(name, version)
+    except NotFoundError:
+        raise NotFoundError(f"The family '{name}' has no version {version}.") from None
+
+
+def _read_version(name: str, version: str) -> Version:
+    found = from_model_version(_read_entity(name, version))
+    if found is None:
+        raise NotFoundError(f"Version {version} of '{name}' is none that lineage registered.")
+    return found
+
+
+def _file_reader(may_read_runs: MayRead) -> Fetch:
+    """Return a function that reads files of those logged models that the user may read.
+
+    Tags say which models to read, and whoever writes to a family may alter them: each model is asked for its
+    experiment.
+    """
+
+    def fetch(model_id: str, names: Collection[str]) -> dict[str, bytes]:
+        try:
+            with translated_errors():
+                experiment = MlflowClient().get_logged_model(model_id).experiment_id
+        except NotFoundError:
+            return {}
+        if not may_read_runs(experiment):
+            raise NotFoundError(
+                f"The files of {model_id} must be in an experiment that you may read, but are in another; ask"
+                " its owner for permission."
+            )
+        found = {name: read_logged_model_file(model_id, name, _MOST_BYTES) for name in names}
+        return {name: content for name, content in found.items() if content is not None}
+
+    return fetch
 
 
 def _readable_experiment(name: str, may_read_runs: MayRead) -> str:
@@ -122,8 +191,11 @@ def _read_packed_document(workspace: str, name: str, experiment: str, token: str
     del workspace
     context = read_page_context(name) if experiment else PageContext(removed=read_tombstones(name))
     document = family_document(read_family(name), context)
-    body = json.dumps({"family": document, "token": token}, ensure_ascii=False, separators=(",", ":"))
-    return gzip.compress(body.encode(), 4)
+    return _packed({"family": document, "token": token})
+
+
+def _packed(document: dict[str, Any]) -> bytes:
+    return gzip.compress(json.dumps(document, separators=(",", ":")).encode(), 4)
 
 
 def _row(model: RegisteredModel, may_read_runs: MayRead, detailed: bool) -> dict[str, Any]:

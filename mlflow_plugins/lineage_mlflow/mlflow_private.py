@@ -6,13 +6,21 @@ with any release of MLflow, so that ``pyproject.toml`` bounds its version, and a
 ``PRIVATE_NAMES``.
 """
 
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, g
 from mlflow.environment_variables import _MLFLOW_SGI_NAME
 from mlflow.server import app as mlflow_app
-from mlflow.server.handlers import _add_static_prefix, _get_model_registry_store, _get_tracking_store
+from mlflow.server.handlers import (
+    _add_static_prefix,
+    _get_model_registry_store,
+    _get_tracking_store,
+    get_logged_model_artifact_handler,
+)
 from mlflow.utils.workspace_context import get_request_workspace
+
+from lineage.errors import IntegrityError
 
 PRIVATE_NAMES = {
     "mlflow.environment_variables:_MLFLOW_SGI_NAME": "to know whether uvicorn runs the server",
@@ -21,6 +29,7 @@ PRIVATE_NAMES = {
     "mlflow.server.handlers:_add_static_prefix": "to mount the page under --static-prefix",
     "mlflow.server.handlers:_get_model_registry_store": "to point MLflow's client at the server's registry",
     "mlflow.server.handlers:_get_tracking_store": "to point MLflow's client at the server's database",
+    "mlflow.server.handlers:get_logged_model_artifact_handler": "to read files that the server proxies",
     "mlflow.server.auth:BEFORE_REQUEST_VALIDATORS": "to let routes pass that check permissions themselves",
     "mlflow.server.auth:_get_experiment_permission": "to ask whether a user may read runs",
     "mlflow.server.auth:_get_registered_model_permission": "to ask whether a user may read a family",
@@ -39,6 +48,7 @@ __all__ = [
     "may_read_experiment",
     "may_read_registered_model",
     "mlflow_app",
+    "read_logged_model_file",
     "select_server_stores",
     "with_static_prefix",
 ]
@@ -62,6 +72,31 @@ def select_server_stores() -> None:
     """Point MLflow's client in this process at the server's stores, which their first use does."""
     _get_tracking_store()
     _get_model_registry_store()
+
+
+def read_logged_model_file(model_id: str, path: str, most_bytes: int) -> bytes | None:
+    """Return a file of a logged model, wherever the server keeps it; None if there is none.
+
+    A client in the server's process cannot: it finds no server to ask for artifacts that the server proxies.
+
+    Raises:
+        IntegrityError: If it is larger than ``most_bytes``.
+    """
+    with mlflow_app.test_request_context(query_string={"artifact_file_path": path}):
+        response = get_logged_model_artifact_handler(model_id)
+        try:
+            if response.status_code != HTTPStatus.OK:
+                return None
+            size = response.content_length or 0
+            if size > most_bytes:
+                raise IntegrityError(
+                    f"The file {path} of {model_id} must have at most {most_bytes:,} bytes to be shown, but"
+                    f" has {size:,}; restore it."
+                )
+            response.direct_passthrough = False
+            return bytes(response.get_data())
+        finally:
+            response.close()
 
 
 # Importing MLflow's basic-auth reads its configuration and needs the extra mlflow[auth]: only in functions.

@@ -293,6 +293,15 @@ def test_page_follows_what_grows(page: Page, site: str, store: Any, monkeypatch:
         client.delete_registered_model_alias("digits", "fresh")
 
 
+def test_images_of_a_version_from_before_there_were_predictions_are_missed(page: Page, site: str) -> None:
+    look(page, site, "#/digits/3/images")
+    dialog = page.get_by_role("dialog", name="Test images of models:/digits/3")
+    expect(dialog).to_contain_text("models:/digits/3 must have predictions.json to tell what it predicted")
+    dialog.get_by_role("button", name="Close images").click()
+    expect(dialog).to_be_hidden()
+    assert page.url.endswith("#/digits/3")
+
+
 def test_page_links_a_report_once_there_is_one(
     page: Page, site: str, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -78,8 +78,8 @@ def test_nothing_answers_without_a_password(site: str) -> None:
 
 
 def test_family_of_others_is_refused(site: str) -> None:
-    for what in ("family", "growing", "settings"):
-        answer = ask(site, "stranger", what, name="digits", version="2")
+    for what in ("family", "growing", "settings", "images", "pictures"):
+        answer = ask(site, "stranger", what, name="digits", version="2", rows="1")
         assert answer.status_code == 403
         assert answer.json()["error"].startswith("You may not read the family 'digits'")
 
@@ -94,6 +94,16 @@ def test_runs_that_may_not_be_read_are_left_out(site: str) -> None:
     settings = {user: ask(site, user, "settings", name="digits", version="4").json() for user in USERS[:2]}
     assert settings["reader"]["settings"]["training.lr"] == "0.05"
     assert settings["half"]["settings"] == {}
+
+
+def test_files_of_runs_that_may_not_be_read_are_not(site: str) -> None:
+    notes = {
+        user: ask(site, user, "images", name="digits", version="4").json()["notes"] for user in USERS[:2]
+    }
+    assert notes["reader"][0].startswith("models:/digits/4 must have predictions.json")
+    assert "must be in an experiment that you may read" in notes["half"][0]
+    pictures = ask(site, "half", "pictures", name="digits", version="4", rows="1")
+    assert (pictures.status_code, "that you may read" in pictures.text) == (404, True)
 
 
 def test_page_shows_a_user_what_they_may_read_below_a_prefix(site: str, chromium: Browser) -> None:

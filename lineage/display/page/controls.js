@@ -156,6 +156,7 @@ function moveFocus(id, inMiddle = false) {
 }
 
 document.addEventListener("keydown", (event) => {
+  if (byId("images").open) return; // it has keys of its own
   const box = byId("search");
   if (event.key === "/" && event.target !== box) {
     event.preventDefault();

@@ -207,6 +207,15 @@ export function addressOf(name, ...ids) {
   return `#/${[name, ...short].map(encodeURIComponent).join("/")}`;
 }
 
+// Puts an address into the browser's history, without opening it.
+export function setAddress(address) {
+  try {
+    if (location.hash !== address) history.pushState(null, "", address);
+  } catch {
+    // There is no history inside a sandboxed frame.
+  }
+}
+
 // The parts of an address, name of the family first.
 export function parseAddress(address) {
   return address

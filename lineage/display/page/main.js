@@ -13,6 +13,7 @@ import {
   setFamily,
   state,
 } from "./family.js";
+import { closeImages, openImages } from "./image_view.js";
 import { pick, refreshPanel, select } from "./panel.js";
 import { embedded, fetchJson, forgetSettings } from "./server.js";
 import { arrange, draw, fit, paint, reveal } from "./tree.js";
@@ -102,7 +103,7 @@ function familyCard({ name, newest, best, growing, updated }) {
   );
 }
 
-async function openFamily(name, parts, isCurrent) {
+async function openFamily(name, parts, withImages, isCurrent) {
   if (state.family?.name !== name) {
     showLoading(name);
     const answer = embedded ?? (await fetchJson("family", { name }));
@@ -123,6 +124,7 @@ async function openFamily(name, parts, isCurrent) {
   const found = ids.filter(Boolean);
   for (const id of found) reveal(id);
   pick(found[0] ?? null, found[1] ?? null);
+  if (withImages && found.length) openImages(state.nodes.get(found[0]));
   if (parts.length && !found.length) announce(`${name} has no version ${parts[0]}`);
   schedulePoll();
 }
@@ -198,11 +200,13 @@ async function poll() {
 
 async function openAddress() {
   const [name, ...parts] = parseAddress(location.hash);
+  const withImages = parts.at(-1) === "images" && parts.pop() !== undefined;
+  if (!withImages) closeImages();
   const own = ++opening;
   const isCurrent = () => own === opening;
   try {
-    if (embedded) await openFamily(embedded.family.name, parts, isCurrent);
-    else if (name) await openFamily(name, parts, isCurrent);
+    if (embedded) await openFamily(embedded.family.name, parts, withImages, isCurrent);
+    else if (name) await openFamily(name, parts, withImages, isCurrent);
     else await openFamilies(isCurrent);
   } catch (error) {
     if (!isCurrent()) return;

@@ -14,10 +14,12 @@ import {
   metricOf,
   relation,
   roleOf,
+  setAddress,
   state,
   titleOf,
   uriOf,
 } from "./family.js";
+import { openImages } from "./image_view.js";
 import { embedded } from "./server.js";
 import { bringIntoView, mark, paint } from "./tree.js";
 
@@ -25,12 +27,7 @@ import { bringIntoView, mark, paint } from "./tree.js";
 
 // Opens a node, or two that are compared, or closes the panel; the address follows.
 export function select(id, compared = null) {
-  const address = addressOf(state.family.name, ...[id, compared].filter(Boolean));
-  try {
-    if (location.hash !== address) history.pushState(null, "", address);
-  } catch {
-    // There is no history inside a sandboxed frame.
-  }
+  setAddress(addressOf(state.family.name, ...[id, compared].filter(Boolean)));
   pick(id, compared);
 }
 
@@ -80,6 +77,8 @@ function contentOf(...nodes) {
   return JSON.stringify([shown, state.metric]);
 }
 
+const ACTION = { class: "action", type: "button" };
+
 function heading(text, lead) {
   const close = { class: "close", type: "button", "aria-label": "Close", onclick: () => select(null) };
   return [
@@ -95,15 +94,19 @@ function portrait(node) {
   const place = node.kind === "ensemble" ? roleOf(node) : `generation ${node.generation} · ${roleOf(node)}`;
   const dates = dateTime(node.created) + (isRemoved ? ` · removed ${dateTime(node.removed)}` : "");
   const compare = {
-    class: "compare",
-    type: "button",
+    ...ACTION,
     onclick: (event) => toggleComparing(event.currentTarget),
   };
   return [
     ...heading(uriOf(node), `${place} · ${dates}`),
     node.aliases.length ? tags(node.aliases) : null,
     isRemoved ? null : mlflowLinks(node),
-    html("button", compare, "Compare with …"),
+    html(
+      "p",
+      { class: "actions" },
+      html("button", compare, "Compare with …"),
+      isRemoved ? null : html("button", { ...ACTION, onclick: () => openImages(node) }, "Images"),
+    ),
     ...charts(node),
     ...metricsSection(node),
     later(settingsSection(node), "Loading settings …"),

@@ -1,6 +1,7 @@
 """Reading of a family from the store as a record: tags, settings, histories and predictions. No torch."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
@@ -25,7 +26,10 @@ from lineage.registry.store.runs import RECIPE_FILE
 from lineage.registry.store.search import read_model_with_versions
 from lineage.registry.store.transfers import read_transfer_accuracies
 
-_STRUCTURE_FILE = "lineage.json"
+STRUCTURE_FILE = "lineage.json"
+MEASURED_FILES = (STRUCTURE_FILE, RECIPE_FILE, PREDICTIONS_FILE)
+"""Files that tell what a version was measured on, and what it predicted there."""
+
 _DIGITS = ".6g"
 _OBJECT = TypeAdapter(dict[str, Any])
 _DATA = TypeAdapter(DataRecord)
@@ -52,8 +56,8 @@ def record_family(name: str, with_history: bool = True) -> FamilyRecord:
         version = from_model_version(entity, tuple(entity.aliases))
         if version is None:
             continue
-        files = fetch_files(version.model_id, (_STRUCTURE_FILE, RECIPE_FILE, PREDICTIONS_FILE))
-        described = _read_data(version, files)
+        files = fetch_files(version.model_id, MEASURED_FILES)
+        described = read_data(files, version.uri)
         if described is not None:
             data[described.digest] = described
         versions.append(
@@ -64,14 +68,14 @@ def record_family(name: str, with_history: bool = True) -> FamilyRecord:
                 run_id=version.run_id,
                 tags=_own_tags(entity),
                 aliases=version.aliases,
-                settings=_read_settings(version, files),
+                settings=read_settings(files, version.uri),
                 data="" if described is None else described.digest,
                 history=_read_history(version) if with_history else History(),
                 transfers=tuple(
                     TransferRecord(*where, accuracy)
                     for where, accuracy in sorted(transfers.get(version.model_id, {}).items())
                 ),
-                predictions=_read_object(version, files, PREDICTIONS_FILE),
+                predictions=_read_object(files, PREDICTIONS_FILE, version.uri),
             )
         )
     return FamilyRecord(name, tuple(versions), data)
@@ -81,35 +85,46 @@ def _own_tags(entity: ModelVersion) -> dict[str, str]:
     return {key: value for key, value in sorted(entity.tags.items()) if key.startswith(TAG)}
 
 
-def _read_data(version: Version, files: dict[str, bytes]) -> DataRecord | None:
-    structure = _read_object(version, files, _STRUCTURE_FILE)
+def read_data(files: Mapping[str, bytes], uri: str) -> DataRecord | None:
+    """Return the data set of a version from its files by name; None if they do not tell.
+
+    Raises:
+        IntegrityError: If the file that tells it is damaged.
+    """
+    structure = _read_object(files, STRUCTURE_FILE, uri)
     if structure is None:
         return None
     try:
         return _DATA.validate_python(structure.get("data"))
     except ValueError as error:
-        raise _damaged(version, _STRUCTURE_FILE, error) from error
+        raise _damaged(uri, STRUCTURE_FILE, error) from error
 
 
-def _read_settings(version: Version, files: dict[str, bytes]) -> dict[str, Any]:
-    """Return the recipe of a version without the folder of its images, which concerns one machine."""
-    settings = _read_object(version, files, RECIPE_FILE) or {}
+def read_settings(files: Mapping[str, bytes], uri: str) -> dict[str, Any]:
+    """Return the resolved recipe of a version from its files by name; empty for an adopted network.
+
+    The folder of its images is left out, since it concerns one machine.
+
+    Raises:
+        IntegrityError: If it is no JSON object.
+    """
+    settings = _read_object(files, RECIPE_FILE, uri) or {}
     data = settings.get("data")
     return settings | {"data": {**data, "root": None}} if isinstance(data, dict) else settings
 
 
-def _read_object(version: Version, files: dict[str, bytes], name: str) -> dict[str, Any] | None:
+def _read_object(files: Mapping[str, bytes], name: str, uri: str) -> dict[str, Any] | None:
     if name not in files:
         return None
     try:
         return _OBJECT.validate_json(files[name])
     except ValueError as error:
-        raise _damaged(version, name, error) from error
+        raise _damaged(uri, name, error) from error
 
 
-def _damaged(version: Version, name: str, error: Exception) -> IntegrityError:
+def _damaged(uri: str, name: str, error: Exception) -> IntegrityError:
     return IntegrityError(
-        f"{name} of {version.uri} must be what lineage wrote, but is not ({read_problem(error)}); restore it."
+        f"{name} of {uri} must be what lineage wrote, but is not ({read_problem(error)}); restore it."
     )
 
 

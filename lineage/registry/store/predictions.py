@@ -1,5 +1,7 @@
 """What a version predicted on its test part, read from the file beside its weights. Imports no torch."""
 
+from collections.abc import Mapping
+
 from lineage.errors import NotFoundError
 from lineage.registry.family.family import Version
 from lineage.registry.store.connection import translated_errors
@@ -16,11 +18,20 @@ def read_predictions(version: Version) -> Predictions:
         IntegrityError: If they are damaged.
         RegistryError: If the store does not answer.
     """
-    files = fetch_files(version.model_id, (PREDICTIONS_FILE,))
+    return predictions_in(fetch_files(version.model_id, (PREDICTIONS_FILE,)), version.uri)
+
+
+def predictions_in(files: Mapping[str, bytes], uri: str) -> Predictions:
+    """Return what a version predicted, from its files by name.
+
+    Raises:
+        NotFoundError: If there are no predictions among them.
+        IntegrityError: If they are damaged.
+    """
     if PREDICTIONS_FILE not in files:
         raise NotFoundError(
-            f"{version.uri} must have {PREDICTIONS_FILE} to tell what it predicted, but has none: it was"
+            f"{uri} must have {PREDICTIONS_FILE} to tell what it predicted, but has none: it was"
             " registered before there was such a file, or without being measured; grow or adopt it anew in"
             " another store."
         )
-    return parse_predictions(files[PREDICTIONS_FILE], f"{PREDICTIONS_FILE} of {version.uri}")
+    return parse_predictions(files[PREDICTIONS_FILE], f"{PREDICTIONS_FILE} of {uri}")
