@@ -1,5 +1,6 @@
 # The public API: what another program may call. Everything else is internal.
 from .display.comparison import Comparison
+from .display.forecast import ExpectedGeneration, Forecast
 from .errors import LineageError
 from .evaluation.compare import compare
 from .evaluation.diff import Difference, diff
@@ -11,6 +12,7 @@ from .evaluation.report import Report, report
 from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
 from .growing.audit import audit
+from .growing.forecast import forecast
 from .growing.grow import grow
 from .growing.parallel import FailedSeedsError, SeedOutcome
 from .growing.succession import Lineage
@@ -32,9 +34,11 @@ __all__ = [
     "Difference",
     "Ensemble",
     "Evaluation",
+    "ExpectedGeneration",
     "FailedSeedsError",
     "Family",
     "FamilyOverview",
+    "Forecast",
     "Lineage",
     "LineageError",
     "LoadedModel",
@@ -51,6 +55,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "families",
+    "forecast",
     "frame",
     "grow",
     "load",

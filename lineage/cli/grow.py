@@ -51,6 +51,10 @@ Processes = Annotated[
         min=1, help="Number of processes that train together on this machine, one for each GPU, or on CPUs."
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print what would be trained and what is registered; train nothing."),
+]
 Offline = Annotated[
     bool,
     typer.Option(
@@ -77,6 +81,7 @@ def grow(
     processes: Processes = 1,
     offline: Offline = False,
     parallel: Parallel = 1,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Grow a patriarch and its students, or students of a registered version.
@@ -84,9 +89,13 @@ def grow(
     Run again, the same command continues an interrupted generation and skips those that are registered.
     """
     _require_one_of_each(seed, seeds, processes, parallel)
+    chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
+    if dry_run:
+        _require_no_other_effect(fresh=fresh, new_data=new_data, offline=offline)
+        _print_forecast(recipe, teacher, name, generations, chosen, overrides or (), as_json)
+        return
     if processes > 1:
         _launch(processes)
-    chosen = _parse_seeds(seeds) if seeds is not None else None if seed is None else [seed]
     with importing():
         from lineage.exchange.sync import using_outbox
         from lineage.growing.grow import grow as grow_lineages
@@ -113,6 +122,39 @@ def grow(
     _print_outcomes(
         [SeedOutcome(lineage.seed, lineage) for lineage in lineages], as_json, offline, with_ends=parallel > 1
     )
+
+
+def _require_no_other_effect(**options: bool) -> None:
+    """Refuse options that change nothing of what a dry run prints."""
+    given = [f"--{name.replace('_', '-')}" for name, is_given in options.items() if is_given]
+    if given:
+        raise UsageError(
+            f"--dry-run trains nothing, so that {given[0]} has no effect; leave out one of the two."
+        )
+
+
+def _print_forecast(
+    recipe: str | None,
+    teacher: str | None,
+    name: str | None,
+    generations: int | None,
+    seeds: Sequence[int] | None,
+    overrides: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Print what the command would do."""
+    with importing():
+        from lineage.display.forecast import forecast_lines, forecast_table
+        from lineage.growing.forecast import forecast
+
+    found = forecast(
+        recipe, teacher=teacher, name=name, generations=generations, seeds=seeds, overrides=overrides
+    )
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_rich(forecast_table(found))
+        print_text("\n".join(forecast_lines(found)))
 
 
 def grow_worker() -> None:

@@ -83,7 +83,9 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         ['models:/digits/1', 'models:/digits/2', 'models:/digits/3']
         >>> lineage.grow(teacher="models:/digits@best", seeds=[1])  # a branch from the best generation
     """
-    setup = _prepare(recipe, teacher, _changes(name, generations, override_texts(overrides)), seeds, parallel)
+    setup = prepare(
+        recipe, teacher, changes_of(name, generations, override_texts(overrides)), seeds, parallel
+    )
     if not new_data:
         remedy = "give the new family a --name, or allow it in this one with --new-data"
         on_main_process(lambda: require_family_data(setup.recipes[0], setup.split_data, remedy))
@@ -110,7 +112,7 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
 
 
 @dataclass(frozen=True)
-class _Setup:
+class Setup:
     """All that one call grows from, checked.
 
     Attributes:
@@ -124,7 +126,7 @@ class _Setup:
     from_version: Version | None
 
 
-def _changes(name: str | None, generations: int | None, overrides: Sequence[str]) -> list[str]:
+def changes_of(name: str | None, generations: int | None, overrides: Sequence[str]) -> list[str]:
     """Return all changes of the recipe; the last one wins: overrides, then options of their own."""
     changes = [*overrides]
     if name is not None:
@@ -134,14 +136,24 @@ def _changes(name: str | None, generations: int | None, overrides: Sequence[str]
     return changes
 
 
-def _prepare(
+def prepare(
     recipe: str | None,
     teacher: str | None,
     changes: list[str],
     seeds: Iterable[int] | None,
     parallel: int,
-) -> _Setup:
-    """Read recipe, teacher and data, and check that they fit each other, the hardware and the store."""
+    creates_store: bool = True,
+) -> Setup:
+    """Read recipe, teacher and data, and check that they fit each other, the hardware and the store.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a TOML file; None for the teacher's.
+        teacher: URI of the teacher of the first students; None for patriarchs.
+        changes: Texts ``section.key=value`` that change the recipe.
+        seeds: Seeds of several successions; None for the recipe's.
+        parallel: Number of seeds that are to grow at the same time.
+        creates_store: Whether a database that is missing is created.
+    """
     from_version, model = (None, None)
     sources: list[_Source] = []
     if teacher is not None:
@@ -154,10 +166,11 @@ def _prepare(
     require_one_process("--parallel", parallel, accelerator)
     _require_at_most_seeds(parallel, len(recipes))
     split_data = read_split_data(base)
-    on_main_process(check_store)  # which creates a database that is missing
+    if creates_store:
+        on_main_process(check_store)
     if from_version is not None and model is not None:
         _require_teacher_fits(from_version, model, sources, base, split_data.dataset.spec)
-    return _Setup(recipes, split_data, from_version)
+    return Setup(recipes, split_data, from_version)
 
 
 def _require_teacher_fits(

@@ -30,6 +30,11 @@ CANNOT_HOLD = [
         2,
         "Either --seed or --seeds may be given, but got both; --seeds 3..3 is one seed.",
     ),
+    (
+        "--dry-run --fresh",
+        2,
+        "--dry-run trains nothing, so that --fresh has no effect; leave out one of the two.",
+    ),
     ("--seeds 4..1", 2, "--seeds must read A..B with A not above B, as in 0..4, but got '4..1'."),
     ("--seeds 4", 2, "--seeds must read A..B with A not above B, as in 0..4, but got '4'."),
     (

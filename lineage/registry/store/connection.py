@@ -181,6 +181,12 @@ def check_store() -> None:
         require_in_place(database)
 
 
+def is_missing() -> bool:
+    """Return whether the store in use is an sqlite file that nothing has created yet."""
+    database = database_file(mlflow.get_tracking_uri())
+    return database is not None and not database.is_file()
+
+
 @translated_errors()
 def ensure_experiment(name: str) -> str:
     """Return the id of the experiment ``name``; create or restore it if necessary.
