@@ -7,12 +7,12 @@ import pytest
 import lineage
 from lineage.display.forecast import forecast_lines
 from lineage.errors import UsageError
-from lineage.registry.store.connection import using_store
 
 
 @pytest.mark.usefixtures("home")
 def test_forecast_is_what_grow_then_does(tiny_settings: tuple[str, ...]) -> None:
-    with using_store("sqlite:///absent.db"):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///absent.db")
         before = lineage.forecast("digits", generations=1, seeds=[0, 1], overrides=tiny_settings)
     assert not Path("absent.db").exists()
     assert (len(before.to_train), before.seconds) == (4, None)
