@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence evidence-study evidence-audit evidence-again evidence-peer account test-evidence bench audit licenses docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence evidence-study evidence-audit evidence-again evidence-peer full-scale account test-evidence bench audit licenses docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -96,6 +96,9 @@ account: setup ## Rebuild the tables and figures of docs/evidence.md from the te
 evidence-peer: setup ## Train students of the same teachers by lineage and by torchdistill (2 hours of one core)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python tests/benchmarks/peer.py --data $(DATA) --page docs/explanation/peer.md
+
+full-scale: setup ## Run every recipe that needs a GPU for a few steps on one thread (half an hour)
+	$(BIN)/python tests/benchmarks/full_scale.py --data $(DATA) --page docs/explanation/peer.md
 
 test-evidence: setup ## Grow cifar100-small on real images and hold it to its promises (half an hour)
 	$(BIN)/pytest -m evidence -s tests/evidence

@@ -8,7 +8,6 @@ with the epoch at which it was stopped.
 
 import argparse
 import json
-import logging
 import os
 import re
 import statistics
@@ -23,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import lineage
+from lineage.cli.startup import prepare_process
 from lineage.display.comparison import Spread
 from lineage.display.progress import ConsoleReporter
 from lineage.evaluation.data import SplitData, read_split
@@ -216,7 +216,7 @@ def main() -> None:
     for variable in ("MLFLOW_TRACKING_URI", "LINEAGE_HOME"):
         os.environ.pop(variable, None)
     torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
+    prepare_process()
     outcomes: list[Outcome] = []
     for seed in given.seeds:
         outcomes.append(contest(seed, overrides))

@@ -1,14 +1,9 @@
-import io
 from pathlib import Path
 
-import numpy as np
 import peer
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from peer import Outcome, contest, table, verdict, write_between
-from PIL import Image
 
 import lineage
 
@@ -39,29 +34,14 @@ def test_table_takes_the_place_between_its_markers_alone(tmp_path: Path) -> None
         write_between(page, "other", "new")
 
 
-@pytest.fixture
-def overrides(tmp_path: Path) -> list[str]:
-    """Settings with which both tools train for a moment on noise in CIFAR-100's form."""
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 2), ("test", 1)):
-        labels = list(range(100)) * count
-        images = [{"bytes": _png(draw), "path": None} for _ in labels]
-        rows = pa.table({"img": images, "fine_label": labels})
-        pq.write_table(rows, tmp_path / f"{part}-00000-of-00001.parquet")
-    return [f"data.root={tmp_path}", "network.width=4", "training.epochs=2", "training.batch_size=40"]
-
-
-def _png(draw: np.random.Generator) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
 @pytest.mark.usefixtures("home")
 def test_both_tools_teach_by_the_same_patriarch_and_continue_to_the_same_bits(
-    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+    noise: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torchdistill", reason="needs torchdistill: 'pip install --group bench'")
+
+    overrides = [f"data.root={noise}", "data.train_samples=200", "network.width=4"]
+    overrides += ["training.epochs=2", "training.batch_size=40"]
 
     def stop(_: str) -> None:
         raise KeyboardInterrupt
