@@ -34,7 +34,8 @@ const firstClass = (view, network, place) => network.classes[place * view.top];
 
 // Whether an image, by its place in the view, is among those of a choice.
 function isAmong(view, choice, place) {
-  const [own, teacher = own] = view.networks.map((network) => firstClass(view, network, place));
+  const [network, other = network] = view.networks;
+  const [own, teacher] = [firstClass(view, network, place), firstClass(view, other, place)];
   const label = view.labels[place];
   const [, meets] = view.choices[choice];
   return meets({ isRight: own === label, wasRight: teacher === label, isSame: own === teacher });
