@@ -1,6 +1,9 @@
 """A family as plain values, made in no time, for tests of what is drawn from it."""
 
 import json
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +13,7 @@ from lineage.registry.store.predictions_file import Predictions, make_prediction
 NAMES = ("apple", "pear", "plum", "$x^2$", "wolf", "dog")
 SUPERCLASSES = (0, 0, 0, 1, 1, 1)
 DIGEST = "d" * 64
+DATA = DataRecord("tiles", NAMES, SUPERCLASSES, (3, 8, 8), DIGEST)
 
 
 def small_predictions(seed: int, skill: float = 1.5, num_images: int = 120) -> Predictions:
@@ -68,5 +72,21 @@ def small_record(
                     predictions=json.loads(predictions_text(predicted)),
                 )
             )
-    data = DataRecord("tiles", NAMES, SUPERCLASSES, (3, 8, 8), DIGEST)
-    return FamilyRecord(name, tuple(versions), {DIGEST: data})
+    return FamilyRecord(name, tuple(versions), {DIGEST: DATA})
+
+
+class Files:
+    """Files of logged models, read as from a store."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, dict[str, bytes]] = {}
+
+    def put(self, model_id: str, predicted: Predictions, **changes: Any) -> None:
+        """Add a model that predicted this, on ``DATA`` with some changes."""
+        structure = {"schema": 1, "data": asdict(replace(DATA, **changes))}
+        texts = {"lineage.json": json.dumps(structure), "predictions.json": predictions_text(predicted)}
+        self.models[model_id] = {name: text.encode() for name, text in texts.items()}
+
+    def __call__(self, model_id: str, names: Collection[str]) -> dict[str, bytes]:
+        found = self.models.get(model_id, {})
+        return {name: found[name] for name in names if name in found}

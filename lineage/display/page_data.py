@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from lineage.display.page.render import single_file_page
@@ -66,10 +67,14 @@ def read_page_context(name: str) -> PageContext:
     )
 
 
-def family_html(family: Family) -> str:
+def family_html(family: Family, images: Mapping[str, Any] = MappingProxyType({})) -> str:
     """Return the page of a family as a single HTML file that needs no server.
 
     Settings are included for the first 200 recipes of the family.
+
+    Args:
+        family: Family to show.
+        images: Test images, as ``page_images`` returns them; none by default.
 
     Raises:
         RegistryError: If the store does not answer.
@@ -80,7 +85,7 @@ def family_html(family: Family) -> str:
         digest: {key: value for key, value in read_settings(run).values.items() if key not in _PER_VERSION}
         for digest, run in islice(runs.items(), _MAX_RECIPES)
     }
-    return single_file_page(document, settings)
+    return single_file_page(document, settings, images)
 
 
 def family_document(family: Family, context: PageContext | None = None) -> dict[str, Any]:

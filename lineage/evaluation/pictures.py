@@ -82,8 +82,8 @@ def picture(images: Images, row: int) -> Pixels:
 def picture_address(images: Images, row: int) -> str | None:
     """Return an image as a ``data:`` address for a page, such as ``data:image/png;base64,…``.
 
-    Images that are made smaller are photographs, and JPEG; all others keep every pixel. None if the image
-    cannot be decoded.
+    It is PNG, with every pixel; from ``LONGEST_EDGE`` pixels on, JPEG, since photographs are made smaller.
+    None if the image cannot be decoded.
     """
     from PIL import Image
 

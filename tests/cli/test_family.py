@@ -1,6 +1,8 @@
 import json
+import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +109,24 @@ def test_tree_prints_a_graph(option: str, first: str, edge: str, call_main: Line
     lines = outcome.stdout.splitlines()
     assert lines[0] == first
     assert edge in lines
+
+
+def test_page_holds_as_many_test_images_as_were_asked_for(module_home: Path, call_main: Lineage) -> None:
+    assert call_main("tree", "digits", "--html", "tree.html", "--images", "7").returncode == 0
+    page = (module_home / "tree.html").read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data = json.loads(found[1])
+    student = data["images"]["digits/2"]
+    assert [network["id"] for network in student["networks"]] == ["digits/2", "digits/1"]
+    pictures = data["pictures"][student["data"]]["addresses"]
+    assert list(map(int, pictures)) == student["rows"]
+    assert len(pictures) == 7
+
+
+def test_images_without_a_page_are_refused(call_main: Lineage) -> None:
+    error = _error_line(call_main("tree", "digits", "--images", "7"), code=2)
+    assert error == "Error: --images is for the page that --html writes, but --html is not given; add it.\n"
 
 
 @pytest.mark.parametrize("options", [["--dot", "--json"], ["--mermaid", "--dot"], ["--json", "--html", "t"]])

@@ -1,48 +1,26 @@
 """What the image view is given: predictions of a version and its teacher, or sentences on what is missing."""
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import pytest
-from records import NAMES, small_predictions, small_record
+from records import DATA, NAMES, Files, small_predictions
 
 from lineage.display import image_data
 from lineage.display.image_data import image_document
 from lineage.registry.family.family import Version
-from lineage.registry.store.predictions_file import Predictions, make_predictions, predictions_text
+from lineage.registry.store.predictions_file import make_predictions
 
-DATA = small_record(seeds=1, generations=1).data["d" * 64]
 STUDENT = Version("fruit", 2, generation=1, teacher="other/7", model_id="m-2", teacher_model_id="m-7")
 OWN, TEACHERS = small_predictions(2), small_predictions(7)
 
 
-class Files:
-    """Files of logged models, as a store gives them."""
-
-    def __init__(self) -> None:
-        self.models: dict[str, dict[str, bytes]] = {}
-        self.put("m-2", OWN)
-        self.put("m-7", TEACHERS)
-
-    def put(self, model_id: str, predicted: Predictions, **changes: Any) -> None:
-        structure = {"schema": 1, "data": asdict(replace(DATA, **changes))}
-        text = predictions_text(predicted)
-        self.models[model_id] = {
-            "lineage.json": json.dumps(structure).encode(),
-            "predictions.json": text.encode(),
-        }
-
-    def __call__(self, model_id: str, names: Collection[str]) -> Mapping[str, bytes]:
-        found = self.models.get(model_id, {})
-        return {name: found[name] for name in names if name in found}
-
-
 @pytest.fixture
 def files() -> Files:
-    return Files()
+    kept = Files()
+    kept.put("m-2", OWN)
+    kept.put("m-7", TEACHERS)
+    return kept
 
 
 def test_both_networks_are_told_for_every_image(files: Files) -> None:

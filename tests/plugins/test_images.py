@@ -18,9 +18,12 @@ from playwright.sync_api import Page, expect
 
 import lineage
 from lineage.data.datasets import load_dataset
+from lineage.display.page_data import family_html
 from lineage.evaluation.data_index import remember_folder
+from lineage.evaluation.page_images import page_images
 from lineage.recipe import DataSettings
 from lineage.registry.family.family import Version
+from lineage.registry.family.lookup import read_family
 
 DATA = "/ajax-api/3.0/lineage"
 
@@ -178,6 +181,23 @@ def test_cards_tell_images_with_both_networks_by_pages(
     expect(page.locator("#panel")).to_contain_text("models:/digits/2")  # Escape closes one thing at a time
     page.go_back()
     expect(cards).to_have_count(48)
+
+
+def test_one_file_holds_images_that_it_was_given(page: Page, digits: str, tmp_path: Path) -> None:
+    family = read_family("digits")
+    plain, full = tmp_path / "plain.html", tmp_path / "full.html"
+    plain.write_text(family_html(family), encoding="utf-8")
+    full.write_text(family_html(family, page_images(family, 60)), encoding="utf-8")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{plain.as_uri()}#/digits/2/images")
+    expect(page.get_by_role("dialog")).to_contain_text("This file holds no images of this version.")
+    page.goto(f"{full.as_uri()}#/digits/2/images")
+    expect(page.locator(".shot img")).to_have_count(48)
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".shot img")).to_have_count(12)
+    assert page.locator(".shot img").last.evaluate("image => image.naturalWidth") == 8
+    assert {address.split(":")[0] for address in asked} <= {"file", "data"}
 
 
 def test_view_of_a_patriarch_fits_a_narrow_screen(page: Page, digits: str) -> None:

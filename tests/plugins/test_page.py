@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from records import DIGEST, NAMES, Files, small_predictions
 
+from lineage.display.image_data import image_document
 from lineage.display.page.render import join_modules, module_names, page_asset, single_file_page
 from lineage.display.page_data import family_document
 from lineage.registry.family.family import Family, Version
@@ -141,6 +143,27 @@ def test_address_of_a_version_in_another_family_is_not_that_of_an_own_one(show: 
     page.reload()
     expect(page.locator("#panel")).to_contain_text("A version of another family.")
     expect(page.locator("#panel h2")).to_have_text("other/1")
+
+
+def test_names_of_classes_are_text(page: Page, tmp_path: Path) -> None:
+    page.on("dialog", lambda _dialog: pytest.fail("the name of a class ran"))
+    names = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", *NAMES[2:])
+    files = Files()
+    files.put("m-1", small_predictions(1), class_names=names)
+    family = make_family([None])
+    own = replace(family.versions[0], model_id="m-1")
+    images = {
+        "images": {own.id: image_document(own, files)},
+        "pictures": {DIGEST: {"note": "", "addresses": {}}},
+    }
+    file = tmp_path / "page.html"
+    file.write_text(single_file_page(family_document(family), {}, images), encoding="utf-8")
+    page.goto(f"{file.as_uri()}#/digits/1/images")
+    expect(page.locator(".shot").first).to_contain_text(names[0])
+    page.get_by_role("dialog").get_by_label("Search").fill("</SCRIPT>")
+    expect(page.locator(".shot").first).to_contain_text(names[1])
+    expect(page.locator(".picture").first).to_have_text("cannot be decoded")
+    assert page.locator("img").count() == 0
 
 
 def test_modules_are_joined_after_what_they_import() -> None:

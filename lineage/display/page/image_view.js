@@ -179,16 +179,16 @@ function topClasses(title, guesses) {
 }
 
 async function addPictures(view, places, list) {
-  let missing;
+  let reason;
   try {
-    missing = await readPictures(view, places);
+    reason = await readPictures(view, places);
+    if (view === shown) shown.note = reason; // and no more are asked for
   } catch (error) {
-    missing = error.message;
+    reason = error.message;
   }
-  if (view !== shown) return;
-  if (missing) {
-    shown.note = missing;
-    sayWithout(missing);
+  if (view !== shown || !list.isConnected) return;
+  if (reason) {
+    sayWithout(reason);
     return;
   }
   for (const [index, frame] of list.querySelectorAll(".picture").entries()) {

@@ -5,8 +5,8 @@ import { state } from "./family.js";
 import { embedded, fetchJson } from "./server.js";
 
 const WITHOUT =
-  "This file holds no images. Write it with 'lineage tree NAME --html FILE --images 100', or open the page" +
-  " with 'lineage ui'.";
+  "This file holds no images of this version. Write it with 'lineage tree NAME --html FILE --images 100'," +
+  " or open the page with 'lineage ui'.";
 
 // Which images are shown; each choice has a name, and a test of what the version and its teacher gave.
 const ALONE = {
@@ -34,7 +34,8 @@ const firstClass = (view, network, place) => network.classes[place * view.top];
 
 // Whether an image, by its place in the view, is among those of a choice.
 function isAmong(view, choice, place) {
-  const [own, teacher = own] = view.networks.map((network) => firstClass(view, network, place));
+  const [network, other = network] = view.networks;
+  const [own, teacher] = [firstClass(view, network, place), firstClass(view, other, place)];
   const label = view.labels[place];
   const [, meets] = view.choices[choice];
   return meets({ isRight: own === label, wasRight: teacher === label, isSame: own === teacher });
@@ -83,10 +84,9 @@ export async function readPictures(view, places) {
   if (!missing.length) return "";
   const rows = missing.map((place) => view.rows[place]);
   if (embedded) {
-    const stored = embedded.pictures?.[view.data];
-    if (!stored) return "This file holds no pictures.";
-    for (const [index, place] of missing.entries()) view.pictures.set(place, stored[rows[index]] ?? null);
-    return "";
+    const { note, addresses } = embedded.pictures[view.data];
+    for (const [index, place] of missing.entries()) view.pictures.set(place, addresses[rows[index]] ?? null);
+    return note;
   }
   const { pictures, note } = await fetchJson("pictures", { ...view.parameters, rows: rows.join(",") });
   for (const [index, address] of pictures.entries()) view.pictures.set(missing[index], address);

@@ -124,7 +124,8 @@ async function openFamily(name, parts, withImages, isCurrent) {
   const found = ids.filter(Boolean);
   for (const id of found) reveal(id);
   pick(found[0] ?? null, found[1] ?? null);
-  if (withImages && found.length) openImages(state.nodes.get(found[0]));
+  const shown = found.map((id) => state.nodes.get(id)).filter(isVersion);
+  if (withImages && shown.length) openImages(shown[0]);
   if (parts.length && !found.length) announce(`${name} has no version ${parts[0]}`);
   schedulePoll();
 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 STYLE = "page.css"
@@ -36,19 +37,24 @@ def served_page() -> str:
     return _render(modules=module_names())
 
 
-def single_file_page(document: Mapping[str, Any], settings: Mapping[str, Mapping[str, str]]) -> str:
+def single_file_page(
+    document: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, str]],
+    images: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Return the page as one file: style, script and data are inside, and a policy forbids everything else.
 
     Args:
         document: Result of ``family_document``.
         settings: Settings that versions were trained with, by the digest of their recipe.
+        images: Test images, as ``page_images`` returns them; none by default.
     """
     style, script = page_asset(STYLE), join_modules({name: page_asset(name) for name in module_names()})
     policy = (
         f"default-src 'none'; script-src {_csp_hash(script)}; style-src {_csp_hash(style)};"
-        " base-uri 'none'; form-action 'none'"
+        " img-src data:; base-uri 'none'; form-action 'none'"
     )
-    data = {"family": document, "settings": settings}
+    data = {"family": document, "settings": settings, **images}
     return _render(policy=policy, style=style, script=script, data=data)
 
 
