@@ -7,6 +7,7 @@ from .evaluation.predictions import predictions
 from .evaluation.report import Report, report
 from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
+from .exchange.export import Export, export
 from .growing.audit import audit
 from .growing.grow import grow
 from .growing.parallel import FailedSeedsError, SeedOutcome
@@ -27,6 +28,7 @@ __all__ = [
     "Difference",
     "Ensemble",
     "Evaluation",
+    "Export",
     "FailedSeedsError",
     "Family",
     "Lineage",
@@ -43,6 +45,7 @@ __all__ = [
     "diff",
     "ensemble",
     "evaluate",
+    "export",
     "grow",
     "load",
     "predictions",

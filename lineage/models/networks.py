@@ -64,7 +64,7 @@ def build_network(
             network is larger than any machine could train, or a package's builder returns no such module.
     """
     options = dict(options or {})
-    builder = _find_builder(name, options)
+    builder = find_builder(name, options)
     with translated_build_errors(name, options):
         if _can_outline(name):
             with outlining(name):
@@ -94,7 +94,7 @@ def check_network(
     """
     options = dict(options or {})
     if _can_outline(name) and "weights" not in options:
-        builder = _find_builder(name, options)
+        builder = find_builder(name, options)
         with translated_build_errors(name, options), outlining(name):
             network = builder(num_classes, input_shape, **options)
         device = "cpu" if _is_small(name, network, input_shape) else "meta"
@@ -158,7 +158,7 @@ def _can_outline(name: str) -> bool:
     return name in NETWORKS or name.startswith(f"{TORCHVISION}vit_")
 
 
-def _find_builder(name: str, options: Mapping[str, Any]) -> Builder:
+def find_builder(name: str, options: Mapping[str, Any]) -> Builder:
     """Return the builder of a network, which accepts ``options``."""
     builder, accepted = _find(name)
     if accepted is not None:
