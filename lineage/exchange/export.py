@@ -11,14 +11,16 @@ import torch
 
 from lineage.errors import IntegrityError, UsageError, suggestion
 from lineage.exchange.forms import Runner, write_config, write_onnx, write_program, write_weights
+from lineage.exchange.hub import push_folder, require_repo, write_card
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import load_version
 from lineage.registry.store.artifacts import LoadedModel
 
-Form = Literal["onnx", "pt2", "safetensors"]
+Form = Literal["onnx", "pt2", "safetensors", "hub"]
 
-FORMS = {"onnx": write_onnx, "pt2": write_program, "safetensors": write_weights}
+HUB = "hub"
+FORMS = {"onnx": write_onnx, "pt2": write_program, "safetensors": write_weights, HUB: write_weights}
 """Functions that write a form by its name; each returns the network that the files hold."""
 
 TOLERANCE = 1e-4
@@ -37,6 +39,7 @@ class Export:
         folder: Folder with the files.
         files: Names of the files.
         difference: Largest difference of a logit between the files and the version, on the same pixels.
+        pushed: Address of the repository that it was pushed to; "" if it was not.
     """
 
     version: Version
@@ -44,6 +47,7 @@ class Export:
     folder: Path
     files: tuple[str, ...]
     difference: float
+    pushed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for ``--json``."""
@@ -54,10 +58,18 @@ class Export:
             "files": list(self.files),
             "difference": self.difference,
             "tolerance": TOLERANCE,
+            "pushed": self.pushed,
         }
 
 
-def export(uri: str, folder: str | Path, to: Form = "onnx") -> Export:
+def export(
+    uri: str,
+    folder: str | Path,
+    to: Form = "onnx",
+    *,
+    push: str | None = None,
+    base_model: str | None = None,
+) -> Export:
     """Write a version to a folder, in a form that is used without ``lineage`` and without a registry.
 
     What is written takes pixels in [0, 1] in batches of any size, and holds the class names. Its logits are
@@ -67,17 +79,21 @@ def export(uri: str, folder: str | Path, to: Form = "onnx") -> Export:
         uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
         folder: Folder to write, which must not exist yet.
         to: Form: ``onnx`` needs the extra of this name; ``pt2`` is a program of ``torch.export``;
-            ``safetensors`` are the weights, with a file that builds the network.
+            ``safetensors`` are the weights, with a file that builds the network; ``hub`` has a card as well,
+            and the recipe.
+        push: Repository of the Hugging Face Hub, ``OWNER/NAME``, to upload the form ``hub`` to.
+        base_model: Repository of the teacher there, for the card.
 
     Returns:
         The files, and the largest difference of a logit.
 
     Raises:
-        UsageError: If ``uri`` or ``to`` has another form, the folder exists or cannot be written, an extra is
-            missing, or the network cannot be exported in this form.
+        UsageError: If an argument has another form or no effect, the folder exists or cannot be written, an
+            extra is missing, or the network cannot be exported in this form.
         NotFoundError: If the store does not hold the version.
         IntegrityError: If its files were altered, or the exported logits differ by more than 1e-4 of the
             largest.
+        RegistryError: If the store or the hub cannot be reached; the folder is complete if it is the hub.
 
     Examples:
         >>> lineage.export("models:/digits@best", "digits-onnx").files
@@ -88,6 +104,11 @@ def export(uri: str, folder: str | Path, to: Form = "onnx") -> Export:
         raise UsageError(
             f"A version must be exported as {', '.join(FORMS)}, but got '{to}'.{suggestion(to, FORMS)}"
         )
+    for option, repo in (("--push", push), ("--base-model", base_model)):
+        if repo is not None:
+            if to != HUB:
+                raise UsageError(f"{option} must come with --to hub, but got --to {to}; leave it out.")
+            require_repo(option, repo)
     if folder.exists():
         raise UsageError(f"FOLDER must not exist yet, but '{folder}' does; delete it, or name another.")
     version = find_version(uri)
@@ -96,8 +117,11 @@ def export(uri: str, folder: str | Path, to: Form = "onnx") -> Export:
         run = FORMS[to](model, place)
         difference = _require_same_logits(version, model, run)
         write_config(model, place, {"version": version.uri, "weights_sha256": version.weights_sha256})
+        if to == HUB:
+            write_card(version, model, place, base_model)
         files = tuple(sorted(path.name for path in place.iterdir() if path.is_file()))
-    return Export(version, to, folder, files, difference)
+    pushed = "" if push is None else push_folder(folder, push, f"Add {version.uri}")
+    return Export(version, to, folder, files, difference, pushed)
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def require_effect(
         )
 
 
-def override(key: str, value: str | int) -> str:
+def override(key: str, value: Any) -> str:
     """Return the text ``section.key=value``, as after ``--set``, that gives ``key`` exactly ``value``."""
     # JSON's strings are TOML's but for surrogate pairs, which TOML does not know, and DEL, which it escapes
     written = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
