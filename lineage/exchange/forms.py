@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lineage.errors import UsageError
 from lineage.formats import first_line
-from lineage.models.portable import network_source, original_names, portable
+from lineage.models.portable import network_source, portable
+from lineage.models.pretrained import original_names
 from lineage.registry.store.artifacts import LoadedModel
 
 Runner = Callable[[Tensor], Tensor]

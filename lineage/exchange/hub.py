@@ -55,7 +55,8 @@ def write_card(version: Version, model: LoadedModel, folder: Path, base_model: s
     if model.recipe:
         (folder / RECIPE_FILE).write_text(_recipe_text(Recipe.from_json(model.recipe)), encoding="utf-8")
     channels, height, width = model.spec.input_shape
-    packages = "torch, torchvision and safetensors" if ":" in model.network_name else "torch and safetensors"
+    library = model.network_name.rpartition(":")[0]  # torchvision, timm or a package
+    packages = f"torch, safetensors and {library}" if library else "torch and safetensors"
     parts = (
         f"---\n{data.to_yaml()}\n---\n",
         f"# {_shown(version.name)}, version {version.version}\n",

@@ -17,7 +17,14 @@ from lineage.data.images import DataSpec
 from lineage.errors import UsageError
 from lineage.extensions import source_of
 from lineage.models import cifar
-from lineage.models.networks import EXPORTED, NETWORKS, TORCHVISION, find_builder, options_without_weights
+from lineage.models.networks import (
+    EXPORTED,
+    NETWORKS,
+    TIMM,
+    TORCHVISION,
+    find_builder,
+    options_without_weights,
+)
 
 _HEAD = '''"""A network: ``build()`` makes it, ``load()`` gives it its weights and normalises its pixels."""
 
@@ -107,13 +114,6 @@ def network_source(name: str, options: Mapping[str, Any], spec: DataSpec) -> str
     return "".join([_HEAD, code, "\n\n", inspect.getsource(Normalised), _TAIL.format(**values)])
 
 
-def original_names(network: nn.Module) -> dict[str, str]:
-    """Return the name that each tensor has in the library of the network, by its name in the state dict."""
-    names = getattr(network, "original_names", None)
-    found: dict[str, str] = names() if callable(names) else {name: name for name in network.state_dict()}
-    return found
-
-
 def _builder(name: str, options: Mapping[str, Any], spec: DataSpec) -> tuple[str, str]:
     """Return the code above ``build``, and the expression in it."""
     if name.startswith(TORCHVISION):
@@ -122,6 +122,12 @@ def _builder(name: str, options: Mapping[str, Any], spec: DataSpec) -> tuple[str
         arguments = torchvision_arguments(name, spec.num_classes, spec.input_shape, options)
         code = "from torchvision import models\n"
         return code, f"models.get_model({_written([name.removeprefix(TORCHVISION)], arguments)})"
+    if name.startswith(TIMM):
+        from lineage.models.timm_networks import timm_arguments
+
+        sizes = {"num_classes": spec.num_classes, "in_chans": spec.input_shape[0]}
+        arguments = {**sizes, **timm_arguments(name, spec.input_shape), **options}
+        return "import timm\n", f"timm.create_model({_written([name.removeprefix(TIMM)], arguments)})"
     if name in NETWORKS:
         builder = NETWORKS[name]
         assert isinstance(builder, partial)
