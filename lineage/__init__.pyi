@@ -11,6 +11,7 @@ from .evaluation.predictions import predictions
 from .evaluation.report import Report, report
 from .evaluation.transfer import transfer
 from .exchange.adopt import Adoption, Candidate, Normalisation, adopt
+from .exchange.export import Export, export
 from .growing.audit import audit
 from .growing.forecast import forecast
 from .growing.grow import grow
@@ -35,6 +36,7 @@ __all__ = [
     "Ensemble",
     "Evaluation",
     "ExpectedGeneration",
+    "Export",
     "FailedSeedsError",
     "Family",
     "FamilyOverview",
@@ -54,6 +56,7 @@ __all__ = [
     "diff",
     "ensemble",
     "evaluate",
+    "export",
     "families",
     "forecast",
     "frame",

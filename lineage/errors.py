@@ -72,7 +72,7 @@ class AlteredFilesError(IntegrityError):
 
 
 class RegistryError(LineageError):
-    """The MLflow store cannot be reached or written."""
+    """The MLflow store, or the hub that is pushed to, cannot be reached or written."""
 
     exit_code = 5
 

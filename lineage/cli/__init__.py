@@ -21,6 +21,7 @@ from lineage.cli.diff import diff
 from lineage.cli.doctor import doctor
 from lineage.cli.ensemble import ensemble
 from lineage.cli.evaluate import evaluate
+from lineage.cli.export import export
 from lineage.cli.grow import grow, grow_worker
 from lineage.cli.log import log
 from lineage.cli.ls import ls
@@ -85,6 +86,7 @@ for command in (
     transfer,
     audit,
     adopt,
+    export,
     ancestors,
     descendants,
     log,

@@ -16,7 +16,7 @@ Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|NAME",
-        help="Weights of --network: a safetensors file, or a torchvision name such as IMAGENET1K_V1.",
+        help="Weights of --network: a safetensors file, a name such as IMAGENET1K_V1, or DEFAULT.",
     ),
 ]
 LoggedModel = Annotated[

@@ -12,9 +12,15 @@ from lineage.errors import UsageError
 from lineage.evaluation.data import default_top_k, full_test_subset, read_dataset
 from lineage.evaluation.predictions import describe
 from lineage.models.exported import ExportedNetwork
-from lineage.models.networks import EXPORTED, TORCHVISION, build_network
-from lineage.models.pretrained import describe_torchvision, fit_state, read_state, strip_prefix
-from lineage.models.torchvision import known_weights
+from lineage.models.networks import EXPORTED, WITH_WEIGHTS, build_network
+from lineage.models.pretrained import (
+    PRETRAINED,
+    describe_weights,
+    fit_state,
+    is_weights_file,
+    read_state,
+    strip_prefix,
+)
 from lineage.recipe import (
     DataSettings,
     NetworkSettings,
@@ -54,8 +60,8 @@ class Candidate:
 
     Attributes:
         network: Network, as ``network.name`` of a recipe; None for a model.
-        weights: Safetensors file, or name of weights that torchvision lists for the network; torchvision's
-            best ones if None.
+        weights: Safetensors file, or name of weights that torchvision lists for the network, or ``DEFAULT``
+            for those of torchvision or timm, as None means.
         model: MLflow URI of a model logged with ``mlflow.pytorch``; None for a network.
         trust_pickle: Whether pickled weights and models may be read, which runs the code that they hold.
         strip_prefix: Beginning of every name in a file of weights to leave out, such as ``module.``.
@@ -161,18 +167,18 @@ def _check(candidate: Candidate, data: str | None, measured: bool) -> None:
     """Refuse arguments that do not go together."""
     if (candidate.network is None) == (candidate.model is None):
         raise UsageError("Either --network or --model must be given, but got both or neither.")
-    is_torchvision = (candidate.network or "").startswith(TORCHVISION)
-    if data is None and not is_torchvision:
+    has_weights = (candidate.network or "").startswith(WITH_WEIGHTS)
+    if data is None and not has_weights:
         raise UsageError(
             "--from-data must name the data that it was trained on, for classes and input shape."
         )
     if candidate.model is not None and candidate.weights is not None:
         raise UsageError("--weights must come with --network, but got --model, which has its own.")
-    if candidate.network is not None and candidate.weights is None and not is_torchvision:
+    if candidate.network is not None and candidate.weights is None and not has_weights:
         raise UsageError(
             f"--weights must be given for network '{candidate.network}', which has none of its own."
         )
-    if candidate.strip_prefix and (candidate.weights is None or _torchvision_weights(candidate)):
+    if candidate.strip_prefix and (candidate.weights is None or _named_weights(candidate)):
         raise UsageError("--strip-prefix must come with a file of --weights, but got none; leave it out.")
     if measured and data is None:
         raise UsageError("--measure needs images; name them with --from-data.")
@@ -205,12 +211,12 @@ def _read_settings(
 def _describe(candidate: Candidate, dataset: DataSet | None, normalisation: Normalisation | None) -> DataSpec:
     """Return classes, input shape and normalisation of what is adopted.
 
-    Torchvision's weights keep torchvision's normalisation, even if the classes are those of the data.
+    Weights of torchvision and timm keep their own normalisation, even if the classes are those of the data.
     """
     described = None if dataset is None else dataset.spec
-    weights = _torchvision_weights(candidate)
+    weights = _named_weights(candidate)
     if candidate.network is not None and (weights is not None or described is None):
-        own = describe_torchvision(candidate.network, weights or "DEFAULT")
+        own = describe_weights(candidate.network, weights or PRETRAINED)
         if described is None:
             described = own
         elif described.num_classes != own.num_classes:
@@ -231,13 +237,12 @@ def _describe(candidate: Candidate, dataset: DataSet | None, normalisation: Norm
     return described
 
 
-def _torchvision_weights(candidate: Candidate) -> str | None:
-    """Return the name of torchvision's weights that the candidate has; None for a file or a model."""
-    if not (candidate.network or "").startswith(TORCHVISION):
+def _named_weights(candidate: Candidate) -> str | None:
+    """Return the name that torchvision or timm give the candidate's weights; None for a file or a model."""
+    if not (candidate.network or "").startswith(WITH_WEIGHTS):
         return None
-    weights = candidate.weights or "DEFAULT"
-    is_path = Path(weights).suffix != "" or "/" in weights or Path(weights).exists()
-    return None if is_path else weights
+    weights = candidate.weights or PRETRAINED
+    return None if is_weights_file(weights) else weights
 
 
 def _fetch(
@@ -258,9 +263,8 @@ def _load(candidate: Candidate, settings: NetworkSettings | None, spec: DataSpec
         return LoadedModel(exported.eval(), EXPORTED, {}, spec)
     assert candidate.network is not None and settings is not None
     options = settings.builder_options
-    weights = _torchvision_weights(candidate)
+    weights = _named_weights(candidate)
     if weights is not None:
-        known_weights(candidate.network, weights)
         options = options | {"weights": weights}
     network = build_network(candidate.network, spec.num_classes, shape, options)
     if weights is None:

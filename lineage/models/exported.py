@@ -80,6 +80,11 @@ class ExportedNetwork(nn.Module):
         logits: Tensor = self.program(x)
         return logits
 
+    def runner(self) -> "Program":
+        """Return the program that ``read`` has loaded."""
+        assert isinstance(self.program, Program)
+        return self.program
+
     def learner(self) -> "Learner":
         """Return a trainable copy of the trunk, which is the program up to its last linear layer.
 

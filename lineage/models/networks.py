@@ -37,6 +37,12 @@ NETWORKS: dict[str, Builder] = {
 TORCHVISION = "torchvision:"
 """Prefix of the names of torchvision's classification models."""
 
+TIMM = "timm:"
+"""Prefix of the names of timm's models."""
+
+WITH_WEIGHTS = (TORCHVISION, TIMM)
+"""Prefixes of networks for which weights are listed."""
+
 EXPORTED = "pt2"
 """Name of a network that is an exported program; no recipe uses it, its archive holds graph and weights."""
 
@@ -50,7 +56,8 @@ def build_network(
     """Build a network, initialised from torch's global random state.
 
     Args:
-        name: Key of ``NETWORKS``, ``torchvision:NAME``, or ``package:name`` of an installed package.
+        name: Key of ``NETWORKS``, ``torchvision:NAME``, ``timm:NAME``, or ``package:name`` of an installed
+            package.
         num_classes: Number C of classes.
         input_shape: Channels, height and width of an image.
         options: Keyword arguments of the builder, such as ``{"width": 32}``.
@@ -64,7 +71,7 @@ def build_network(
             network is larger than any machine could train, or a package's builder returns no such module.
     """
     options = dict(options or {})
-    builder = _find_builder(name, options)
+    builder = find_builder(name, options)
     with translated_build_errors(name, options):
         if _can_outline(name):
             with outlining(name):
@@ -94,7 +101,7 @@ def check_network(
     """
     options = dict(options or {})
     if _can_outline(name) and "weights" not in options:
-        builder = _find_builder(name, options)
+        builder = find_builder(name, options)
         with translated_build_errors(name, options), outlining(name):
             network = builder(num_classes, input_shape, **options)
         device = "cpu" if _is_small(name, network, input_shape) else "meta"
@@ -158,7 +165,7 @@ def _can_outline(name: str) -> bool:
     return name in NETWORKS or name.startswith(f"{TORCHVISION}vit_")
 
 
-def _find_builder(name: str, options: Mapping[str, Any]) -> Builder:
+def find_builder(name: str, options: Mapping[str, Any]) -> Builder:
     """Return the builder of a network, which accepts ``options``."""
     builder, accepted = _find(name)
     if accepted is not None:
@@ -169,7 +176,7 @@ def _find_builder(name: str, options: Mapping[str, Any]) -> Builder:
 def _find(name: str) -> tuple[Builder, list[str] | None]:
     """Return the builder of a network and the options that it accepts, or None if it accepts any.
 
-    torchvision and torch.export take a second or more to import, so only their own networks import them.
+    torchvision, timm and torch.export take a second or more to import, so only their own networks do.
     """
     if name == EXPORTED:
         from lineage.models.exported import ExportedNetwork
@@ -179,6 +186,10 @@ def _find(name: str) -> tuple[Builder, list[str] | None]:
         from lineage.models.torchvision import build_torchvision, torchvision_options
 
         return partial(build_torchvision, name), torchvision_options(name)
+    if name.startswith(TIMM):
+        from lineage.models.timm_networks import build_timm
+
+        return partial(build_timm, name), None
     if name not in NETWORKS and ":" not in name:
         from lineage.models.torchvision import torchvision_names
 

@@ -1,7 +1,8 @@
 """Pretrained weights: files of tensors, and the description of torchvision's weights."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,31 +12,40 @@ from torch import Tensor, nn
 
 from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, NotFoundError, UsageError
-from lineage.formats import first_line, text_digest
+from lineage.formats import counted, first_line, text_digest
+from lineage.models.networks import TIMM
 from lineage.models.torchvision import known_weights, torchvision_options
+
+PRETRAINED = "DEFAULT"
+"""Name of the weights that torchvision or timm lists first for a network."""
 
 # torchvision's auxiliary classifiers, which ``build_torchvision`` leaves out
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-_WRAPPERS = ("module.", "_orig_mod.")
 _PICKLED = (b"PK", b"\x80")
 
 
-def describe_torchvision(name: str, weights: str) -> DataSpec:
-    """Describe the data that torchvision's ``weights`` were trained on, from torchvision's metadata.
+def describe_weights(name: str, weights: str) -> DataSpec:
+    """Describe the data that weights of torchvision or timm were trained on, from their metadata.
 
     The data set is named after the weights. Its digest covers the description alone, not the images.
 
     Args:
-        name: Network, as ``torchvision:NAME``.
+        name: Network, as ``torchvision:NAME`` or ``timm:NAME``.
         weights: Name of the weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
 
     Raises:
-        RecipeError: If torchvision has no such model or weights.
+        RecipeError: If there is no such model or weights, or timm does not name their classes.
     """
+    described = (_describe_timm if name.startswith(TIMM) else _describe_torchvision)(name, weights)
+    description = json.dumps(described.to_json(), sort_keys=True)
+    return replace(described, digest=text_digest(description))
+
+
+def _describe_torchvision(name: str, weights: str) -> DataSpec:
     torchvision_options(name)  # refuses names that do not exist
     entry = known_weights(name, weights)
     preset = entry.transforms()
-    described = DataSpec(
+    return DataSpec(
         name=f"{name}/{entry.name}",
         class_names=tuple(entry.meta["categories"]),
         superclasses=None,
@@ -44,8 +54,17 @@ def describe_torchvision(name: str, weights: str) -> DataSpec:
         input_shape=(len(preset.mean), preset.crop_size[0], preset.crop_size[0]),
         digest="",
     )
-    description = json.dumps(described.to_json(), sort_keys=True)
-    return DataSpec(**vars(described) | {"digest": text_digest(description)})
+
+
+def _describe_timm(name: str, weights: str) -> DataSpec:
+    from lineage.models.timm_networks import describe_timm
+
+    return describe_timm(name, weights)
+
+
+def is_weights_file(weights: str) -> bool:
+    """Tell whether weights are named by the path of a file, and not by a name of torchvision or timm."""
+    return Path(weights).suffix != "" or "/" in weights or Path(weights).exists()
 
 
 def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
@@ -61,7 +80,8 @@ def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
     """
     if not file.is_file():
         raise NotFoundError(
-            f"Weights must be a file or a name of torchvision's weights, but '{file}' is neither; correct it."
+            f"Weights must be a file, or a name that torchvision or timm gives them, but '{file}' is neither;"
+            " correct it."
         )
     with file.open("rb") as content:
         pickled = content.read(2).startswith(_PICKLED)
@@ -93,13 +113,10 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
-def _wrappers(state: Mapping[str, Tensor]) -> str:
-    """Return the prefix that wrappers of torch have put before every name; "" if there is none."""
-    found = ""
-    while prefix := next(
-        (one for one in _WRAPPERS if state and all(name.startswith(found + one) for name in state)), ""
-    ):
-        found += prefix
+def original_names(network: nn.Module) -> dict[str, str]:
+    """Return the name that each tensor has in the library of the network, by its name in the state dict."""
+    names = getattr(network, "original_names", None)
+    found: dict[str, str] = names() if callable(names) else {name: name for name in network.state_dict()}
     return found
 
 
@@ -114,34 +131,47 @@ def fit_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
     Raises:
         UsageError: If names or shapes of the tensors do not match the network.
     """
-    ours = set(network.state_dict())
-    prefix = _wrappers(state)
-    if prefix and not any(name.startswith(prefix) for name in ours):
+    originals = original_names(network)
+    ours = {original: own for own, original in originals.items()} | {own: own for own in originals}
+    renamed = {ours.get(key, key): value for key, value in state.items() if not key.startswith(_AUXILIARY)}
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    missing, unknown = shapes.keys() - renamed.keys(), renamed.keys() - shapes.keys()
+    if missing or unknown:
+        problems = [
+            f"{verb} {counted(len(names), noun)} ({_some(names)})"
+            for names, verb, noun in ((missing, "miss", "name"), (unknown, "have", "other name"))
+            if names
+        ]
         raise UsageError(
-            f"The weights must have the names of network '{name}', but every name begins with '{prefix}',"
-            f" which DistributedDataParallel or torch.compile has added; add --strip-prefix {prefix}"
+            f"The weights must have the {len(shapes)} names of network '{name}', but"
+            f" {' and '.join(problems)}; {_remedy(state, [*ours])}."
         )
-    renamed = {_our_key(key, ours): tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
-    unmatched = {key.rpartition(".")[0] for key in renamed.keys() - ours}
-    if len(unmatched) == 1:  # torchvision's last layer, here ``classifier``
-        last = f"{unmatched.pop()}."
-        renamed = {
-            key.replace(last, "classifier.", 1) if key not in ours else key: renamed[key] for key in renamed
-        }
-    try:
-        network.load_state_dict(renamed)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+    others = [key for key, shape in shapes.items() if tuple(renamed[key].shape) != shape]
+    if others:
+        first = others[0]
         raise UsageError(
-            f"The weights must be those of network '{name}' for the classes of the data, but are not"
-            f" ({reason}); name the data that they were trained on, or another network."
-        ) from error
+            f"The weights must be those of network '{name}' for the classes of the data, but"
+            f" {counted(len(others), 'tensor')} have another shape ({_some(others)}): that of '{first}' is"
+            f" {list(renamed[first].shape)}, not {list(shapes[first])}; name the data that they were trained"
+            " on, or another network."
+        )
+    network.load_state_dict(renamed)
 
 
-def _our_key(key: str, ours: Iterable[str]) -> str:
-    """Return the key in ``ours`` for torchvision's ``key``, or ``key`` if there is none."""
-    candidates = (f"backbone.{key}", key, f"backbone.{key.removeprefix('features.')}")
-    return next((candidate for candidate in candidates if candidate in ours), key)
+def _some(names: Iterable[str]) -> str:
+    """Return the first three of some names."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:3]) + (", …" if len(ordered) > 3 else "")
+
+
+def _remedy(state: Mapping[str, Tensor], known: Collection[str]) -> str:
+    """Return what to do about names that differ: to strip what all begin with, if that helps."""
+    name = next(iter(state), "")
+    own = next((one for one in sorted(known, key=len, reverse=True) if name.endswith(f".{one}")), "")
+    prefix = name.removesuffix(own) if own else ""
+    if prefix and all(key.startswith(prefix) for key in state):
+        return f"every name begins with '{prefix}': leave it out with --strip-prefix {prefix}"
+    return "name the network that they are of"
 
 
 def _unpickle(file: Path) -> dict[str, Tensor]:

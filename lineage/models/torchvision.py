@@ -51,6 +51,7 @@ class LinearHeadNetwork(nn.Module):
         ]
         model.set_submodule(name, nn.Identity())
         self.backbone = model
+        self.classifier_name = name
         if classifier.out_features != num_classes:
             classifier = nn.Linear(classifier.in_features, num_classes)
         self.classifier = classifier
@@ -64,6 +65,11 @@ class LinearHeadNetwork(nn.Module):
         """Return logits (B, C) for images (B, 3, H, W)."""
         logits: Tensor = self.classifier(self.features(x))
         return logits
+
+    def original_names(self) -> dict[str, str]:
+        """Return the name that each tensor has in the model that was split, by its name here."""
+        places = {"backbone": "", "classifier": f"{self.classifier_name}."}
+        return _original_names(self, places)
 
 
 class ConvolutionalHeadNetwork(nn.Module):
@@ -90,6 +96,15 @@ class ConvolutionalHeadNetwork(nn.Module):
         """Return logits (B, C) for images (B, 3, H, W)."""
         logits: Tensor = self.classifier(self.backbone(x))
         return logits.flatten(1)
+
+    def original_names(self) -> dict[str, str]:
+        """Return the name that each tensor has in torchvision's SqueezeNet, by its name here."""
+        return _original_names(self, {"backbone": "features.", "classifier": "classifier."})
+
+
+def _original_names(network: nn.Module, places: Mapping[str, str]) -> dict[str, str]:
+    split = ((name, *name.split(".", 1)) for name in network.state_dict())
+    return {name: places[child] + rest for name, child, rest in split}
 
 
 def torchvision_names() -> list[str]:
@@ -145,18 +160,34 @@ def build_torchvision(
             f"Network '{name}' needs images of 3 channels, but got {input_shape[0]}; choose one that is not "
             "torchvision's, such as 'resnet20'."
         )
-    settings = {**_size_settings(name, model_class, input_shape), **options}
     if weights is None:
-        settings["num_classes"] = num_classes
-        if "aux_logits" in inspect.signature(model_class).parameters:
-            settings |= {"aux_logits": False, "init_weights": True}
+        settings = torchvision_arguments(name, num_classes, input_shape, options)
     else:
+        settings = {**_size_settings(name, model_class, input_shape), **options}
         settings["weights"] = known_weights(name, weights)
     model = _construct(name, settings, input_shape)
     head = ConvolutionalHeadNetwork if isinstance(model, models.SqueezeNet) else LinearHeadNetwork
     network: nn.Module = head(model, num_classes)
     _require_fit(name, network, input_shape)
     return network
+
+
+def torchvision_arguments(
+    name: str, num_classes: int, input_shape: tuple[int, int, int], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments with which ``torchvision.models.get_model`` builds a model without weights.
+
+    Args:
+        name: One of ``torchvision_names()``.
+        num_classes: Number C of classes.
+        input_shape: Channels, height and width of an image.
+        options: Options from ``torchvision_options(name)`` other than ``weights``.
+    """
+    model_class = _model_class(name)
+    arguments = {**_size_settings(name, model_class, input_shape), **options, "num_classes": num_classes}
+    if "aux_logits" in inspect.signature(model_class).parameters:
+        arguments |= {"aux_logits": False, "init_weights": True}
+    return arguments
 
 
 def _model_class(name: str) -> type[nn.Module]:

@@ -159,7 +159,7 @@ class NetworkSettings(Section):
     """The network that every generation has."""
 
     name: NetworkName | TorchvisionName | PackageName
-    """Network: a built-in name, torchvision:NAME, or package:name of an installed package."""
+    """Network: a built-in name, torchvision:NAME, timm:NAME, or package:name of an installed package."""
     width: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Number of channels of the first stage; by default the network's own."""
     options: dict[str, bool | int | float | str] = {}

@@ -18,15 +18,13 @@ import mlflow
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
 from mlflow import MlflowClient, pyfunc
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from lineage import __version__
 from lineage.data.images import DataSpec
-from lineage.errors import IntegrityError, NotFoundError
+from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.registry.family.family import Version
 from lineage.registry.family.tags import Member
@@ -43,6 +41,7 @@ from lineage.registry.store.artifacts import (
     write_files,
 )
 from lineage.registry.store.connection import safe_uri, translated_errors
+from lineage.registry.store.environment import write_environment
 from lineage.registry.store.files import (
     FILES_TAG,
     WEIGHTS_FILE,
@@ -51,7 +50,6 @@ from lineage.registry.store.files import (
     require_own_loader,
     require_registered_files,
 )
-from lineage.registry.store.mlflow_internals import PythonEnvironment, conda_environment
 from lineage.registry.store.runs import FLAVOR_NAME, metrics_now
 
 __all__ = [
@@ -68,9 +66,7 @@ __all__ = [
 ]
 
 
-_WHERE_TO_GET_IT = (
-    f"# lineage {__version__} is not on a package index; install it from a clone of its source: pip install ."
-)
+_OUTPUT = "output"
 _NOT_IN_A_MODEL_NAME = re.compile(r"[/:.%\"']")  # MLflow refuses them in a logged model, not a registered one
 
 
@@ -90,7 +86,7 @@ def save_model(
     """
     folder = Path(path)
     write_files(model, folder)
-    requirements = _write_environment(folder)
+    requirements = write_environment(folder)
     mlflow_model = mlflow_model or Model()
     mlflow_model.signature = signature(model.spec)
     mlflow_model.add_flavor(FLAVOR_NAME, schema=SCHEMA, weights=WEIGHTS_FILE, structure=STRUCTURE_FILE)
@@ -238,11 +234,15 @@ def _require_digest(found: str, version_id: str, registered: str) -> None:
 
 
 def signature(spec: DataSpec) -> ModelSignature:
-    """Return the signature: pixel values in [0, 1], float32 (B, C, H, W), to logits, float32 (B, classes)."""
+    """Return the signature: pixel values in [0, 1], float32 (B, C, H, W), to logits, float32 (B, classes).
+
+    Its parameter ``output`` is ``logits``, the default, or ``probabilities``.
+    """
     single = np.dtype(np.float32)
     return ModelSignature(
         inputs=Schema([TensorSpec(single, (-1, *spec.input_shape))]),
         outputs=Schema([TensorSpec(single, (-1, spec.num_classes))]),
+        params=ParamSchema([ParamSpec(_OUTPUT, DataType.string, "logits")]),
     )
 
 
@@ -254,13 +254,30 @@ class _PyfuncModel:
 
     def predict(
         self, pixels: npt.NDArray[np.float32], params: Mapping[str, Any] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Return logits (B, classes) of pixel values in [0, 1], shape (B, C, H, W)."""
-        del params  # none are defined, but MLflow passes the argument
-        logits: npt.NDArray[np.float32] = self.model.logits(
-            torch.from_numpy(np.ascontiguousarray(pixels))
-        ).numpy()
-        return logits
+    ) -> npt.NDArray[np.float32] | dict[str, Any]:
+        """Return logits (B, classes) of pixel values in [0, 1], shape (B, C, H, W), or probabilities.
+
+        Args:
+            pixels: Pixel values.
+            params: Parameters of the signature. With ``output`` as ``probabilities``, a dict is returned:
+                ``probabilities`` (B, classes), ``class_names`` in their order, and ``predicted``, the name
+                of each image's most probable class.
+
+        Raises:
+            UsageError: If ``output`` is neither ``logits`` nor ``probabilities``.
+        """
+        output = (params or {}).get(_OUTPUT, "logits")
+        if output not in ("logits", "probabilities"):
+            raise UsageError(f"The parameter 'output' must be logits or probabilities, but got '{output}'.")
+        logits = self.model.logits(torch.from_numpy(np.ascontiguousarray(pixels)))
+        if output == "logits":
+            return logits.numpy()
+        names = self.model.class_names
+        return {
+            "probabilities": logits.softmax(1).numpy(),
+            "class_names": list(names),
+            "predicted": [names[index] for index in logits.argmax(1).tolist()],
+        }
 
 
 def _load_pyfunc(path: str) -> _PyfuncModel:
@@ -271,21 +288,3 @@ def _load_pyfunc(path: str) -> _PyfuncModel:
     """
     require_registered_files(Path(path))
     return _PyfuncModel(read_model(Path(path)))
-
-
-def _write_environment(folder: Path) -> str:
-    """Write the files that MLflow's environment managers read; return the name of the requirements file.
-
-    ``lineage`` itself is not listed, but its place is said: install it as well, or serve with ``--env-manager
-    local``.
-    """
-    packages = {
-        "mlflow": mlflow.__version__,
-        "numpy": np.__version__,
-        "torch": torch.__version__.split("+")[0],
-    }
-    requirements = [f"{name}=={version}" for name, version in packages.items()]
-    (folder / "requirements.txt").write_text("\n".join([_WHERE_TO_GET_IT, *requirements]) + "\n")
-    (folder / "conda.yaml").write_text(yaml.safe_dump(conda_environment(additional_pip_deps=requirements)))
-    PythonEnvironment.current().to_yaml(str(folder / "python_env.yaml"))
-    return "requirements.txt"

@@ -1,8 +1,12 @@
 import hashlib
 import json
 import shutil
+import site
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,12 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.pyfunc.scoring_server import predictions_to_json
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lineage.errors import IntegrityError, NotFoundError
+from lineage import __version__
+from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.models.networks import build_network
 from lineage.registry.flavor import LoadedModel, load_model, read_model, save_model, weights_digest
 
@@ -105,6 +111,57 @@ def test_pyfunc_gives_the_same_logits(model: LoadedModel, saved: Path, pixels: T
     found = mlflow.pyfunc.load_model(str(saved)).predict(pixels.numpy())
     assert found.dtype == np.float32
     assert np.array_equal(found, model.logits(pixels).numpy())
+
+
+def test_pyfunc_gives_probabilities_and_names_where_asked(
+    model: LoadedModel, saved: Path, pixels: Tensor
+) -> None:
+    served = mlflow.pyfunc.load_model(str(saved))
+    found = served.predict(pixels.numpy(), {"output": "probabilities"})
+    logits = model.logits(pixels)
+    assert found["class_names"] == ["red", "green", "blue"]
+    assert np.array_equal(found["probabilities"], logits.softmax(1).numpy())
+    assert found["predicted"] == [model.class_names[index] for index in logits.argmax(1)]
+    answer = StringIO()
+    predictions_to_json(found, answer)  # as `mlflow models serve` does
+    told = json.loads(answer.getvalue())["predictions"]
+    np.testing.assert_allclose(told["probabilities"], logits.softmax(1).numpy(), rtol=1e-6)
+    with pytest.raises(UsageError, match="must be logits or probabilities, but got 'classes'"):
+        served.predict(pixels.numpy(), {"output": "classes"})
+
+
+def test_model_saved_before_there_were_parameters_gives_logits(
+    model: LoadedModel, copy: Path, pixels: Tensor
+) -> None:
+    mlmodel = Model.load(str(copy))
+    assert mlmodel.signature is not None
+    mlmodel.signature.params = None
+    mlmodel.save(str(copy / "MLmodel"))
+    found = mlflow.pyfunc.load_model(str(copy)).predict(pixels.numpy())
+    assert np.array_equal(found, model.logits(pixels).numpy())
+
+
+def test_model_opened_without_lineage_names_what_to_install(saved: Path, tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for place in filter(Path.is_dir, map(Path, site.getsitepackages())):
+        for path in place.iterdir():
+            if "lineage" not in path.name:
+                (packages / path.name).symlink_to(path)
+    code = "import sys, mlflow.pyfunc; mlflow.pyfunc.load_model(sys.argv[1])"
+    code = f"import sys; sys.path.append({str(packages)!r}); {code}"
+    command = [sys.executable, "-I", "-S", "-c", code, str(saved)]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert outcome.stderr.endswith("ModuleNotFoundError: No module named 'lineage'\n")
+    required = f"lineage-distillation=={__version__}"
+    assert f" - lineage-distillation (current: uninstalled, required: {required})\n" in outcome.stderr
+
+
+def test_environment_managers_are_not_told_to_fetch_lineage(saved: Path) -> None:
+    for name in ("conda.yaml", "python_env.yaml"):
+        text = (saved / name).read_text()
+        assert "torch==" in text
+        assert "lineage" not in text
 
 
 def test_pyfunc_takes_arrays_of_any_strides(model: LoadedModel, saved: Path, pixels: Tensor) -> None:
