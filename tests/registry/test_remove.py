@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lineage.errors import IntegrityError, NotFoundError
-from lineage.registry.care.remove import read_tombstones, remove
+from lineage.registry.care.remove import read_tombstones, remove, remove_family
 from lineage.registry.family.family import Member, Version
 from lineage.registry.family.lookup import find_version, read_family
 
@@ -122,3 +122,37 @@ def test_altered_tombstone_is_none(
     client.set_registered_model_tag(name, "lineage.removed.3", "[" * 5000)
     client.set_registered_model_tag(name, "lineage.removed.last", tags["lineage.removed.1"])
     assert [tombstone.version.version for tombstone in read_tombstones(name)] == [1]
+
+
+def test_family_is_removed_whole_unless_another_one_needs_it(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    teacher = add_version()
+    add_version(teacher)
+    other = f"{name}-other"
+    student = add_version(teacher, family=other)
+    with pytest.raises(IntegrityError) as caught:
+        remove_family(name)
+    assert str(caught.value) == (
+        f"'{name}' must have no descendants in other families to be removed, but {student.uri} needs it;"
+        " remove those first."
+    )
+    assert len(read_family(name)) == 2
+
+    assert [version.id for version in remove_family(other)] == [student.id]
+    with pytest.raises(NotFoundError):
+        read_family(other)
+    assert "other" not in MlflowClient().get_model_version(name, "1").description
+    assert len(remove_family(name)) == 2
+    with pytest.raises(NotFoundError):
+        remove_family(name)
+
+
+def test_family_with_versions_of_other_programs_stays(
+    registry: Any, name: str, add_version: AddVersion
+) -> None:
+    version = add_version()
+    MlflowClient().create_model_version(name, f"models:/{version.model_id}", model_id=version.model_id)
+    with pytest.raises(IntegrityError, match="must be of lineage for it to be removed, but 1 of 2 are not"):
+        remove_family(name)
+    assert len(read_family(name)) == 1

@@ -10,13 +10,13 @@ from pydantic import TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.formats import counted
-from lineage.registry.family.family import Version
+from lineage.registry.family.family import Family, Version
 from lineage.registry.family.history import REMOVED, Event, record
-from lineage.registry.family.lookup import descendants_of, find_version
+from lineage.registry.family.lookup import descendants_of, family_of, find_version
 from lineage.registry.family.register import settle, settle_teachers_family
 from lineage.registry.family.tags import TAG
 from lineage.registry.store.connection import connect, translated_errors
-from lineage.registry.store.search import find_model, search_open_runs_below
+from lineage.registry.store.search import find_model, read_model_with_versions, search_open_runs_below
 
 TOMBSTONE = TAG + "removed."
 
@@ -86,6 +86,49 @@ def remove(uri: str, force: bool = False) -> Removal:
     settle(version.name)
     settle_teachers_family(version)
     return Removal(version, children, force)
+
+
+@translated_errors()
+def remove_family(name: str) -> Family:
+    """Remove a registered model with all its versions; their runs and logged models stay.
+
+    Args:
+        name: Name of the registered model.
+
+    Returns:
+        The family as it was.
+
+    Raises:
+        IntegrityError: If versions of other families or open runs need one of them, or some versions are not
+            of ``lineage``; nothing is changed then.
+        NotFoundError: If the store holds no such model.
+        RegistryError: If the store does not answer.
+    """
+    entities = read_model_with_versions(name).versions
+    family = family_of(name, entities)
+    if len(family) < len(entities):
+        raise IntegrityError(
+            f"All versions of '{name}' must be of lineage for it to be removed, but"
+            f" {len(entities) - len(family)} of {len(entities)} are not; delete the model in MLflow."
+        )
+    children = {
+        relative.version.id: relative.version
+        for version in family
+        for relative in descendants_of(version, depth=1)
+        if relative.version.name != name
+    }
+    if children:
+        raise IntegrityError(
+            f"'{name}' must have no descendants in other families to be removed, but"
+            f" {_listed(tuple(children.values()))} {'needs' if len(children) == 1 else 'need'} it; remove"
+            " those first."
+        )
+    for version in family:
+        _require_no_work(version)
+    connect().delete_registered_model(name)
+    for version in family:
+        settle_teachers_family(version)
+    return family
 
 
 @dataclass(frozen=True)
