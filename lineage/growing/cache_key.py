@@ -17,6 +17,7 @@ from lineage.training.devices import derive_seed
 from lineage.training.handlers import optimizer_settings, schedule_settings
 from lineage.training.losses import objective_settings
 from lineage.training.soft_target_format import SoftTargetFormat
+from lineage.training.student_loss import DEFAULT, distillation_options
 
 STUDENT = "student"
 
@@ -62,11 +63,34 @@ class GenerationSettings:
         """Settings that the generation's loss uses; those of other objectives are left out."""
         if self.teacher_key:
             student = self.recipe.student
-            return {
+            used = {
                 "label_weight": student.label_weight_for(self.generation),
                 "temperature": student.temperature,
             }
+            return used | self._later_student_settings
         return objective_settings(self.objective, self.recipe.patriarch.model_dump())
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss looks at the teacher."""
+        return bool(self.teacher_key) and self.recipe.student.loss_weight_for(self.generation) > 0
+
+    @property
+    def _later_student_settings(self) -> dict[str, Any]:
+        """Settings that came later, where they are used and not at their defaults: older keys stay valid."""
+        student, generation = self.recipe.student, self.generation
+        weight = student.loss_weight_for(generation)
+        found: dict[str, Any] = {}
+        if weight != 1 - student.label_weight_for(generation):
+            found["loss_weight"] = weight
+        if self.needs_teacher:
+            if student.loss != DEFAULT:
+                found["loss"] = [student.loss, distillation_options(student.loss, student.options)]
+            if student.standardise:
+                found["standardise"] = True
+            if student.warmup_epochs:
+                found["warmup_epochs"] = student.warmup_epochs
+        return found
 
     @cached_property
     def key(self) -> str:
@@ -113,7 +137,8 @@ class GenerationSettings:
     @property
     def _builders(self) -> dict[str, str]:
         training = self.recipe.training
-        return {
+        taught = {"distillation": self.recipe.student.loss} if self.needs_teacher else {}
+        return taught | {
             "network": self.recipe.network.name,
             "objective": self.objective,
             "optimizer": training.optimizer,

@@ -4,11 +4,11 @@ The recipe is read here for the last time: everything below takes plain argument
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from lineage.data.batches import TrainingBatches, training_batches
 from lineage.errors import IntegrityError, RecipeError, UsageError
@@ -23,9 +23,10 @@ from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
 from lineage.training.handlers import Schedule, build_optimizer, build_schedule
-from lineage.training.losses import build_objective, distillation_loss, objective_settings
+from lineage.training.losses import build_objective, objective_settings
 from lineage.training.measurement import Subset
 from lineage.training.soft_targets import StoredSoftTargets
+from lineage.training.student_loss import StudentLoss, build_student_loss, require_working, uses
 from lineage.training.teachers import LiveTeacher, StoredTeacher
 
 
@@ -80,7 +81,41 @@ def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
         )
     if recipe.student.soft_targets == "stored":
         soft_target_format(recipe.student, num_classes)
+    for generation in recipe.student.taught_generations[:1]:
+        _check_student_loss(recipe, student_loss(recipe, generation), num_classes)
     GenerationPlan(recipe, split_data, 0, None).check()
+
+
+def student_loss(recipe: Recipe, generation: int) -> StudentLoss:
+    """Return the loss of the student of ``generation``, which counts from 1.
+
+    Raises:
+        RecipeError: If it is unknown, does not take an option, or cannot be built.
+    """
+    student = recipe.student
+    return build_student_loss(
+        student.loss,
+        student.options,
+        label_weight=student.label_weight_for(generation),
+        loss_weight=student.loss_weight_for(generation),
+        temperature=student.temperature,
+        standardise=student.standardise,
+    )
+
+
+def _check_student_loss(recipe: Recipe, loss: StudentLoss, num_classes: int) -> None:
+    """Refuse a loss that does not work, or that other settings of the recipe do not go with."""
+    if recipe.training.accumulation > 1 and uses(loss.name, "gather"):
+        raise RecipeError(
+            f"training.accumulation must be 1 where student.loss '{loss.name}' compares the samples of a"
+            f" batch, but is {recipe.training.accumulation}, which computes a batch in parts; leave it out."
+        )
+    if loss.temperature != 1 and not uses(loss.name, "temperature"):
+        raise RecipeError(
+            f"student.temperature must be left out where student.loss is '{loss.name}', which has none, but"
+            f" is {loss.temperature:g}."
+        )
+    require_working(loss, num_classes)
 
 
 def _ranks_classes(patriarch: PatriarchSettings) -> bool:
@@ -180,6 +215,8 @@ class GenerationPlan(GenerationSettings):
                 average_decay=training.ema,
                 accumulation=training.accumulation,
                 sync_batchnorm=training.sync_batchnorm,
+                needs_teacher=self.needs_teacher,
+                teacher_warmup=self.recipe.student.warmup_epochs,
             ),
             checkpoint=self.checkpoint,
         )
@@ -194,9 +231,9 @@ class GenerationPlan(GenerationSettings):
 
     def _loss(self) -> Loss:
         if self.teacher_key:
-            return partial(_student_loss, **self.loss_settings)
+            return student_loss(self.recipe, self.generation)
         objective = build_objective(self.objective, self.recipe.patriarch.model_dump())
-        return lambda logits, labels, _teacher_logits: objective(logits, labels)
+        return lambda logits, labels, _teacher_logits, _share: objective(logits, labels)
 
     def _schedule(self) -> Schedule:
         training = self.recipe.training
@@ -219,11 +256,3 @@ class GenerationPlan(GenerationSettings):
             num_views=self.views_before_repeat,
             soft_targets=soft_targets,
         )
-
-
-def _student_loss(
-    logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, *, label_weight: float, temperature: float
-) -> Tensor:
-    """The distillation loss with its arguments in the order of ``Loss``."""
-    assert teacher_logits is not None
-    return distillation_loss(logits, teacher_logits, labels, label_weight, temperature)

@@ -17,8 +17,9 @@ from lineage.training.losses import at_least_float32
 Batch = tuple[Tensor, ...]
 """Images (B, C, H, W), labels (B,), sample indices (B,), and what is stored of a teacher, if anything."""
 
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""From logits (B, C), labels (B,) and the teacher's logits (B, C), or None, to a scalar."""
+Loss = Callable[[Tensor, Tensor, Tensor | None, float], Tensor]
+"""From logits (B, C), labels (B,), the teacher's logits (B, C) or None, and the share of the teacher's weight
+that counts in this epoch, in [0, 1], to a scalar."""
 
 SoftTargets = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """From images and what is stored of a teacher, as in a batch, to its logits (B, C), in float32 or more."""
@@ -31,6 +32,7 @@ def make_trainer(
     loss: Loss,
     soft_targets: SoftTargets | None = None,
     clip_norm: float | None = None,
+    teacher_warmup: int = 0,
 ) -> Engine:
     """Return an engine that trains: one batch per iteration, one optimizer step per ``accumulation`` batches.
 
@@ -41,18 +43,20 @@ def make_trainer(
         network: Prepared network to train.
         optimizer: Prepared optimizer of its parameters.
         loss: Loss to minimise.
-        soft_targets: Function that returns the teacher's logits for a batch; None for a patriarch.
+        soft_targets: Function that returns the teacher's logits for a batch; None if the loss needs none.
         clip_norm: Largest norm of the gradient; not clipped if None.
+        teacher_warmup: Number of epochs in which the teacher's weight rises linearly, the first included.
     """
 
-    def step(_: Engine, batch: Batch) -> Tensor:
+    def step(engine: Engine, batch: Batch) -> Tensor:
         images, labels, _indices, *stored = batch
+        share = min(engine.state.epoch / teacher_warmup, 1.0) if teacher_warmup else 1.0
         network.train()
         with accelerator.accumulate(network):
             teacher_logits = None if soft_targets is None else soft_targets(images, stored)
             with accelerator.autocast():
                 logits = network(images)
-            value = loss(at_least_float32(logits), labels, teacher_logits)
+            value = loss(at_least_float32(logits), labels, teacher_logits, share)
             accelerator.backward(value)
             if clip_norm is not None and accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(network.parameters(), clip_norm)

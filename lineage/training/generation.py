@@ -60,6 +60,8 @@ class TrainConfig:
         average_decay: Decay per step of the weights' moving average; no average if None.
         accumulation: Batches per optimizer step.
         sync_batchnorm: Whether BatchNorm uses the statistics of all processes' batches.
+        needs_teacher: Whether the loss looks at the teacher, if there is one; else it is only compared with.
+        teacher_warmup: Number of epochs in which the teacher's weight in the loss rises linearly.
     """
 
     epochs: int
@@ -71,6 +73,8 @@ class TrainConfig:
     average_decay: float | None = None
     accumulation: int = 1
     sync_batchnorm: bool = False
+    needs_teacher: bool = True
+    teacher_warmup: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,15 @@ class GenerationTraining:
             network = synchronise_batchnorm(network, accelerator)
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.guard = LossGuard(accelerator)
-        soft_targets = None if teacher is None else teacher.logits
+        soft_targets = teacher.logits if teacher is not None and config.needs_teacher else None
         self.trainer = make_trainer(
-            accelerator, self.network, self.optimizer, loss, soft_targets, config.clip_norm
+            accelerator,
+            self.network,
+            self.optimizer,
+            loss,
+            soft_targets,
+            config.clip_norm,
+            config.teacher_warmup,
         )
         self.average = self._attach_training()
         accelerator.register_for_checkpointing(self.history)

@@ -135,6 +135,12 @@ def test_key_of_a_student_holds_its_own_settings_and_its_teacher(key: Key) -> No
         (["student.views=12"], False),  # one for every epoch
         (["student.soft_target_classes=3"], False),  # nothing is stored
         (["training.sync_batchnorm=true"], True),
+        (["student.loss=dkd"], True),
+        (["student.loss=dist"], True),
+        (["student.loss_weight=2"], True),
+        (["student.loss_weight=0.7"], False),  # 1 - λ
+        (["student.standardise=true"], True),
+        (["student.warmup_epochs=2"], True),
     ],
 )
 def test_key_of_a_student_depends_on_what_it_sees_of_its_teacher(
@@ -149,7 +155,24 @@ def test_key_of_a_student_depends_on_how_soft_targets_are_stored(key: Key, setti
     assert key(stored, setting, generation=1, teacher_key="a") != key(stored, generation=1, teacher_key="a")
 
 
-@pytest.mark.parametrize("setting", ["student.soft_targets=stored", "student.views=4"])
+def test_key_of_a_student_holds_the_options_of_its_loss_as_its_builder_reads_them(key: Key) -> None:
+    def keyed(*settings: str) -> str:
+        return key("student.loss=dkd", *settings, generation=1, teacher_key="a")
+
+    assert keyed("student.options.beta=8") == keyed("student.options={beta = 8.0, alpha = 1}") == keyed()
+    assert keyed("student.options.beta=2") != keyed()
+
+
+def test_key_of_a_student_that_does_not_look_at_its_teacher_holds_nothing_of_the_loss(key: Key) -> None:
+    fading = ["student.label_weight=[0.5, 1]"]
+    last = [key(*fading, *more, generation=2, teacher_key="a") for more in ([], ["student.loss=dkd"])]
+    assert last[0] == last[1]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["student.soft_targets=stored", "student.views=4", "student.loss=dkd", "student.warmup_epochs=2"],
+)
 def test_key_of_a_patriarch_knows_nothing_of_students(key: Key, setting: str) -> None:
     assert key(setting) == key()
 
@@ -229,11 +252,18 @@ def test_first_weights_depend_on_the_seed_alone(split_data: SplitData) -> None:
         ("data.crop_padding=8", UsageError, "crop_padding must be"),
         ("training.schedule=nobody:nothing", RecipeError, "Unknown schedule 'nobody:nothing'"),
         ("patriarch.objective=nobody:nothing", RecipeError, "Unknown objective 'nobody:nothing'"),
+        ("student.loss=nobody:nothing", RecipeError, "Unknown distillation 'nobody:nothing'"),
+        ("student.options.beta=2", RecipeError, "distillation loss 'kl' takes no options"),
+        (
+            "student={label_weight = 0.3, loss = 'dist'}",
+            RecipeError,
+            "training.accumulation must be 1 where student.loss 'dist' compares the samples of a batch, but",
+        ),
     ],
 )
 def test_material_refuses_what_does_not_fit_the_data(setting: str, error: type, text: str) -> None:
     with pytest.raises(error, match=text):
-        read_split_data(load_recipe("digits", ["network.width=8", setting]))
+        read_split_data(load_recipe("digits", ["network.width=8", "training.accumulation=2", setting]))
 
 
 def test_validation_is_apart_from_training_and_the_same_for_every_seed() -> None:
