@@ -73,6 +73,11 @@ class GenerationSettings:
     @property
     def needs_teacher(self) -> bool:
         """Whether the loss looks at the teacher."""
+        return self._needs_logits or (bool(self.teacher_key) and bool(self.recipe.student.terms))
+
+    @property
+    def _needs_logits(self) -> bool:
+        """Whether the loss looks at the teacher's logits."""
         return bool(self.teacher_key) and self.recipe.student.loss_weight_for(self.generation) > 0
 
     @property
@@ -83,13 +88,15 @@ class GenerationSettings:
         found: dict[str, Any] = {}
         if weight != 1 - student.label_weight_for(generation):
             found["loss_weight"] = weight
-        if self.needs_teacher:
+        if self._needs_logits:
             if student.loss != DEFAULT:
                 found["loss"] = [student.loss, distillation_options(student.loss, student.options)]
             if student.standardise:
                 found["standardise"] = True
-            if student.warmup_epochs:
-                found["warmup_epochs"] = student.warmup_epochs
+        if student.terms:
+            found["terms"] = [[term.name, term.weight, term.stage] for term in student.terms]
+        if self.needs_teacher and student.warmup_epochs:
+            found["warmup_epochs"] = student.warmup_epochs
         return found
 
     @cached_property
@@ -137,7 +144,7 @@ class GenerationSettings:
     @property
     def _builders(self) -> dict[str, str]:
         training = self.recipe.training
-        taught = {"distillation": self.recipe.student.loss} if self.needs_teacher else {}
+        taught = {"distillation": self.recipe.student.loss} if self._needs_logits else {}
         return taught | {
             "network": self.recipe.network.name,
             "objective": self.objective,

@@ -3,17 +3,20 @@
 The recipe is read here for the last time: everything below takes plain arguments.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches, training_batches
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
+from lineage.growing.student_loss import check_student_loss, student_loss, teacher_stages, with_terms
 from lineage.models.networks import build_network, check_network
 from lineage.recipe import PatriarchSettings, Recipe
 from lineage.registry.family.data import find_other_data
@@ -26,7 +29,6 @@ from lineage.training.handlers import Schedule, build_optimizer, build_schedule
 from lineage.training.losses import build_objective, objective_settings
 from lineage.training.measurement import Subset
 from lineage.training.soft_targets import StoredSoftTargets
-from lineage.training.student_loss import StudentLoss, build_student_loss, require_working, uses
 from lineage.training.teachers import LiveTeacher, StoredTeacher
 
 
@@ -81,41 +83,8 @@ def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
         )
     if recipe.student.soft_targets == "stored":
         soft_target_format(recipe.student, num_classes)
-    for generation in recipe.student.taught_generations[:1]:
-        _check_student_loss(recipe, student_loss(recipe, generation), num_classes)
+    check_student_loss(recipe, split_data.dataset.spec)
     GenerationPlan(recipe, split_data, 0, None).check()
-
-
-def student_loss(recipe: Recipe, generation: int) -> StudentLoss:
-    """Return the loss of the student of ``generation``, which counts from 1.
-
-    Raises:
-        RecipeError: If it is unknown, does not take an option, or cannot be built.
-    """
-    student = recipe.student
-    return build_student_loss(
-        student.loss,
-        student.options,
-        label_weight=student.label_weight_for(generation),
-        loss_weight=student.loss_weight_for(generation),
-        temperature=student.temperature,
-        standardise=student.standardise,
-    )
-
-
-def _check_student_loss(recipe: Recipe, loss: StudentLoss, num_classes: int) -> None:
-    """Refuse a loss that does not work, or that other settings of the recipe do not go with."""
-    if recipe.training.accumulation > 1 and uses(loss.name, "gather"):
-        raise RecipeError(
-            f"training.accumulation must be 1 where student.loss '{loss.name}' compares the samples of a"
-            f" batch, but is {recipe.training.accumulation}, which computes a batch in parts; leave it out."
-        )
-    if loss.temperature != 1 and not uses(loss.name, "temperature"):
-        raise RecipeError(
-            f"student.temperature must be left out where student.loss is '{loss.name}', which has none, but"
-            f" is {loss.temperature:g}."
-        )
-    require_working(loss, num_classes)
 
 
 def _ranks_classes(patriarch: PatriarchSettings) -> bool:
@@ -171,9 +140,15 @@ class GenerationPlan(GenerationSettings):
             sync_batchnorm=training.sync_batchnorm,
         )
 
-    def make_teacher(self, network: nn.Module) -> LiveTeacher:
-        """Return the previous generation's network as a teacher, on a fresh Accelerator."""
-        return LiveTeacher(self._make_accelerator(), network, self.split_data.dataset.spec.input_shape)
+    def make_teacher(self, network: nn.Module, stages: Sequence[str] = ()) -> LiveTeacher:
+        """Return the previous generation's network as a teacher, on a fresh Accelerator.
+
+        Args:
+            network: The network.
+            stages: Names of its submodules whose feature maps the student's loss looks at.
+        """
+        input_shape = self.split_data.dataset.spec.input_shape
+        return LiveTeacher(self._make_accelerator(), network, input_shape, stages)
 
     def make_training(self, teacher: nn.Module | StoredSoftTargets | None) -> GenerationTraining:
         """Return this generation's training, on a fresh Accelerator.
@@ -185,23 +160,20 @@ class GenerationPlan(GenerationSettings):
             UsageError: If the hardware lacks what the recipe asks for.
         """
         training = self.recipe.training
-        live = self.make_teacher(teacher) if isinstance(teacher, nn.Module) else None
-        stored = teacher if isinstance(teacher, StoredSoftTargets) else None
+        shape = self.split_data.dataset.spec.input_shape
+        live = None
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed("weights", self.seed))
             network = self._build_network()
+            if isinstance(teacher, nn.Module):
+                live = self.make_teacher(teacher, teacher_stages(self.recipe, teacher, shape))
+                torch.manual_seed(derive_seed("terms", self.seed))
+                network = with_terms(self.recipe, network, teacher, shape)
+        stored = teacher if isinstance(teacher, StoredSoftTargets) else None
         return GenerationTraining(
             accelerator=live.accelerator if live else self._make_accelerator(),
             network=network,
-            optimizer=build_optimizer(
-                training.optimizer,
-                network,
-                decay_norm_and_bias=training.decay_norm_and_bias,
-                lr=training.lr,
-                momentum=training.momentum,
-                nesterov=training.nesterov,
-                weight_decay=training.weight_decay,
-            ),
+            optimizer=self._optimizer(network),
             loss=self._loss(),
             teacher=live if stored is None else StoredTeacher(stored),
             data=GenerationData(self._batches(stored), self.validation, self.test),
@@ -219,6 +191,18 @@ class GenerationPlan(GenerationSettings):
                 teacher_warmup=self.recipe.student.warmup_epochs,
             ),
             checkpoint=self.checkpoint,
+        )
+
+    def _optimizer(self, network: nn.Module) -> Optimizer:
+        training = self.recipe.training
+        return build_optimizer(
+            training.optimizer,
+            network,
+            decay_norm_and_bias=training.decay_norm_and_bias,
+            lr=training.lr,
+            momentum=training.momentum,
+            nesterov=training.nesterov,
+            weight_decay=training.weight_decay,
         )
 
     def _make_accelerator(self) -> Accelerator:

@@ -36,7 +36,7 @@ from lineage.recipe.sections import (
     TrainingSettings,
 )
 from lineage.recipe.space import check_space, own_values, with_space
-from lineage.recipe.student import DistillationName, StudentSettings
+from lineage.recipe.student import DistillationName, StudentSettings, TermName
 from lineage.recipe.study import ObjectiveMetric, PrunerName, Range, SamplerName, StudySettings
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "StudentSettings",
     "StudySettings",
     "SuccessionSettings",
+    "TermName",
     "TrainingSettings",
     "change_recipe",
     "check_name",

@@ -41,6 +41,7 @@ _ADDED_LATER = {
         "loss_weight",
         "standardise",
         "warmup_epochs",
+        "terms",
     ),
     "training": ("sync_batchnorm",),
 }

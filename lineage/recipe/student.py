@@ -3,17 +3,46 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from lineage.recipe.problems import ProblemsError
 from lineage.recipe.sections import PackageName, Section
 
 DistillationName = Literal["kl", "dkd", "dist"]
+TermName = Literal["hint", "attention", "relation"]
 
 LabelWeight = Annotated[float, Field(ge=0, le=1)]
 # TOML gives lists where a frozen recipe holds tuples: only the container is converted, its items stay strict.
 LabelWeights = Annotated[tuple[LabelWeight, ...], Field(strict=False, min_length=1)]
 LossWeights = Annotated[tuple[NonNegativeFloat, ...], Field(strict=False, min_length=1)]
+
+
+def _check_stage(stage: int) -> int:
+    if stage == 0:
+        raise ValueError("student.terms.stage must not be 0: stages count from 1, or back from -1.")
+    return stage
+
+
+class TermSettings(Section):
+    """Term of a student's loss that compares its feature maps with its teacher's."""
+
+    name: TermName
+    """Name of the term."""
+    weight: PositiveFloat
+    """Factor of the term in the loss."""
+    stage: Annotated[int, AfterValidator(_check_stage)] = -1
+    """Stage of the networks that it looks at: 1 is the first one, -1 the last."""
+
+
+Terms = Annotated[tuple[TermSettings, ...], Field(strict=False)]
 
 
 class StudentSettings(Section):
@@ -29,6 +58,8 @@ class StudentSettings(Section):
     """Weight of that loss, by default 1 - λ; a list has one for each student; the last repeats."""
     standardise: bool = False
     """Whether that loss sees each sample's logits with mean 0 and standard deviation 1."""
+    terms: Terms = ()
+    """Terms that compare feature maps of student and teacher, added to the loss; by default none."""
     warmup_epochs: NonNegativeInt = 0
     """Number of epochs in which the weight of what comes from the teacher rises, linearly, to its whole."""
     temperature: PositiveFloat = 1.0
@@ -90,16 +121,31 @@ class StudentSettings(Section):
                 " student.loss_weight, which is 1 - student.label_weight by default, is 0; raise it, or leave"
                 " the setting out."
             )
+        yield from self._contradictions_of_terms()
         if self.standardise and self.soft_targets == "stored" and self.soft_target_classes is not None:
             yield (
                 "student.standardise needs the logits of all classes, but student.soft_target_classes stores"
                 f" the largest {self.soft_target_classes}; leave one of them out."
             )
 
+    def _contradictions_of_terms(self) -> Iterator[str]:
+        if self.terms and self.soft_targets == "stored":
+            yield (
+                "student.terms look at the teacher's feature maps, which stored soft targets do not hold; set"
+                " student.soft_targets to 'live', or leave out the terms."
+            )
+        places = [(term.name, term.stage) for term in self.terms]
+        twice = next((place for place in places if places.count(place) > 1), None)
+        if twice is not None:
+            yield (
+                f"student.terms must have each term once a stage, but has '{twice[0]}' twice at stage"
+                f" {twice[1]}; give one of them the sum of the weights."
+            )
+
     @property
     def _of_the_teacher(self) -> list[str]:
-        """Keys that are not at their defaults and act on what comes from the teacher."""
-        keys = ("loss", "options", "standardise", "warmup_epochs")
+        """Keys that are not at their defaults and act on the distillation loss, or on terms too."""
+        keys = ["loss", "options", "standardise"] + ([] if self.terms else ["warmup_epochs"])
         return [key for key in keys if not self.is_default(key)]
 
 

@@ -25,6 +25,7 @@ from lineage.training.handlers import (
 from lineage.training.measurement import Measurement, Subset, measure
 from lineage.training.soft_targets import SubsetName
 from lineage.training.teachers import Teacher
+from lineage.training.terms import TaughtNetwork
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class GenerationTraining:
 
     Args:
         accelerator: Fresh Accelerator; a checkpoint holds whatever it has prepared.
-        network: Network with initial weights.
+        network: Network with initial weights; a ``TaughtNetwork`` where the loss has terms.
         optimizer: Optimizer of the network's parameters.
         loss: Loss to minimise.
         teacher: Source of soft targets; None for a patriarch.
@@ -125,18 +126,20 @@ class GenerationTraining:
         self.checkpoint = checkpoint
         self.history = History()
         network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.evaluated = copy.deepcopy(network)  # before `prepare` wraps the forward pass in autocast
+        self._has_terms = isinstance(network, TaughtNetwork)
+        student = network.student if isinstance(network, TaughtNetwork) else network
+        self.evaluated = copy.deepcopy(student)  # before `prepare` wraps the forward pass in autocast
         if config.sync_batchnorm:
             network = synchronise_batchnorm(network, accelerator)
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.guard = LossGuard(accelerator)
-        soft_targets = teacher.logits if teacher is not None and config.needs_teacher else None
+        teach = teacher.teach if teacher is not None and config.needs_teacher else None
         self.trainer = make_trainer(
             accelerator,
             self.network,
             self.optimizer,
             loss,
-            soft_targets,
+            teach,
             config.clip_norm,
             config.teacher_warmup,
         )
@@ -212,6 +215,8 @@ class GenerationTraining:
             weights = self.average.state_dict()
         else:
             weights = self.accelerator.get_state_dict(self.network)
+        if self._has_terms:
+            weights = TaughtNetwork.weights_of_student(weights)
         if self.accelerator.is_main_process:
             self.evaluated.load_state_dict(weights)
         share_weights(self.evaluated)

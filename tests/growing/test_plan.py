@@ -141,6 +141,7 @@ def test_key_of_a_student_holds_its_own_settings_and_its_teacher(key: Key) -> No
         (["student.loss_weight=0.7"], False),  # 1 - λ
         (["student.standardise=true"], True),
         (["student.warmup_epochs=2"], True),
+        (["student.terms=[{name = 'hint', weight = 1}]"], True),
     ],
 )
 def test_key_of_a_student_depends_on_what_it_sees_of_its_teacher(
@@ -161,6 +162,14 @@ def test_key_of_a_student_holds_the_options_of_its_loss_as_its_builder_reads_the
 
     assert keyed("student.options.beta=8") == keyed("student.options={beta = 8.0, alpha = 1}") == keyed()
     assert keyed("student.options.beta=2") != keyed()
+
+
+def test_key_of_a_student_holds_weight_and_stage_of_its_terms(key: Key) -> None:
+    keys = {
+        key(f"student.terms=[{{name = 'hint', {more}}}]", generation=1, teacher_key="a")
+        for more in ("weight = 1", "weight = 1, stage = -1", "weight = 2", "weight = 1, stage = 2")
+    }
+    assert len(keys) == 3
 
 
 def test_key_of_a_student_that_does_not_look_at_its_teacher_holds_nothing_of_the_loss(key: Key) -> None:
@@ -254,6 +263,16 @@ def test_first_weights_depend_on_the_seed_alone(split_data: SplitData) -> None:
         ("patriarch.objective=nobody:nothing", RecipeError, "Unknown objective 'nobody:nothing'"),
         ("student.loss=nobody:nothing", RecipeError, "Unknown distillation 'nobody:nothing'"),
         ("student.options.beta=2", RecipeError, "distillation loss 'kl' takes no options"),
+        (
+            "student.terms=[{name = 'attention', weight = 1, stage = 4}]",
+            UsageError,
+            "stages of the network 'resnet8', which has 3 stages, but has stage = 4",
+        ),
+        (
+            "student.terms=[{name = 'relation', weight = 1}]",
+            RecipeError,
+            "must be 1 where the term 'relation' of student.terms compares the samples of a batch",
+        ),
         (
             "student={label_weight = 0.3, loss = 'dist'}",
             RecipeError,

@@ -12,11 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 from lineage.training.devices import init_processes
 from lineage.training.distillation import DISTILLATIONS
 from lineage.training.student_loss import build_student_loss
+from lineage.training.terms import TERMS, TaughtNetwork, Terms, compares_samples
 
 init_processes()
 torch.manual_seed(0)
 rank = torch.distributed.get_rank()
 images, labels, teacher = torch.randn(12, 6), torch.arange(12) % 5, torch.randn(12, 5)
+maps = torch.randn(12, 4, 1, 1)
 for name in DISTILLATIONS:
     gradients = []
     for rows, gather in ((slice(None), {"gather": lambda rows: rows}), (slice(6 * rank, 6 * rank + 6), {})):
@@ -26,6 +28,22 @@ for name in DISTILLATIONS:
         wrapped = DistributedDataParallel(network) if not gather else network
         loss(wrapped(images[rows]), labels[rows], teacher[rows]).backward()
         gradients.append(network.weight.grad)
+    torch.testing.assert_close(*gradients)
+for name in TERMS:
+    gradients = []
+    for rows in (slice(None), slice(6 * rank, 6 * rank + 6)):
+        torch.manual_seed(1)
+        whole = rows == slice(None)
+        terms = Terms([name], [3.0], ["1"], [(5, 2, 2)], [(4, 1, 1)])
+        if whole and compares_samples(name):
+            terms.terms[0].function.keywords["gather"] = lambda rows: rows
+        layers = torch.nn.Linear(6, 20), torch.nn.Unflatten(1, (5, 2, 2)), torch.nn.Flatten()
+        network = torch.nn.Sequential(*layers)
+        taught = TaughtNetwork(network, terms)
+        wrapped = taught if whole else DistributedDataParallel(taught)
+        logits, value = wrapped(images[rows], [maps[rows]])
+        (value + logits.mean()).backward()
+        gradients.append([parameter.grad for parameter in taught.parameters()])
     torch.testing.assert_close(*gradients)
 """
 

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lineage.data.batches import Augmentation, training_batches
 from lineage.data.images import DataSet, MemoryImages, memory_dataset
 from lineage.errors import TrainingError
 from lineage.models.networks import build_network
+from lineage.models.stages import map_shapes
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import make_accelerator
 from lineage.training.distillation import DISTILLATIONS, distillation_loss
@@ -22,6 +24,7 @@ from lineage.training.losses import strict_loss
 from lineage.training.measurement import Subset, measure
 from lineage.training.student_loss import build_student_loss
 from lineage.training.teachers import LiveTeacher
+from lineage.training.terms import TERMS, TaughtNetwork, Terms
 
 NUM_CLASSES = 6
 
@@ -49,6 +52,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
 
     def make(
         teacher: nn.Module | None = None,
+        *,
         seed: int = 0,
         folder: str = "state",
         lr: float = 0.05,
@@ -56,6 +60,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
         network: nn.Module | None = None,
         precision: Any = "fp32",
         loss: Loss | None = None,
+        stages: Sequence[str] = (),
         **config: Any,
     ) -> GenerationTraining:
         accumulation = config.get("accumulation", 1)
@@ -81,7 +86,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             network=network,
             optimizer=build_optimizer("sgd", network, decay_norm_and_bias=True, **settings),
             loss=loss or (student_loss if teacher is not None else patriarch_loss),
-            teacher=None if teacher is None else LiveTeacher(accelerator, teacher, spec.input_shape),
+            teacher=None if teacher is None else LiveTeacher(accelerator, teacher, spec.input_shape, stages),
             data=GenerationData(
                 batches,
                 Subset(dataset.train, rows[100:], spec, batch_size),
@@ -250,6 +255,54 @@ def test_student_trains_with_every_distillation_loss_and_resumes_to_the_same_bit
     assert whole.history[0]["train_loss"] != whole.history[1]["train_loss"]
     plain = build(folder="plain", loss=loss_on_labels, teacher=settings["teacher"]).run()
     assert any(not torch.equal(value, weights(plain)[key]) for key, value in weights(whole).items())
+
+
+TermsOf = Callable[[nn.Module, nn.Module], TaughtNetwork]
+
+
+@pytest.fixture
+def with_terms() -> TermsOf:
+    """Gives a student all terms, at its second and its last stage, for a teacher of another width."""
+
+    def give(network: nn.Module, teacher: nn.Module) -> TaughtNetwork:
+        stages, shape = ["trunk.4", "trunk"], (1, 8, 8)
+        shapes, teacher_shapes = (map_shapes(each, stages, shape) for each in (network, teacher))
+        names = [name for name in TERMS for _ in stages]
+        weighed = [10.0] * len(names)
+        torch.manual_seed(7)
+        return TaughtNetwork(network, Terms(names, weighed, stages * 3, shapes * 3, teacher_shapes * 3))
+
+    return give
+
+
+@pytest.mark.parametrize("average_decay", [None, 0.9])
+def test_student_trains_with_every_term_and_resumes_to_the_same_bits(
+    build: Build, with_terms: TermsOf, average_decay: float | None
+) -> None:
+    torch.manual_seed(3)
+    teacher, start = build_network("resnet8", NUM_CLASSES, (1, 8, 8), {"width": 6}), small_network()
+    adapters: list[dict[str, Tensor]] = []
+
+    def make(folder: str) -> GenerationTraining:
+        network = with_terms(copy.deepcopy(start), teacher)
+        stages = ("trunk.4", "trunk") * 3
+        settings: dict[str, Any] = {"stages": stages, "average_decay": average_decay}
+        training = build(teacher, network=network, folder=folder, clip_norm=1.0, **settings)
+        adapters.append(training.accelerator.unwrap_model(training.network).terms.state_dict())
+        return training
+
+    def stop(_: Engine) -> None:
+        raise StoppedError
+
+    whole = make("whole").run()
+    with pytest.raises(StoppedError):
+        make("torn").run(lambda trainer: trainer.add_event_handler(Events.ITERATION_COMPLETED(once=5), stop))
+    assert_equal(weights(whole), weights(make("torn").run()))
+    assert weights(whole).keys() == start.state_dict().keys()
+    assert len(adapters[0]) == 4  # two of one weight and one bias
+    assert_equal(adapters[0], adapters[2])
+    before = with_terms(start, teacher).terms.state_dict()
+    assert all(not torch.equal(value, before[name]) for name, value in adapters[0].items())
 
 
 def test_weight_of_the_teacher_rises_over_its_warmup(build: Build) -> None:

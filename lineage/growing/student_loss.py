@@ -1,0 +1,108 @@
+"""A student's loss as its recipe describes it: labels, distillation loss and terms that compare features."""
+
+from torch import nn
+
+from lineage.data.images import DataSpec
+from lineage.errors import RecipeError
+from lineage.models.networks import build_network
+from lineage.models.stages import map_shapes, pick_stages
+from lineage.recipe import Recipe
+from lineage.training.student_loss import StudentLoss, build_student_loss, require_working, uses
+from lineage.training.terms import Shape, TaughtNetwork, Terms, compares_samples
+
+_TEACHER = "the teacher"
+
+
+def student_loss(recipe: Recipe, generation: int) -> StudentLoss:
+    """Return the loss of the student of ``generation``, which counts from 1, without its terms.
+
+    Raises:
+        RecipeError: If it is unknown, does not take an option, or cannot be built.
+    """
+    student = recipe.student
+    return build_student_loss(
+        student.loss,
+        student.options,
+        label_weight=student.label_weight_for(generation),
+        loss_weight=student.loss_weight_for(generation),
+        temperature=student.temperature,
+        standardise=student.standardise,
+    )
+
+
+def check_student_loss(recipe: Recipe, spec: DataSpec) -> None:
+    """Check the loss of students, before anything is created.
+
+    Raises:
+        UsageError: If it does not work on data like ``spec``, or other settings of the recipe do not go with
+            it.
+    """
+    for generation in recipe.student.taught_generations[:1]:
+        _check_distillation(recipe, student_loss(recipe, generation), spec.num_classes)
+    for term in recipe.student.terms:
+        if compares_samples(term.name):
+            _require_whole_batches(recipe, f"the term '{term.name}' of student.terms")
+    if recipe.student.terms:
+        settings = recipe.network
+        network = build_network(settings.name, spec.num_classes, spec.input_shape, settings.builder_options)
+        _stages(recipe, network, spec.input_shape, f"the network '{settings.name}'")
+
+
+def teacher_stages(recipe: Recipe, teacher: nn.Module, input_shape: Shape) -> list[str]:
+    """Return the names of the teacher's submodules whose feature maps the terms take, one a term.
+
+    Raises:
+        UsageError: If the teacher has no such stage.
+    """
+    return _stages(recipe, teacher, input_shape, _TEACHER)
+
+
+def with_terms(recipe: Recipe, network: nn.Module, teacher: nn.Module, input_shape: Shape) -> nn.Module:
+    """Return a student with the terms of its loss, initialised from torch's global random state.
+
+    Args:
+        recipe: Recipe of the student.
+        network: The student; it is returned as it is where its loss has no terms.
+        teacher: Its teacher.
+        input_shape: (channels, H, W) of an image.
+
+    Raises:
+        UsageError: If either network has no such stage.
+    """
+    settings = recipe.student.terms
+    if not settings:
+        return network
+    stages = _stages(recipe, network, input_shape, f"the network '{recipe.network.name}'")
+    theirs = teacher_stages(recipe, teacher, input_shape)
+    terms = Terms(
+        [term.name for term in settings],
+        [term.weight for term in settings],
+        stages,
+        map_shapes(network, stages, input_shape),
+        map_shapes(teacher, theirs, input_shape),
+    )
+    return TaughtNetwork(network, terms)
+
+
+def _stages(recipe: Recipe, network: nn.Module, input_shape: Shape, who: str) -> list[str]:
+    numbers = [term.stage for term in recipe.student.terms]
+    return pick_stages(network, input_shape, numbers, who) if numbers else []
+
+
+def _check_distillation(recipe: Recipe, loss: StudentLoss, num_classes: int) -> None:
+    if uses(loss.name, "gather"):
+        _require_whole_batches(recipe, f"student.loss '{loss.name}'")
+    if loss.temperature != 1 and not uses(loss.name, "temperature"):
+        raise RecipeError(
+            f"student.temperature must be left out where student.loss is '{loss.name}', which has none, but"
+            f" is {loss.temperature:g}."
+        )
+    require_working(loss, num_classes)
+
+
+def _require_whole_batches(recipe: Recipe, who: str) -> None:
+    if recipe.training.accumulation > 1:
+        raise RecipeError(
+            f"training.accumulation must be 1 where {who} compares the samples of a batch, but is"
+            f" {recipe.training.accumulation}, which computes a batch in parts; leave it out."
+        )

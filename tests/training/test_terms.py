@@ -1,0 +1,211 @@
+from collections.abc import Callable
+from itertools import product
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lineage.recipe.student import TermName
+from lineage.training.terms import (
+    TERMS,
+    Hint,
+    TaughtNetwork,
+    Terms,
+    attention_loss,
+    compares_samples,
+    relation_loss,
+)
+
+Array = NDArray[np.float64]
+
+SHAPE, TEACHER_SHAPE = (3, 4, 4), (5, 2, 2)
+
+
+def maps(size: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Maps of a student and of a teacher, which is wider and smaller."""
+    generator = torch.Generator().manual_seed(seed)
+    own, theirs = (
+        torch.randn(size, *shape, generator=generator, dtype=torch.float64)
+        for shape in (SHAPE, TEACHER_SHAPE)
+    )
+    return own, theirs
+
+
+def term(name: str) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        given: dict[str, Any] = {"gather": lambda rows: rows} if compares_samples(name) else {}
+        return TERMS[name](SHAPE, TEACHER_SHAPE, **given).double()
+
+
+def pooled(values: Array) -> Array:
+    """Means of blocks of 2×2 positions."""
+    batch, channels, height, width = values.shape
+    return values.reshape(batch, channels, height // 2, 2, width // 2, 2).mean((3, 5))
+
+
+def numpy_hint(own: Array, theirs: Array) -> float:
+    weight, bias = (each.detach().numpy() for each in term("hint").parameters())
+    adapted = np.einsum("ed,bdhw->behw", weight[:, :, 0, 0], own) + bias[:, None, None]
+    return float(((pooled(adapted) - theirs) ** 2).mean())
+
+
+def numpy_attention(own: Array, theirs: Array) -> float:
+    attention = [(each**2).mean(1).reshape(len(each), -1) for each in (pooled(own), theirs)]
+    lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in attention]
+    return float(((attention[0] / lengths[0] - attention[1] / lengths[1]) ** 2).mean())
+
+
+def huber(difference: float) -> float:
+    size = abs(difference)
+    return 0.5 * size**2 if size < 1 else size - 0.5
+
+
+def numpy_relation(own: Array, theirs: Array) -> float:
+    rows = [each.mean((2, 3)) for each in (own, theirs)]
+    size = len(own)
+    if size == 1:
+        return 0.0
+    distances = [np.array([[np.linalg.norm(a - b) for b in each] for a in each]) for each in rows]
+    own_distances, their_distances = (each / each[each > 0].mean() for each in distances)
+    of_pairs = np.mean([huber(d) for d in (own_distances - their_distances).flat])
+
+    def cosine(each: Array, i: int, j: int, k: int) -> float:
+        first, second = each[i] - each[j], each[i] - each[k]
+        lengths = np.linalg.norm(first) * np.linalg.norm(second)
+        return float(first @ second / lengths) if lengths else 0.0
+
+    triples = product(range(size), repeat=3)
+    of_angles = np.mean([huber(cosine(rows[0], *t) - cosine(rows[1], *t)) for t in triples])
+    return float(25 * of_pairs + 50 * of_angles)
+
+
+FORMULAS: dict[str, Callable[[Array, Array], float]] = {
+    "hint": numpy_hint,
+    "attention": numpy_attention,
+    "relation": numpy_relation,
+}
+
+
+@pytest.mark.parametrize("size", [5, 1])
+@pytest.mark.parametrize("name", TERMS)
+def test_term_equals_an_independent_formula(name: str, size: int) -> None:
+    own, theirs = maps(size)
+
+    value = term(name)(own, theirs)
+
+    assert value.dtype == torch.float64
+    assert value.item() == pytest.approx(FORMULAS[name](own.numpy(), theirs.numpy()), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_term_has_the_gradient_of_its_formula_and_none_for_the_teacher(name: str) -> None:
+    own, theirs = maps(3)
+    module = term(name)
+
+    assert torch.autograd.gradcheck(lambda given: module(given, theirs), own.requires_grad_())
+    value = module(own, theirs.requires_grad_())
+    assert torch.autograd.grad(value, (own, theirs), allow_unused=True)[1] is None
+
+
+@pytest.mark.parametrize("kind", ["zero", "large", "one"])
+@pytest.mark.parametrize("name", TERMS)
+def test_term_and_its_gradient_stay_finite_at_the_limits(name: str, kind: str) -> None:
+    own, theirs = (each.float() for each in maps(1 if kind == "one" else 4))
+    scale = {"zero": 0, "large": 1e4, "one": 1}[kind]
+    own = (own * scale).requires_grad_()
+
+    value = term(name).float()(own, theirs * scale)
+    (gradient,) = torch.autograd.grad(value, own)
+
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_term_never_waits_for_the_device(name: str) -> None:
+    """A tensor on the meta device has no values to wait for: reading one raises."""
+    own = torch.empty(4, *SHAPE, device="meta", requires_grad=True)
+    value = term(name).float().to("meta")(own, torch.empty(4, *TEACHER_SHAPE, device="meta"))
+    assert torch.autograd.grad(value, own)[0].shape == own.shape
+
+
+def test_term_of_equal_maps_is_zero() -> None:
+    own, _ = maps()
+    assert attention_loss(own, own).item() == relation_loss(own, own).item() == 0
+    hint = Hint(SHAPE, SHAPE).double()
+    with torch.no_grad():
+        hint.adapter.weight.copy_(torch.eye(3)[:, :, None, None])
+        hint.adapter.bias.zero_()
+    assert hint(own, own).item() == 0
+
+
+def test_relation_does_not_depend_on_the_scale_of_distances_and_rotation() -> None:
+    own, _ = maps()
+    assert relation_loss(own, 3 * own.flip(1) + 1).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_terms_are_those_that_a_recipe_may_name() -> None:
+    assert set(TERMS) == set(get_args(TermName))
+    assert [name for name in TERMS if compares_samples(name)] == ["relation"]
+
+
+class Trunk(nn.Module):
+    """A student of one stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = nn.Conv2d(2, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stage(images).mean((2, 3))
+
+
+def test_taught_network_adds_weighted_terms_in_full_precision_and_keeps_weights_apart() -> None:
+    torch.manual_seed(0)
+    student = Trunk()
+    terms = Terms(["hint", "attention"], [2.0, 100.0], ["stage"] * 2, [SHAPE] * 2, [TEACHER_SHAPE] * 2)
+    network = TaughtNetwork(student, terms)
+    images = torch.randn(4, 2, 4, 4)
+    theirs = maps(4)[1].float()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, total = network(images, [theirs.bfloat16(), theirs])
+        own = student.stage(images)
+
+    hint = terms.terms[0]
+    assert own.dtype == torch.bfloat16
+    assert torch.equal(logits, own.mean((2, 3)))
+    expected = 2 * hint(own.float(), theirs.bfloat16().float()) + 100 * attention_loss(own.float(), theirs)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, expected)
+    found = TaughtNetwork.weights_of_student(network.state_dict())
+    assert found.keys() == student.state_dict().keys()
+    assert all(
+        found[name] is not None and torch.equal(found[name], value)
+        for name, value in student.state_dict().items()
+    )
+    assert {name for name in network.state_dict() if "adapter" in name} == {
+        "terms.terms.0.adapter.weight",
+        "terms.terms.0.adapter.bias",
+    }
+
+
+@pytest.mark.parametrize("name", ["attention", "relation"])
+def test_term_equals_torchdistills(name: str) -> None:
+    reason = "torchdistill comes with the benchmarks: pip install --group bench"
+    others = pytest.importorskip("torchdistill.losses.mid_level", reason=reason)
+    own, theirs = (each.float() for each in maps(8))
+    if name == "attention":
+        own = nn.functional.adaptive_avg_pool2d(own, 2)
+        place = {"io": "output", "path": "x"}
+        pairs = {"stage": {"student": place, "teacher": place, "weight": 1}}
+        loss = others.ATLoss(at_pairs=pairs, mode="code")
+    else:
+        loss = others.RKDLoss("x", "x", dist_factor=25.0, angle_factor=50.0, reduction="mean")
+    given = [each if name == "attention" else each.mean((2, 3)) for each in (own, theirs)]
+    expected = loss(*({"x": {"output": each}} for each in given))
+    assert term(name).float()(own, theirs).item() == pytest.approx(float(expected), rel=1e-6)
