@@ -5,10 +5,11 @@ from torch import nn
 from lineage.data.images import DataSpec
 from lineage.errors import RecipeError
 from lineage.models.networks import build_network
-from lineage.models.stages import map_shapes, pick_stages
+from lineage.models.stages import map_shapes, pick_stages, require_head
 from lineage.recipe import Recipe
 from lineage.training.student_loss import StudentLoss, build_student_loss, require_working, uses
-from lineage.training.terms import Shape, TaughtNetwork, Terms, compares_samples
+from lineage.training.taught import TaughtNetwork, Terms
+from lineage.training.terms import Shape, build_term, compares_samples, needs_head
 
 _TEACHER = "the teacher"
 
@@ -72,21 +73,30 @@ def with_terms(recipe: Recipe, network: nn.Module, teacher: nn.Module, input_sha
     settings = recipe.student.terms
     if not settings:
         return network
-    stages = _stages(recipe, network, input_shape, f"the network '{recipe.network.name}'")
+    who = f"the network '{recipe.network.name}'"
+    stages = _stages(recipe, network, input_shape, who)
     theirs = teacher_stages(recipe, teacher, input_shape)
-    terms = Terms(
-        [term.name for term in settings],
-        [term.weight for term in settings],
-        stages,
-        map_shapes(network, stages, input_shape),
-        map_shapes(teacher, theirs, input_shape),
-    )
-    return TaughtNetwork(network, terms)
+    shapes = map_shapes(network, stages, input_shape), map_shapes(teacher, theirs, input_shape)
+    terms = []
+    for term, stage, their_stage, shape, their_shape in zip(settings, stages, theirs, *shapes, strict=True):
+        heads = {}
+        if needs_head(term.name):
+            heads["head"] = require_head(network, stage, input_shape, who, term.name)
+            heads["teacher_head"] = require_head(teacher, their_stage, input_shape, _TEACHER, term.name)
+        terms.append(build_term(term.name, shape, their_shape, **heads))
+    return TaughtNetwork(network, Terms(terms, [term.weight for term in settings], stages))
 
 
 def _stages(recipe: Recipe, network: nn.Module, input_shape: Shape, who: str) -> list[str]:
-    numbers = [term.stage for term in recipe.student.terms]
-    return pick_stages(network, input_shape, numbers, who) if numbers else []
+    """Return the names of a network's submodules whose feature maps the terms take, one a term."""
+    terms = recipe.student.terms
+    if not terms:
+        return []
+    stages = pick_stages(network, input_shape, [term.stage for term in terms], who)
+    for term, stage in zip(terms, stages, strict=True):
+        if needs_head(term.name):
+            require_head(network, stage, input_shape, who, term.name)
+    return stages
 
 
 def _check_distillation(recipe: Recipe, loss: StudentLoss, num_classes: int) -> None:

@@ -109,6 +109,40 @@ def map_shapes(
     return [(found.shape[1], found.shape[2], found.shape[3]) for found in maps]
 
 
+def require_head(
+    network: nn.Module, stage: str, input_shape: tuple[int, int, int], who: str, term: str
+) -> nn.Linear:
+    """Return the linear layer that gives a network's logits from the means of a stage's feature maps.
+
+    Args:
+        network: Network; it keeps its mode.
+        stage: Name of the submodule that ends the stage.
+        input_shape: (channels, H, W) of an image.
+        who: Name of the network in errors.
+        term: Term that needs the layer, likewise.
+
+    Raises:
+        UsageError: If its logits are computed in another way, or from another stage.
+    """
+    for head in (module for module in network.modules() if isinstance(module, nn.Linear)):
+        logits, (maps,) = _run_once(StagedNetwork(network, [stage]), network, input_shape)
+        if _is_linear_in_means(head, maps, logits):
+            return head
+    raise UsageError(
+        f"The term '{term}' of student.terms needs networks whose logits are a linear layer of the means of"
+        f" the stage's feature maps, but in {who} they are not for the stage '{stage}'; leave stage at -1, or"
+        " choose another term."
+    )
+
+
+def _is_linear_in_means(head: nn.Linear, maps: Tensor, logits: Tensor) -> bool:
+    if (head.in_features, head.out_features) != (maps.shape[1], logits.shape[1]):
+        return False
+    with torch.no_grad():
+        difference = head(maps.mean((2, 3))) - logits
+    return bool(difference.abs().max() <= 1e-3 * logits.abs().max())
+
+
 def _found_by_size(network: nn.Module, input_shape: tuple[int, int, int]) -> list[str]:
     outputs: list[tuple[str, tuple[int, ...]]] = []  # in the order in which modules return
 
@@ -152,10 +186,10 @@ def _is_map(shape: Sequence[int], input_shape: tuple[int, int, int]) -> bool:
 
 
 def _run_once(module: nn.Module, network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
-    """Pass one black image in evaluation mode, without gradients; the network keeps its mode."""
+    """Pass one image of noise in evaluation mode, without gradients; the network keeps its mode."""
     was_training = network.training
     parameter = next(network.parameters(), None)
-    images = torch.zeros(1, *input_shape)
+    images = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
     if parameter is not None:
         images = images.to(parameter.device)
     with torch.no_grad():

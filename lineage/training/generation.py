@@ -24,8 +24,8 @@ from lineage.training.handlers import (
 )
 from lineage.training.measurement import Measurement, Subset, measure
 from lineage.training.soft_targets import SubsetName
+from lineage.training.taught import TaughtNetwork
 from lineage.training.teachers import Teacher
-from lineage.training.terms import TaughtNetwork
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,20 @@ reaches the teacher, and nothing waits for the device.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, mse_loss, normalize, smooth_l1_loss
+from torch.nn.functional import (
+    adaptive_avg_pool2d,
+    cosine_similarity,
+    linear,
+    mse_loss,
+    normalize,
+    smooth_l1_loss,
+)
 
-from lineage.models.stages import StagedNetwork
 from lineage.training.distillation import Gather
 from lineage.training.gathering import gather_rows
 from lineage.training.losses import at_least_float32
@@ -84,6 +90,41 @@ def relation_loss(
     return distances * of_pairs + angles * smooth_l1_loss(_angles(own), _angles(theirs))
 
 
+class Explanation(nn.Module):
+    """One minus the cosine of the two networks' explanations of the class that the teacher finds most likely.
+
+    An explanation is GradCAM's: the positive part of the maps' sum, weighed by the gradient of the class's
+    logit. Where logits are a linear layer of the means of the maps, that gradient is the layer's row for the
+    class, up to a factor that the cosine does not see (e²KD, Parchami-Araghi et al., ECCV 2024, arXiv
+    2402.03119). Of two sizes the larger map is averaged to the smaller.
+
+    Args:
+        head: The student's linear layer; it is not copied, so that it learns from the term as well.
+        teacher_head: The teacher's.
+    """
+
+    teacher_weight: Tensor
+    teacher_bias: Tensor
+
+    def __init__(self, head: nn.Linear, teacher_head: nn.Linear) -> None:
+        super().__init__()
+        self._head = (head,)  # in a tuple it is no submodule, which would count it twice
+        bias = teacher_head.bias if teacher_head.bias is not None else torch.zeros(teacher_head.out_features)
+        for name, values in (("weight", teacher_head.weight), ("bias", bias)):
+            self.register_buffer(f"teacher_{name}", values.detach().clone(), persistent=False)
+
+    def forward(self, maps: Tensor, teacher_maps: Tensor) -> Tensor:
+        """Return the term for maps of the student and of the teacher."""
+        teacher_maps = teacher_maps.detach()
+        weight, bias = (each.to(teacher_maps.dtype) for each in (self.teacher_weight, self.teacher_bias))
+        classes = linear(teacher_maps.mean((2, 3)), weight, bias).argmax(1)
+        own, theirs = at_one_size(
+            _explain(maps, self._head[0].weight.to(maps.dtype)[classes]),
+            _explain(teacher_maps, weight[classes]),
+        )
+        return 1 - cosine_similarity(own.flatten(1), theirs.flatten(1)).mean()
+
+
 class _Function(nn.Module):
     """A term without anything to train."""
 
@@ -95,11 +136,11 @@ class _Function(nn.Module):
         return self.function(maps, teacher_maps)
 
 
-def _build_attention(_shape: Shape, _teacher_shape: Shape) -> nn.Module:
+def _build_attention() -> nn.Module:
     return _Function(attention_loss)
 
 
-def _build_relation(_shape: Shape, _teacher_shape: Shape, *, gather: Gather) -> nn.Module:
+def _build_relation(*, gather: Gather) -> nn.Module:
     return _Function(partial(relation_loss, gather=gather))
 
 
@@ -107,87 +148,56 @@ TERMS: dict[str, Callable[..., nn.Module]] = {
     "hint": Hint,
     "attention": _build_attention,
     "relation": _build_relation,
+    "explanation": Explanation,
 }
-"""Builders of terms, called with the shapes of the student's and the teacher's maps.
+"""Builders of terms, called with those of ``build_term``'s arguments that their signatures name.
 
 One that takes ``gather`` compares the samples of a batch, which thus cannot be computed in parts.
 """
 
 
-class Terms(nn.Module):
-    """The terms of one student's loss, with what they train.
+def build_term(
+    name: str,
+    shape: Shape,
+    teacher_shape: Shape,
+    *,
+    gather: Gather = gather_rows,
+    head: nn.Linear | None = None,
+    teacher_head: nn.Linear | None = None,
+) -> nn.Module:
+    """Return the term ``name``, initialised from torch's global random state.
 
     Args:
-        names: Keys of ``TERMS``.
-        weights: Factor of each term.
-        stages: Submodule of the student whose maps each term takes.
-        shapes: Shapes of these maps.
-        teacher_shapes: Shapes of the teacher's maps that each term takes.
+        name: Key of ``TERMS``.
+        shape: Shape of the student's maps.
+        teacher_shape: Shape of the teacher's.
+        gather: Function from the rows of one process to those of all.
+        head: The student's linear layer on the means of its maps; needed where ``needs_head``.
+        teacher_head: The teacher's.
     """
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        weights: Sequence[float],
-        stages: Sequence[str],
-        shapes: Sequence[Shape],
-        teacher_shapes: Sequence[Shape],
-    ) -> None:
-        super().__init__()
-        self.weights = tuple(weights)
-        self.stages = tuple(stages)
-        self.terms = nn.ModuleList(
-            TERMS[name](own, theirs, **({"gather": gather_rows} if compares_samples(name) else {}))
-            for name, own, theirs in zip(names, shapes, teacher_shapes, strict=True)
-        )
-
-    def forward(self, maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
-        """Return the weighted sum of the terms for maps of the student and of the teacher."""
-        values = [
-            weight * term(at_least_float32(own), at_least_float32(theirs))
-            for term, weight, own, theirs in zip(self.terms, self.weights, maps, teacher_maps, strict=True)
-        ]
-        return torch.stack(values).sum()
+    given = {
+        "shape": shape,
+        "teacher_shape": teacher_shape,
+        "gather": gather,
+        "head": head,
+        "teacher_head": teacher_head,
+    }
+    builder = TERMS[name]
+    return builder(**{key: value for key, value in given.items() if _takes(name, key)})
 
 
 def compares_samples(name: str) -> bool:
     """Return whether a term compares the samples of a batch with each other."""
-    return "gather" in inspect.signature(TERMS[name]).parameters
+    return _takes(name, "gather")
 
 
-class TaughtNetwork(nn.Module):
-    """A student together with the terms that compare its maps with its teacher's.
+def needs_head(name: str) -> bool:
+    """Return whether a term needs networks whose logits are a linear layer of the means of their maps."""
+    return _takes(name, "head")
 
-    One module, so that adapters are prepared, averaged and checkpointed with the student.
 
-    Args:
-        network: The student.
-        terms: Terms that take its maps.
-    """
-
-    _PREFIX = "staged.network."
-
-    def __init__(self, network: nn.Module, terms: Terms) -> None:
-        super().__init__()
-        self.staged = StagedNetwork(network, terms.stages)
-        self.terms = terms
-
-    @property
-    def student(self) -> nn.Module:
-        """The student alone."""
-        return self.staged.network
-
-    def forward(self, images: Tensor, teacher_maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits (B, C), and the sum of the terms for the teacher's maps."""
-        logits, maps = self.staged(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return logits, self.terms(maps, teacher_maps)
-
-    @classmethod
-    def weights_of_student(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights of the student alone, by its own names."""
-        own = (name for name in weights if name.startswith(cls._PREFIX))
-        return {name.removeprefix(cls._PREFIX): weights[name] for name in own}
+def _takes(name: str, parameter: str) -> bool:
+    return parameter in inspect.signature(TERMS[name]).parameters
 
 
 def at_one_size(maps: Tensor, teacher_maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,6 +209,11 @@ def at_one_size(maps: Tensor, teacher_maps: Tensor) -> tuple[Tensor, Tensor]:
         for each in (at_least_float32(maps), at_least_float32(teacher_maps))
     )
     return own, theirs
+
+
+def _explain(maps: Tensor, weights: Tensor) -> Tensor:
+    """Positive part of maps (B, D, H, W) summed with weights (B, D): shape (B, 1, H, W)."""
+    return torch.einsum("bdhw,bd->bhw", maps, weights).relu().unsqueeze(1)
 
 
 def _relative_distances(rows: Tensor) -> Tensor:

@@ -232,7 +232,8 @@ def test_student_of_another_architecture_learns_from_its_teachers_maps(
     tiny_settings: tuple[str, ...],
 ) -> None:
     (elders,) = lineage.grow("digits", generations=0, overrides=tiny_settings)
-    terms = "student.terms=[{name = 'hint', weight = 10}, {name = 'attention', weight = 100, stage = 2}]"
+    named = ("hint', weight = 10", "attention', weight = 100, stage = 2", "explanation', weight = 5")
+    terms = "student.terms=[" + ", ".join(f"{{name = '{each}}}" for each in named) + "]"
     changes = ["network.name=resnet20", "network.width=6", "student.label_weight=1"]
     teacher = elders.versions[0].uri
 

@@ -6,7 +6,7 @@ from torch import nn
 from lineage.errors import UsageError
 from lineage.models.ensemble import EnsembleNetwork
 from lineage.models.networks import NETWORKS, build_network
-from lineage.models.stages import StagedNetwork, map_shapes, pick_stages, stage_names
+from lineage.models.stages import StagedNetwork, map_shapes, pick_stages, require_head, stage_names
 
 SMALL = (3, 16, 16)
 LARGE = (3, 64, 64)
@@ -92,3 +92,21 @@ def test_ensemble_has_no_stages() -> None:
 def test_stage_without_maps_is_refused() -> None:
     with pytest.raises(UsageError, match=r"Stage 'body.2' .* maps .*, but returns \(1, \d+\)"):
         map_shapes(Own(), ["body.2"], SMALL)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn-16-2", "densenet-bc-100-12", "torchvision:resnet18"])
+def test_head_on_the_means_of_the_last_maps_is_found(name: str) -> None:
+    shape = LARGE if ":" in name else SMALL
+    network = build_network(name, 7, shape)
+    stages = stage_names(network, shape)
+    assert require_head(network, stages[-1], shape, "it", "x") is network.get_submodule("classifier")
+    with pytest.raises(
+        UsageError, match=f"in it they are not for the stage '{stages[0]}'; leave stage at -1"
+    ):
+        require_head(network, stages[0], shape, "it", "x")
+
+
+def test_head_behind_other_layers_is_refused() -> None:
+    network = build_network("torchvision:mobilenet_v3_small", 7, LARGE)
+    with pytest.raises(UsageError, match="needs networks whose logits are a linear layer of the means"):
+        require_head(network, stage_names(network, LARGE)[-1], LARGE, "it", "explanation")

@@ -12,7 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from lineage.training.devices import init_processes
 from lineage.training.distillation import DISTILLATIONS
 from lineage.training.student_loss import build_student_loss
-from lineage.training.terms import TERMS, TaughtNetwork, Terms, compares_samples
+from lineage.training.taught import TaughtNetwork, Terms
+from lineage.training.terms import TERMS, build_term
 
 init_processes()
 torch.manual_seed(0)
@@ -34,11 +35,13 @@ for name in TERMS:
     for rows in (slice(None), slice(6 * rank, 6 * rank + 6)):
         torch.manual_seed(1)
         whole = rows == slice(None)
-        terms = Terms([name], [3.0], ["1"], [(5, 2, 2)], [(4, 1, 1)])
-        if whole and compares_samples(name):
-            terms.terms[0].function.keywords["gather"] = lambda rows: rows
         layers = torch.nn.Linear(6, 20), torch.nn.Unflatten(1, (5, 2, 2)), torch.nn.Flatten()
-        network = torch.nn.Sequential(*layers)
+        network = torch.nn.Sequential(*layers, torch.nn.Linear(20, 5))
+        given = {"head": torch.nn.Linear(5, 3), "teacher_head": torch.nn.Linear(4, 3)}
+        if whole:
+            given["gather"] = lambda rows: rows
+        term = build_term(name, (5, 2, 2), (4, 1, 1), **given)
+        terms = Terms([term], [3.0], ["1"])
         taught = TaughtNetwork(network, terms)
         wrapped = taught if whole else DistributedDataParallel(taught)
         logits, value = wrapped(images[rows], [maps[rows]])

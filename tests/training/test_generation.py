@@ -23,8 +23,9 @@ from lineage.training.handlers import build_optimizer, constant, cosine
 from lineage.training.losses import strict_loss
 from lineage.training.measurement import Subset, measure
 from lineage.training.student_loss import build_student_loss
+from lineage.training.taught import TaughtNetwork, Terms
 from lineage.training.teachers import LiveTeacher
-from lineage.training.terms import TERMS, TaughtNetwork, Terms
+from lineage.training.terms import TERMS, build_term, needs_head
 
 NUM_CLASSES = 6
 
@@ -267,10 +268,11 @@ def with_terms() -> TermsOf:
     def give(network: nn.Module, teacher: nn.Module) -> TaughtNetwork:
         stages, shape = ["trunk.4", "trunk"], (1, 8, 8)
         shapes, teacher_shapes = (map_shapes(each, stages, shape) for each in (network, teacher))
-        names = [name for name in TERMS for _ in stages]
-        weighed = [10.0] * len(names)
+        heads = {"head": network.classifier, "teacher_head": teacher.classifier}
         torch.manual_seed(7)
-        return TaughtNetwork(network, Terms(names, weighed, stages * 3, shapes * 3, teacher_shapes * 3))
+        places = [(name, index) for name in TERMS for index in (0, 1) if index == 1 or not needs_head(name)]
+        terms = [build_term(name, shapes[index], teacher_shapes[index], **heads) for name, index in places]
+        return TaughtNetwork(network, Terms(terms, [10.0] * len(terms), [stages[i] for _, i in places]))
 
     return give
 
@@ -285,8 +287,7 @@ def test_student_trains_with_every_term_and_resumes_to_the_same_bits(
 
     def make(folder: str) -> GenerationTraining:
         network = with_terms(copy.deepcopy(start), teacher)
-        stages = ("trunk.4", "trunk") * 3
-        settings: dict[str, Any] = {"stages": stages, "average_decay": average_decay}
+        settings: dict[str, Any] = {"stages": network.terms.stages, "average_decay": average_decay}
         training = build(teacher, network=network, folder=folder, clip_norm=1.0, **settings)
         adapters.append(training.accelerator.unwrap_model(training.network).terms.state_dict())
         return training

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from itertools import product
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lineage.recipe.student import TermName
+from lineage.training.taught import TaughtNetwork, Terms
 from lineage.training.terms import (
     TERMS,
     Hint,
-    TaughtNetwork,
-    Terms,
     attention_loss,
+    build_term,
     compares_samples,
+    needs_head,
     relation_loss,
 )
 
@@ -37,8 +38,8 @@ def maps(size: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
 def term(name: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        given: dict[str, Any] = {"gather": lambda rows: rows} if compares_samples(name) else {}
-        return TERMS[name](SHAPE, TEACHER_SHAPE, **given).double()
+        head, teacher_head = (nn.Linear(shape[0], 6).double() for shape in (SHAPE, TEACHER_SHAPE))
+        return build_term(name, SHAPE, TEACHER_SHAPE, head=head, teacher_head=teacher_head).double()
 
 
 def pooled(values: Array) -> Array:
@@ -83,10 +84,26 @@ def numpy_relation(own: Array, theirs: Array) -> float:
     return float(25 * of_pairs + 50 * of_angles)
 
 
+def numpy_explanation(own: Array, theirs: Array) -> float:
+    module = term("explanation")
+    weight = module._head[0].weight.detach().numpy()
+    teacher_weight, teacher_bias = (each.numpy() for each in (module.teacher_weight, module.teacher_bias))
+    similarities = []
+    for maps, teacher_maps in zip(own, theirs, strict=True):
+        top = np.argmax(teacher_weight @ teacher_maps.mean((1, 2)) + teacher_bias)
+        explained = np.maximum(np.tensordot(weight[top], maps, 1), 0)
+        small = pooled(explained[None, None])[0, 0].ravel()
+        expected = np.maximum(np.tensordot(teacher_weight[top], teacher_maps, 1), 0).ravel()
+        length = np.linalg.norm(small) * np.linalg.norm(expected)
+        similarities.append(small @ expected / length if length else 0.0)
+    return float(1 - np.mean(similarities))
+
+
 FORMULAS: dict[str, Callable[[Array, Array], float]] = {
     "hint": numpy_hint,
     "attention": numpy_attention,
     "relation": numpy_relation,
+    "explanation": numpy_explanation,
 }
 
 
@@ -129,7 +146,10 @@ def test_term_and_its_gradient_stay_finite_at_the_limits(name: str, kind: str) -
 def test_term_never_waits_for_the_device(name: str) -> None:
     """A tensor on the meta device has no values to wait for: reading one raises."""
     own = torch.empty(4, *SHAPE, device="meta", requires_grad=True)
-    value = term(name).float().to("meta")(own, torch.empty(4, *TEACHER_SHAPE, device="meta"))
+    module = term(name).float().to("meta")
+    for head in getattr(module, "_head", ()):  # which moves with the student
+        head.to("meta")
+    value = module(own, torch.empty(4, *TEACHER_SHAPE, device="meta"))
     assert torch.autograd.grad(value, own)[0].shape == own.shape
 
 
@@ -148,9 +168,40 @@ def test_relation_does_not_depend_on_the_scale_of_distances_and_rotation() -> No
     assert relation_loss(own, 3 * own.flip(1) + 1).item() == pytest.approx(0, abs=1e-12)
 
 
+def test_explanation_is_that_of_gradcam_by_autograd() -> None:
+    """The closed form needs no gradient of the logit (Selvaraju et al., ICCV 2017)."""
+    own, theirs = maps()
+    module = term("explanation")
+    head, explained = module._head[0], []
+    for each, layer in ((own, head), (theirs, nn.Linear(TEACHER_SHAPE[0], 6).double())):
+        if layer is not head:
+            layer.load_state_dict({"weight": module.teacher_weight, "bias": module.teacher_bias})
+            classes = layer(each.mean((2, 3))).argmax(1)
+        leaf = each.clone().requires_grad_()
+        explained.append((leaf, layer))
+    cams = []
+    for leaf, layer in explained:
+        score = layer(leaf.mean((2, 3))).gather(1, classes.unsqueeze(1)).sum()
+        (gradient,) = torch.autograd.grad(score, leaf)
+        cams.append((gradient.mean((2, 3), keepdim=True) * leaf.detach()).sum(1, keepdim=True).relu())
+    own_cam = nn.functional.adaptive_avg_pool2d(cams[0], 2).flatten(1)
+    expected = 1 - nn.functional.cosine_similarity(own_cam, cams[1].flatten(1)).mean()
+    assert module(own, theirs).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_explanation_teaches_the_classifier_as_well() -> None:
+    own, theirs = maps()
+    module = term("explanation")
+    module(own.requires_grad_(), theirs).backward()
+    assert module._head[0].weight.grad.abs().max() > 0
+    assert not list(module.parameters())
+    assert not module.state_dict()
+
+
 def test_terms_are_those_that_a_recipe_may_name() -> None:
     assert set(TERMS) == set(get_args(TermName))
     assert [name for name in TERMS if compares_samples(name)] == ["relation"]
+    assert [name for name in TERMS if needs_head(name)] == ["explanation"]
 
 
 class Trunk(nn.Module):
@@ -167,7 +218,8 @@ class Trunk(nn.Module):
 def test_taught_network_adds_weighted_terms_in_full_precision_and_keeps_weights_apart() -> None:
     torch.manual_seed(0)
     student = Trunk()
-    terms = Terms(["hint", "attention"], [2.0, 100.0], ["stage"] * 2, [SHAPE] * 2, [TEACHER_SHAPE] * 2)
+    modules = [build_term(name, SHAPE, TEACHER_SHAPE) for name in ("hint", "attention")]
+    terms = Terms(modules, [2.0, 100.0], ["stage"] * 2)
     network = TaughtNetwork(student, terms)
     images = torch.randn(4, 2, 4, 4)
     theirs = maps(4)[1].float()
