@@ -7,9 +7,10 @@ from lineage.errors import RecipeError
 from lineage.models.networks import build_network
 from lineage.models.stages import map_shapes, pick_stages, require_head
 from lineage.recipe import Recipe
+from lineage.training.maps import Shape
 from lineage.training.student_loss import StudentLoss, build_student_loss, require_working, uses
 from lineage.training.taught import TaughtNetwork, Terms
-from lineage.training.terms import Shape, build_term, compares_samples, needs_head
+from lineage.training.terms import build_term, compares_samples, needs_head
 
 _TEACHER = "the teacher"
 

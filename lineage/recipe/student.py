@@ -17,7 +17,7 @@ from lineage.recipe.problems import ProblemsError
 from lineage.recipe.sections import PackageName, Section
 
 DistillationName = Literal["kl", "dkd", "dist"]
-TermName = Literal["hint", "attention", "relation", "explanation"]
+TermName = Literal["hint", "attention", "relation", "explanation", "prior"]
 
 LabelWeight = Annotated[float, Field(ge=0, le=1)]
 # TOML gives lists where a frozen recipe holds tuples: only the container is converted, its items stay strict.

@@ -13,7 +13,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import (
-    adaptive_avg_pool2d,
     cosine_similarity,
     linear,
     mse_loss,
@@ -24,9 +23,8 @@ from torch.nn.functional import (
 from lineage.training.distillation import Gather
 from lineage.training.gathering import gather_rows
 from lineage.training.losses import at_least_float32
-
-Shape = tuple[int, int, int]
-"""(D, H, W) of a feature map."""
+from lineage.training.maps import Shape, at_one_size
+from lineage.training.prior import Prior
 
 
 class Hint(nn.Module):
@@ -149,6 +147,7 @@ TERMS: dict[str, Callable[..., nn.Module]] = {
     "attention": _build_attention,
     "relation": _build_relation,
     "explanation": Explanation,
+    "prior": Prior,
 }
 """Builders of terms, called with those of ``build_term``'s arguments that their signatures name.
 
@@ -198,17 +197,6 @@ def needs_head(name: str) -> bool:
 
 def _takes(name: str, parameter: str) -> bool:
     return parameter in inspect.signature(TERMS[name]).parameters
-
-
-def at_one_size(maps: Tensor, teacher_maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two networks' maps in float32 or more, each averaged to the smaller height and width."""
-    height, width = map(min, zip(maps.shape[2:], teacher_maps.shape[2:], strict=True))
-    size = (height, width)
-    own, theirs = (
-        each if each.shape[2:] == size else adaptive_avg_pool2d(each, size)
-        for each in (at_least_float32(maps), at_least_float32(teacher_maps))
-    )
-    return own, theirs
 
 
 def _explain(maps: Tensor, weights: Tensor) -> Tensor:

@@ -309,8 +309,8 @@ REFUSED = {
         "student.terms[0].weight must be greater than 0, but got 0."
     ),
     "student.terms=[{name = 'hint', weight = 1}, {name = 'hunt', weight = 1}]": (
-        "student.terms[1].name must be 'hint', 'attention', 'relation' or 'explanation', but got 'hunt'."
-        " Did you mean 'hint'?"
+        "student.terms[1].name must be 'hint', 'attention', 'relation', 'explanation' or 'prior', but"
+        " got 'hunt'. Did you mean 'hint'?"
     ),
     "student.terms=[{name = 'hint', weight = 1, stage = 0}]": (
         "student.terms.stage must not be 0: stages count from 1, or back from -1."

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lineage.recipe.student import TermName
+from lineage.training.prior import Prior
 from lineage.training.taught import TaughtNetwork, Terms
 from lineage.training.terms import (
     TERMS,
@@ -40,6 +41,14 @@ def term(name: str) -> nn.Module:
         torch.manual_seed(1)
         head, teacher_head = (nn.Linear(shape[0], 6).double() for shape in (SHAPE, TEACHER_SHAPE))
         return build_term(name, SHAPE, TEACHER_SHAPE, head=head, teacher_head=teacher_head).double()
+
+
+def evaluate(module: nn.Module, own: Tensor, theirs: Tensor) -> Tensor:
+    """The value of a term, with the same random positions every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        value: Tensor = module(own, theirs)
+    return value
 
 
 def pooled(values: Array) -> Array:
@@ -99,11 +108,43 @@ def numpy_explanation(own: Array, theirs: Array) -> float:
     return float(1 - np.mean(similarities))
 
 
+def numpy_convolution(maps: Array, layer: nn.Conv2d) -> Array:
+    weight, bias = (each.detach().numpy() for each in layer.parameters())
+    padded = np.pad(maps, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, columns = (range(0, size, layer.stride[0]) for size in maps.shape[2:])
+    found = [
+        [np.tensordot(padded[:, :, i : i + 3, j : j + 3], weight, ((1, 2, 3), (1, 2, 3))) for j in columns]
+        for i in rows
+    ]
+    return np.array(found).transpose(2, 3, 0, 1) + bias[:, None, None]
+
+
+def numpy_cka(x: Array, y: Array) -> float:
+    x, y = x - x.mean(0), y - y.mean(0)
+    return float(np.sum((y.T @ x) ** 2) / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y))
+
+
+def numpy_prior(own: Array, theirs: Array) -> float:
+    if len(own) == 1:
+        return 0.0
+    module = term("prior")
+    weight, bias = (each.detach().numpy() for each in module.adapter.parameters())
+    adapted = pooled(np.einsum("ed,bdhw->behw", weight[:, :, 0, 0], own) + bias[:, None, None])
+    drawn = torch.rand(len(own), 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    share = 1 - numpy_cka(own.mean((2, 3)), theirs.mean((2, 3)))
+    given = drawn.numpy() < share
+    assert 0 < given.sum() < given.size
+    code = np.maximum(numpy_convolution(np.where(given, theirs, adapted), module.encoder), 0)
+    enlarged = code.repeat(2, axis=2).repeat(2, axis=3)
+    return float(((numpy_convolution(enlarged, module.decoder) - theirs) ** 2).mean())
+
+
 FORMULAS: dict[str, Callable[[Array, Array], float]] = {
     "hint": numpy_hint,
     "attention": numpy_attention,
     "relation": numpy_relation,
     "explanation": numpy_explanation,
+    "prior": numpy_prior,
 }
 
 
@@ -112,7 +153,7 @@ FORMULAS: dict[str, Callable[[Array, Array], float]] = {
 def test_term_equals_an_independent_formula(name: str, size: int) -> None:
     own, theirs = maps(size)
 
-    value = term(name)(own, theirs)
+    value = evaluate(term(name), own, theirs)
 
     assert value.dtype == torch.float64
     assert value.item() == pytest.approx(FORMULAS[name](own.numpy(), theirs.numpy()), rel=1e-9)
@@ -123,7 +164,7 @@ def test_term_has_the_gradient_of_its_formula_and_none_for_the_teacher(name: str
     own, theirs = maps(3)
     module = term(name)
 
-    assert torch.autograd.gradcheck(lambda given: module(given, theirs), own.requires_grad_())
+    assert torch.autograd.gradcheck(lambda given: evaluate(module, given, theirs), own.requires_grad_())
     value = module(own, theirs.requires_grad_())
     assert torch.autograd.grad(value, (own, theirs), allow_unused=True)[1] is None
 
@@ -198,9 +239,26 @@ def test_explanation_teaches_the_classifier_as_well() -> None:
     assert not module.state_dict()
 
 
+def test_prior_tells_a_student_nothing_that_equals_its_teacher_up_to_rotation() -> None:
+    _, theirs = maps()
+    module = Prior(TEACHER_SHAPE, TEACHER_SHAPE, gather=lambda rows: rows).double()
+    adapted = module.adapter(theirs.flip(1))
+
+    value = module(theirs.flip(1), theirs)
+
+    assert value.item() == pytest.approx(((module.complete(adapted) - theirs) ** 2).mean().item(), rel=1e-9)
+
+
+def test_prior_compares_the_samples_of_all_processes() -> None:
+    own, theirs = maps(1)
+    others = torch.randn(4, 5, dtype=torch.float64)
+    module = Prior(SHAPE, TEACHER_SHAPE, lambda rows: torch.cat([rows, others[:, : rows.shape[1]]])).double()
+    assert module(own, theirs).item() > 0
+
+
 def test_terms_are_those_that_a_recipe_may_name() -> None:
     assert set(TERMS) == set(get_args(TermName))
-    assert [name for name in TERMS if compares_samples(name)] == ["relation"]
+    assert [name for name in TERMS if compares_samples(name)] == ["relation", "prior"]
     assert [name for name in TERMS if needs_head(name)] == ["explanation"]
 
 
