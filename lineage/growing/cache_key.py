@@ -94,7 +94,9 @@ class GenerationSettings:
             if student.standardise:
                 found["standardise"] = True
         if student.terms:
-            found["terms"] = [[term.name, term.weight, term.stage] for term in student.terms]
+            found["terms"] = [
+                [term.name, term.weight, term.stage, *_revision("term", term.name)] for term in student.terms
+            ]
         if self.needs_teacher and student.warmup_epochs:
             found["warmup_epochs"] = student.warmup_epochs
         return found
@@ -225,6 +227,12 @@ class GenerationSettings:
         """Augmentation settings; the padding mode counts only where images are padded."""
         settings = asdict(self.augmentation)
         return settings if settings["crop_padding"] else settings | {"padding_mode": None}
+
+
+def _revision(kind: str, name: str) -> list[int]:
+    """Return the revision of a builder of ours; nothing where it is 0."""
+    revision = REVISIONS.get((kind, name), 0)
+    return [revision] if revision else []
 
 
 def soft_target_format(student: StudentSettings, num_classes: int) -> SoftTargetFormat:

@@ -6,6 +6,7 @@ import torch
 
 from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
+from lineage.extensions import REVISIONS
 from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS
 from lineage.growing.plan import GenerationPlan, check_against_data, read_split_data
 from lineage.recipe import Recipe, TrainingSettings, load_recipe
@@ -170,6 +171,15 @@ def test_key_of_a_student_holds_weight_and_stage_of_its_terms(key: Key) -> None:
         for more in ("weight = 1", "weight = 1, stage = -1", "weight = 2", "weight = 1, stage = 2")
     }
     assert len(keys) == 3
+
+
+def test_key_of_a_student_holds_the_revision_of_its_terms(key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    term = "student.terms=[{name = 'hint', weight = 1}]"
+    before = key(term, generation=1, teacher_key="a")
+    monkeypatch.setitem(REVISIONS, ("term", "attention"), 1)
+    assert key(term, generation=1, teacher_key="a") == before
+    monkeypatch.setitem(REVISIONS, ("term", "hint"), 1)
+    assert key(term, generation=1, teacher_key="a") != before
 
 
 def test_key_of_a_student_that_does_not_look_at_its_teacher_holds_nothing_of_the_loss(key: Key) -> None:

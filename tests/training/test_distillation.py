@@ -20,6 +20,7 @@ from lineage.training.distillation import (
     kl_divergence,
     standardised,
 )
+from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.student_loss import (
     StudentLoss,
     build_student_loss,
@@ -213,6 +214,21 @@ def test_loss_adds_labels_and_teacher_with_weights_of_their_own(name: str) -> No
     assert both(logits, labels, teacher, 0.25) == pytest.approx(hard + 0.75 * taught)
     alone = student_loss(name, label_weight=1.0, loss_weight=0.0)
     assert torch.equal(alone(logits, labels, None), hard)
+
+
+@pytest.mark.parametrize("top", [None, 3])
+@pytest.mark.parametrize("name", DISTILLATIONS)
+def test_stored_soft_targets_serve_every_distillation_loss(name: str, top: int | None) -> None:
+    logits, labels, teacher = (each.float() if each.is_floating_point() else each for each in tensors())
+    form = SoftTargetFormat(7, top, None if top is None else TEMPERATURE)
+    encoded = form.encode(teacher)
+    stored = form.decode([encoded[array] for array in form.arrays])
+
+    loss = student_loss(name, standardise=top is None)
+
+    tolerance = 2e-3 if top is None else 0.5  # the rest is spread evenly
+    live = loss(logits, labels, teacher)
+    assert loss(logits, labels, stored).item() == pytest.approx(live.item(), rel=tolerance)
 
 
 def test_distillations_are_those_that_a_recipe_may_name() -> None:
