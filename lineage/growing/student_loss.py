@@ -1,5 +1,6 @@
 """A student's loss as its recipe describes it: labels, distillation loss and terms that compare features."""
 
+import torch
 from torch import nn
 
 from lineage.data.images import DataSpec
@@ -46,8 +47,10 @@ def check_student_loss(recipe: Recipe, spec: DataSpec) -> None:
             _require_whole_batches(recipe, f"the term '{term.name}' of student.terms")
     if recipe.student.terms:
         settings = recipe.network
-        network = build_network(settings.name, spec.num_classes, spec.input_shape, settings.builder_options)
-        _stages(recipe, network, spec.input_shape, f"the network '{settings.name}'")
+        shape = spec.input_shape
+        with torch.random.fork_rng():
+            network = build_network(settings.name, spec.num_classes, shape, settings.builder_options)
+        _stages(recipe, network, shape, f"the network '{settings.name}'")
 
 
 def teacher_stages(recipe: Recipe, teacher: nn.Module, input_shape: Shape) -> list[str]:
@@ -94,6 +97,7 @@ def _stages(recipe: Recipe, network: nn.Module, input_shape: Shape, who: str) ->
     if not terms:
         return []
     stages = pick_stages(network, input_shape, [term.stage for term in terms], who)
+    map_shapes(network, stages, input_shape)  # which refuses what are no maps
     for term, stage in zip(terms, stages, strict=True):
         if needs_head(term.name):
             require_head(network, stage, input_shape, who, term.name)

@@ -6,6 +6,7 @@ each resolution, outermost ones first. So the stages of a ResNet of torchvision 
 ``layer1`` to ``layer4``.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,12 @@ class StagedNetwork(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+        unused = next((name for name in self.names if name not in maps), None)
+        if unused is not None:
+            raise UsageError(
+                f"Stage '{unused}' of a network must be called in its forward pass, but is not; correct its"
+                " stage_names()."
+            )
         return logits, [maps[name] for name in self.names]
 
 
@@ -80,6 +87,12 @@ def pick_stages(
         UsageError: If the network has no such stage.
     """
     names = stage_names(network, input_shape)
+    known = dict(network.named_modules())
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"stage_names() of {who} must name its submodules, but names '{name}'; correct it."
+            )
     for number in numbers:
         if not 1 <= abs(number) <= len(names):
             raise UsageError(
@@ -136,7 +149,7 @@ def require_head(
 
 
 def _is_linear_in_means(head: nn.Linear, maps: Tensor, logits: Tensor) -> bool:
-    if (head.in_features, head.out_features) != (maps.shape[1], logits.shape[1]):
+    if maps.ndim != 4 or (head.in_features, head.out_features) != (maps.shape[1], logits.shape[1]):
         return False
     with torch.no_grad():
         difference = head(maps.mean((2, 3))) - logits
@@ -165,12 +178,13 @@ def _found_by_size(network: nn.Module, input_shape: tuple[int, int, int]) -> lis
 def _last_of_each_size(
     outputs: Sequence[tuple[str, tuple[int, ...]]], input_shape: tuple[int, int, int]
 ) -> list[str]:
+    calls = Counter(name for name, _ in outputs)
     last: dict[tuple[int, int], str] = {}
     for name, shape in outputs:
         if len(shape) == 3 and shape[1] > 1:  # tokens, as of a ViT: what came before is no stage
             last.clear()
-        if len(shape) != 4 or not _is_map(shape, input_shape):
-            continue
+        if calls[name] > 1 or len(shape) != 4 or not _is_map(shape, input_shape):
+            continue  # a module that is called again, such as a shared ReLU, ends no stage
         size = (shape[2], shape[3])
         if last and size > min(last):  # enlarged again for a classifier, as by VGG
             continue

@@ -113,7 +113,7 @@ class StudentSettings(Section):
             if self.label_weight_for(number) == 0 == self.loss_weight_for(number):
                 yield (
                     "student.label_weight and student.loss_weight must not both be 0, but are for generation"
-                    f" {number}, which would learn from nothing; raise one."
+                    f" {number}, whose logits would learn from nothing; raise one."
                 )
         if not self.taught_generations and self._of_the_teacher:
             yield (

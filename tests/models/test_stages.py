@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import timm
 import torch
@@ -81,6 +83,39 @@ def test_stage_that_a_network_does_not_have_is_refused(number: int) -> None:
     assert pick_stages(network, SMALL, [1, -1, 3], "it") == ["trunk.3", "trunk", "trunk"]
     with pytest.raises(UsageError, match=rf"stages of it, which has 3 stages, but has stage = {number};"):
         pick_stages(network, SMALL, [1, number], "it")
+
+
+class Shared(nn.Module):
+    """A network whose activation is called after each convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, 2, padding=1)
+        self.activation = nn.ReLU()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.second(self.activation(self.first(images)))).mean((2, 3))
+
+
+def test_module_that_is_called_again_ends_no_stage() -> None:
+    assert stage_names(Shared(), SMALL) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["body.7"], "stage_names() of it must name its submodules, but names 'body.7'; correct it."),
+        (["spare"], "Stage 'spare' of a network must be called in its forward pass, but is not; correct its"),
+    ],
+)
+def test_stage_that_is_not_there_or_not_called_is_refused(
+    names: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Own()
+    network.spare = nn.Identity()
+    monkeypatch.setattr(network, "stage_names", lambda: names)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        map_shapes(network, pick_stages(network, SMALL, [1], "it"), SMALL)
 
 
 def test_ensemble_has_no_stages() -> None:

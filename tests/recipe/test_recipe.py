@@ -290,8 +290,8 @@ REFUSED = {
         "student.options.beta must be true or false, an integer, a number or a text, but got [1]."
     ),
     "student={label_weight = [0.5, 0], loss_weight = 0}": (
-        "student.label_weight and student.loss_weight must not both be 0, but are for generation 2, which"
-        " would learn from nothing; raise one."
+        "student.label_weight and student.loss_weight must not both be 0, but are for generation 2, whose"
+        " logits would learn from nothing; raise one."
     ),
     "student={label_weight = 1, loss = 'dkd'}": (
         "student.loss has no effect where no student looks at its teacher: student.loss_weight, which is 1 -"
