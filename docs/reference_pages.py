@@ -186,7 +186,8 @@ def _key_table(schema: Mapping[str, Any], section: str, table: Mapping[str, Any]
         default = "required" if key in table.get("required", ()) else _toml(value.get("default"))
         meaning = _cell(value["description"])
         rows.append(f"| `{section}.{key}` | {_type(schema, value)} | {default} | {meaning} |")
-        for table_of_key in (_definition(schema, option) for option in value.get("anyOf", ())):
+        inner = [*value.get("anyOf", ()), value.get("items", {})]
+        for table_of_key in (_definition(schema, option) for option in inner):
             if "properties" in table_of_key:
                 rows += _key_table(schema, f"{section}.{key}", table_of_key)[2:]
     return rows

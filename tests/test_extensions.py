@@ -7,7 +7,7 @@ import torch
 
 import lineage
 from lineage.errors import RecipeError
-from lineage.extensions import named_settings, resolve
+from lineage.extensions import named_settings, resolve, typed_options
 
 CODE = '''
 import torch
@@ -48,6 +48,14 @@ def my_objective(smoothing):
     return lambda logits, labels: nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
+def my_loss(temperature, gather, margin: float = 0.5, power=2):
+    def loss(logits, teacher_logits, labels):
+        gaps = gather(logits - teacher_logits).abs() / temperature - margin
+        return gaps.relu().pow(power).mean()
+
+    return loss
+
+
 def my_schedule(epochs):
     return lambda epoch: 1 - epoch / epochs
 '''
@@ -62,6 +70,9 @@ my_data = mypkg:my_data
 
 [lineage.objectives]
 my_objective = mypkg:my_objective
+
+[lineage.distillations]
+my_loss = mypkg:my_loss
 
 [lineage.schedules]
 my_schedule = mypkg:my_schedule
@@ -79,12 +90,14 @@ objective = "mypkg:my_objective"
 top_k = 2
 [student]
 label_weight = 0.5
+loss = "mypkg:my_loss"
+options.margin = 1
 [training]
 epochs = 2
 batch_size = 32
 schedule = "mypkg:my_schedule"
 [succession]
-generations = 0
+generations = 1
 """
 
 
@@ -107,8 +120,11 @@ def test_family_grows_of_an_installed_packages_parts_alone(home: Path) -> None:
     recipe = home / "mine.toml"
     recipe.write_text(RECIPE)
     (grown,) = lineage.grow(str(recipe))
-    assert grown.num_trained == 1
+    assert grown.num_trained == 2
     assert grown.versions[0].objective == "mypkg:my_objective"
+    assert set(grown.versions[1].code) == {"distillation", "network", "schedule"}
+    recipe.write_text(RECIPE.replace("options.margin = 1", "options.margin = 1.0\noptions.power = 2"))
+    assert lineage.grow(str(recipe))[0].num_trained == 0  # the same options, as the signature types them
     model = lineage.load("models:/mine/1")
     assert type(model.network).__name__ == "MyNetwork"
     assert model.class_names == ("zero", "one")
@@ -170,6 +186,34 @@ def test_builder_that_cannot_be_found_is_refused(kind: str, name: str, message: 
 def test_grow_with_what_no_package_offers_is_refused() -> None:
     with pytest.raises(RecipeError, match="Unknown network 'mypkg:nothing'"):
         lineage.grow("digits", overrides=("network.name=mypkg:nothing",))
+
+
+def build(given: int, rate: float, size=3, *, name: str | None = None, **_: object) -> None:  # noqa: ANN001
+    """Takes options with types, without, and any others."""
+    del given, rate, size, name
+
+
+def test_options_get_the_types_and_defaults_of_a_signature() -> None:
+    found = typed_options("X", "a.options", build, {"rate": 1, "other": "y"}, ["given"])
+    assert found == {"rate": 1.0, "size": 3, "name": None, "other": "y"}
+    assert type(found["rate"]) is float
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "X needs rate; set a.options.rate."),
+        ({"rate": "fast"}, "a.options.rate must be a number, but got 'fast'."),
+        ({"rate": 1, "size": 2.5}, "a.options.size must be an integer, but got 2.5."),
+        ({"rate": 1, "name": 3}, "a.options.name must be a text, but got 3."),
+    ],
+)
+def test_option_of_another_type_than_in_the_signature_is_refused(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        typed_options("X", "a.options", build, options, ["given"])
+    assert str(caught.value) == message
 
 
 def test_named_settings_are_those_that_the_signature_names() -> None:

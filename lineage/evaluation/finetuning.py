@@ -133,7 +133,7 @@ def make_finetuning(
         accelerator=accelerator,
         network=headed,
         optimizer=build_optimizer(settings.optimizer, headed, **settings.optimizer_settings),
-        loss=lambda logits, labels, _teacher_logits: strict_loss(logits, labels),
+        loss=lambda logits, labels, _teacher_logits, _share: strict_loss(logits, labels),
         teacher=None,
         data=GenerationData(
             batches=batches,

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lineage.training import similarity
+
 
 def agreement(logits: Tensor, other: Tensor) -> float:
     """Return the share of N samples that two networks, by logits (N, C), put into the same class."""
@@ -10,19 +12,8 @@ def agreement(logits: Tensor, other: Tensor) -> float:
 
 
 def linear_cka(features: Tensor, other: Tensor) -> float:
-    """Return the linear centred kernel alignment of two networks' features of the same images, in float64.
+    """Return the linear centred kernel alignment of two networks' features, computed in float64.
 
-    It is 1 if one is the other up to rotation and scale, and near 0 if they have nothing in common (Kornblith
-    et al., ICML 2019, arXiv 1905.00414).
-
-    Args:
-        features: Features of one network, shape (N, D).
-        other: Features of the other, shape (N, E).
-
-    Returns:
-        A number in [0, 1]; 0 if the features of either network are constant.
+    See ``lineage.training.similarity.linear_cka``.
     """
-    x, y = (rows.to(torch.float64) - rows.to(torch.float64).mean(0) for rows in (features, other))
-    shared = torch.linalg.matrix_norm(y.T @ x).square()
-    own = torch.linalg.matrix_norm(x.T @ x) * torch.linalg.matrix_norm(y.T @ y)
-    return (shared / own).item() if own > 0 else 0.0
+    return similarity.linear_cka(features.to(torch.float64), other.to(torch.float64)).item()

@@ -17,6 +17,7 @@ from lineage.training.devices import derive_seed
 from lineage.training.handlers import optimizer_settings, schedule_settings
 from lineage.training.losses import objective_settings
 from lineage.training.soft_target_format import SoftTargetFormat
+from lineage.training.student_loss import DEFAULT, distillation_options
 
 STUDENT = "student"
 
@@ -62,11 +63,43 @@ class GenerationSettings:
         """Settings that the generation's loss uses; those of other objectives are left out."""
         if self.teacher_key:
             student = self.recipe.student
-            return {
+            used = {
                 "label_weight": student.label_weight_for(self.generation),
                 "temperature": student.temperature,
             }
+            return used | self._later_student_settings
         return objective_settings(self.objective, self.recipe.patriarch.model_dump())
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss looks at the teacher."""
+        return self._needs_logits or (bool(self.teacher_key) and bool(self.recipe.student.terms))
+
+    @property
+    def _needs_logits(self) -> bool:
+        """Whether the loss looks at the teacher's logits."""
+        return bool(self.teacher_key) and self.recipe.student.loss_weight_for(self.generation) > 0
+
+    @property
+    def _later_student_settings(self) -> dict[str, Any]:
+        """Settings that came later, where they are used and not at their defaults: older keys stay valid."""
+        student, generation = self.recipe.student, self.generation
+        weight = student.loss_weight_for(generation)
+        found: dict[str, Any] = {}
+        if weight != 1 - student.label_weight_for(generation):
+            found["loss_weight"] = weight
+        if self._needs_logits:
+            if student.loss != DEFAULT:
+                found["loss"] = [student.loss, distillation_options(student.loss, student.options)]
+            if student.standardise:
+                found["standardise"] = True
+        if student.terms:
+            found["terms"] = [
+                [term.name, term.weight, term.stage, *_revision("term", term.name)] for term in student.terms
+            ]
+        if self.needs_teacher and student.warmup_epochs:
+            found["warmup_epochs"] = student.warmup_epochs
+        return found
 
     @cached_property
     def key(self) -> str:
@@ -113,7 +146,8 @@ class GenerationSettings:
     @property
     def _builders(self) -> dict[str, str]:
         training = self.recipe.training
-        return {
+        taught = {"distillation": self.recipe.student.loss} if self._needs_logits else {}
+        return taught | {
             "network": self.recipe.network.name,
             "objective": self.objective,
             "optimizer": training.optimizer,
@@ -193,6 +227,12 @@ class GenerationSettings:
         """Augmentation settings; the padding mode counts only where images are padded."""
         settings = asdict(self.augmentation)
         return settings if settings["crop_padding"] else settings | {"padding_mode": None}
+
+
+def _revision(kind: str, name: str) -> list[int]:
+    """Return the revision of a builder of ours; nothing where it is 0."""
+    revision = REVISIONS.get((kind, name), 0)
+    return [revision] if revision else []
 
 
 def soft_target_format(student: StudentSettings, num_classes: int) -> SoftTargetFormat:

@@ -13,6 +13,7 @@ from lineage.evaluation.data_index import require_named, stored_recipe
 from lineage.evaluation.evaluate import require_same_data
 from lineage.growing.parallel import FailedSeedsError, SeedOutcome, grow_side_by_side
 from lineage.growing.plan import read_split_data, require_family_data
+from lineage.growing.student_loss import teacher_stages
 from lineage.growing.succession import Lineage, Succession
 from lineage.growing.worker_processes import require_one_process
 from lineage.models.ensemble import fit_to_data
@@ -177,7 +178,8 @@ def _require_teacher_fits(
     teacher: Version, model: LoadedModel, sources: Sequence["_Source"], recipe: Recipe, spec: DataSpec
 ) -> None:
     """Refuse a teacher whose classes, input or images are not those of the students' data."""
-    fit_to_data(model.network, model.spec, spec, teacher.uri)
+    fitted = fit_to_data(model.network, model.spec, spec, teacher.uri)
+    teacher_stages(recipe, fitted, spec.input_shape)
     if spec.name == model.spec.name:
         require_same_data(teacher.uri, model.spec, spec)
     for source in sources:

@@ -3,17 +3,20 @@
 The recipe is read here for the last time: everything below takes plain arguments.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches, training_batches
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
+from lineage.growing.student_loss import check_student_loss, student_loss, teacher_stages, with_terms
 from lineage.models.networks import build_network, check_network
 from lineage.recipe import PatriarchSettings, Recipe
 from lineage.registry.family.data import find_other_data
@@ -23,7 +26,7 @@ from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
 from lineage.training.handlers import Schedule, build_optimizer, build_schedule
-from lineage.training.losses import build_objective, distillation_loss, objective_settings
+from lineage.training.losses import build_objective, objective_settings
 from lineage.training.measurement import Subset
 from lineage.training.soft_targets import StoredSoftTargets
 from lineage.training.teachers import LiveTeacher, StoredTeacher
@@ -80,6 +83,7 @@ def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
         )
     if recipe.student.soft_targets == "stored":
         soft_target_format(recipe.student, num_classes)
+    check_student_loss(recipe, split_data.dataset.spec)
     GenerationPlan(recipe, split_data, 0, None).check()
 
 
@@ -136,9 +140,15 @@ class GenerationPlan(GenerationSettings):
             sync_batchnorm=training.sync_batchnorm,
         )
 
-    def make_teacher(self, network: nn.Module) -> LiveTeacher:
-        """Return the previous generation's network as a teacher, on a fresh Accelerator."""
-        return LiveTeacher(self._make_accelerator(), network, self.split_data.dataset.spec.input_shape)
+    def make_teacher(self, network: nn.Module, stages: Sequence[str] = ()) -> LiveTeacher:
+        """Return the previous generation's network as a teacher, on a fresh Accelerator.
+
+        Args:
+            network: The network.
+            stages: Names of its submodules whose feature maps the student's loss looks at.
+        """
+        input_shape = self.split_data.dataset.spec.input_shape
+        return LiveTeacher(self._make_accelerator(), network, input_shape, stages)
 
     def make_training(self, teacher: nn.Module | StoredSoftTargets | None) -> GenerationTraining:
         """Return this generation's training, on a fresh Accelerator.
@@ -150,23 +160,20 @@ class GenerationPlan(GenerationSettings):
             UsageError: If the hardware lacks what the recipe asks for.
         """
         training = self.recipe.training
-        live = self.make_teacher(teacher) if isinstance(teacher, nn.Module) else None
-        stored = teacher if isinstance(teacher, StoredSoftTargets) else None
+        shape = self.split_data.dataset.spec.input_shape
+        live = None
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed("weights", self.seed))
             network = self._build_network()
+            if isinstance(teacher, nn.Module):
+                live = self.make_teacher(teacher, teacher_stages(self.recipe, teacher, shape))
+                torch.manual_seed(derive_seed("terms", self.seed))
+                network = with_terms(self.recipe, network, teacher, shape)
+        stored = teacher if isinstance(teacher, StoredSoftTargets) else None
         return GenerationTraining(
             accelerator=live.accelerator if live else self._make_accelerator(),
             network=network,
-            optimizer=build_optimizer(
-                training.optimizer,
-                network,
-                decay_norm_and_bias=training.decay_norm_and_bias,
-                lr=training.lr,
-                momentum=training.momentum,
-                nesterov=training.nesterov,
-                weight_decay=training.weight_decay,
-            ),
+            optimizer=self._optimizer(network),
             loss=self._loss(),
             teacher=live if stored is None else StoredTeacher(stored),
             data=GenerationData(self._batches(stored), self.validation, self.test),
@@ -180,8 +187,22 @@ class GenerationPlan(GenerationSettings):
                 average_decay=training.ema,
                 accumulation=training.accumulation,
                 sync_batchnorm=training.sync_batchnorm,
+                needs_teacher=self.needs_teacher,
+                teacher_warmup=self.recipe.student.warmup_epochs,
             ),
             checkpoint=self.checkpoint,
+        )
+
+    def _optimizer(self, network: nn.Module) -> Optimizer:
+        training = self.recipe.training
+        return build_optimizer(
+            training.optimizer,
+            network,
+            decay_norm_and_bias=training.decay_norm_and_bias,
+            lr=training.lr,
+            momentum=training.momentum,
+            nesterov=training.nesterov,
+            weight_decay=training.weight_decay,
         )
 
     def _make_accelerator(self) -> Accelerator:
@@ -194,9 +215,9 @@ class GenerationPlan(GenerationSettings):
 
     def _loss(self) -> Loss:
         if self.teacher_key:
-            return partial(_student_loss, **self.loss_settings)
+            return student_loss(self.recipe, self.generation)
         objective = build_objective(self.objective, self.recipe.patriarch.model_dump())
-        return lambda logits, labels, _teacher_logits: objective(logits, labels)
+        return lambda logits, labels, _teacher_logits, _share: objective(logits, labels)
 
     def _schedule(self) -> Schedule:
         training = self.recipe.training
@@ -219,11 +240,3 @@ class GenerationPlan(GenerationSettings):
             num_views=self.views_before_repeat,
             soft_targets=soft_targets,
         )
-
-
-def _student_loss(
-    logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, *, label_weight: float, temperature: float
-) -> Tensor:
-    """The distillation loss with its arguments in the order of ``Loss``."""
-    assert teacher_logits is not None
-    return distillation_loss(logits, teacher_logits, labels, label_weight, temperature)

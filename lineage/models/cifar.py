@@ -5,6 +5,8 @@ take any number of channels, and height and width from 8 pixels. They are initia
 code: convolutions after He et al. (ICCV 2015, arXiv 1502.01852) with fan-out, the classifier's bias at zero.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
@@ -21,16 +23,24 @@ class SmallImageNetwork(nn.Module):
         trunk: Module that maps images (B, channels, H, W) to feature maps (B, D, H', W').
         num_features: Number D of feature maps.
         num_classes: Number C of classes.
+        stages: Indices of the trunk's layers that end the first stages; the trunk itself ends the last.
     """
 
-    def __init__(self, trunk: nn.Module, num_features: int, num_classes: int) -> None:
+    def __init__(
+        self, trunk: nn.Module, num_features: int, num_classes: int, stages: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.trunk = trunk
+        self._stages = tuple(stages)
         self.classifier = nn.Linear(num_features, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.classifier.bias)
+
+    def stage_names(self) -> list[str]:
+        """Return the submodules that end the stages."""
+        return [*(f"trunk.{index}" for index in self._stages), "trunk"]
 
     def features(self, x: Tensor) -> Tensor:
         """Return the classifier's input: the spatial mean of the last feature maps, shape (B, D)."""
@@ -69,12 +79,14 @@ def resnet(
         )
     num_blocks = _blocks_per_stage(depth, 2)
     layers: list[nn.Module] = [_conv3x3(input_shape[0], width), *_norm_relu(width)]
+    stages: list[int] = []
     in_channels = width
     for channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
         for block in range(num_blocks):
             layers.append(ResidualBlock(in_channels, channels, stride if block == 0 else 1))
             in_channels = channels
-    return SmallImageNetwork(nn.Sequential(*layers), in_channels, num_classes)
+        stages.append(len(layers) - 1)
+    return SmallImageNetwork(nn.Sequential(*layers), in_channels, num_classes, stages[:-1])
 
 
 class ResidualBlock(nn.Module):
@@ -134,12 +146,14 @@ def wide_resnet(
     num_blocks = _blocks_per_stage(depth, 4)
     in_channels = 16
     layers: list[nn.Module] = [_conv3x3(input_shape[0], in_channels)]
+    stages: list[int] = []
     for channels, stride in ((16 * widening, 1), (32 * widening, 2), (64 * widening, 2)):
         for block in range(num_blocks):
             layers.append(WideBlock(in_channels, channels, stride if block == 0 else 1, dropout))
             in_channels = channels
+        stages.append(len(layers) - 1)
     layers += _norm_relu(in_channels)
-    return SmallImageNetwork(nn.Sequential(*layers), in_channels, num_classes)
+    return SmallImageNetwork(nn.Sequential(*layers), in_channels, num_classes, stages[:-1])
 
 
 class WideBlock(nn.Module):
@@ -195,6 +209,7 @@ def densenet_bc(
     num_layers = _blocks_per_stage(depth, 4)
     channels = 2 * growth
     layers: list[nn.Module] = [_conv3x3(input_shape[0], channels)]
+    stages: list[int] = []
     for stage in range(3):
         if stage > 0:
             compression = nn.Conv2d(channels, channels // 2, 1, bias=False)
@@ -203,8 +218,9 @@ def densenet_bc(
         for _ in range(num_layers):
             layers.append(DenseLayer(channels, growth))
             channels += growth
+        stages.append(len(layers) - 1)
     layers += _norm_relu(channels)
-    return SmallImageNetwork(nn.Sequential(*layers), channels, num_classes)
+    return SmallImageNetwork(nn.Sequential(*layers), channels, num_classes, stages[:-1])
 
 
 class DenseLayer(nn.Module):

@@ -29,6 +29,10 @@ class EnsembleNetwork(nn.Module):
         scaled = torch.tensor(weights, dtype=torch.float64)
         self.register_buffer("weights", (scaled / scaled.sum()).float(), persistent=False)
 
+    def stage_names(self) -> list[str]:
+        """Return no stage: members have maps of their own."""
+        return []
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) for normalised images (B, C, H, W)."""
         stacked = torch.stack([member(images).float().softmax(1) for member in self.members])

@@ -61,6 +61,10 @@ class ExportedNetwork(nn.Module):
         self.trunk = None if trunk is None else Program(trunk, batches)
         self.archive = archive
 
+    def stage_names(self) -> list[str]:
+        """Return no stage: a program has operators in place of submodules."""
+        return []
+
     @property
     def has_features(self) -> bool:
         """Whether the program has features: it ends in a linear layer, whose input they are."""

@@ -34,17 +34,18 @@ from lineage.recipe.sections import (
     ScheduleName,
     Section,
     Sections,
-    StudentSettings,
     SuccessionSettings,
     TrainingSettings,
 )
 from lineage.recipe.space import check_space, own_values, with_space
+from lineage.recipe.student import DistillationName, StudentSettings, TermName
 from lineage.recipe.study import ObjectiveMetric, PrunerName, Range, SamplerName, StudySettings
 
 __all__ = [
     "FIRST_IMAGE_SIZE",
     "DataSetName",
     "DataSettings",
+    "DistillationName",
     "ModelSettings",
     "NetworkName",
     "NetworkSettings",
@@ -62,6 +63,7 @@ __all__ = [
     "StudentSettings",
     "StudySettings",
     "SuccessionSettings",
+    "TermName",
     "TrainingSettings",
     "change_recipe",
     "check_name",

@@ -13,10 +13,10 @@ from lineage.recipe.sections import (
     ModelSettings,
     NetworkSettings,
     PatriarchSettings,
-    StudentSettings,
     SuccessionSettings,
     TrainingSettings,
 )
+from lineage.recipe.student import StudentSettings
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSettings,
@@ -27,7 +27,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "training": TrainingSettings,
     "succession": SuccessionSettings,
 }
-_OPTIONS = "network.options."
+_OPTIONS = ("network.options.", "student.options.")
 _ONE_FAMILY = {"model.name"}
 _IMAGE_KEYS = (
     "name",
@@ -54,7 +54,7 @@ def resolve_key(name: str) -> str:
         ValueError: If there is no such key, or it must be the same in all trials.
     """
     known = [f"{section}.{key}" for section, model in _SECTIONS.items() for key in model.model_fields]
-    if name.startswith(_OPTIONS) and len(name) > len(_OPTIONS):
+    if name.startswith(_OPTIONS) and name not in _OPTIONS:
         return name
     found = [key for key in known if name in (key, key.partition(".")[2])]
     free = [key for key in found if key not in _ONE_FAMILY | _SAME_IMAGES]
@@ -83,7 +83,7 @@ def number_type(key: str) -> type[float] | type[int] | None:
 
 
 def takes_integers(key: str, values: Sequence[Any]) -> bool:
-    """Return whether the key takes integers; a network's option takes them if all ``values`` are integers."""
+    """Return whether the key takes integers; a plug-in's option takes them if all ``values`` are integers."""
     if key.startswith(_OPTIONS):
         return all(isinstance(value, int) for value in values)
     return number_type(key) is int

@@ -84,15 +84,17 @@ def _sentences(details: Sequence[ErrorDetails], recipe: type[BaseModel]) -> list
 def _sentence(details: Sequence[ErrorDetails], recipe: type[BaseModel]) -> str:
     """Return the problem of one key; each branch of a union reports an error of its own."""
     detail, kind = details[0], details[0]["type"]
-    path = [str(part) for part in detail["loc"]]
+    path = detail["loc"]
     if kind == "extra_forbidden":
-        return f"Unknown recipe key '{_shown_key(path)}'.{_near_key(path, recipe)}"
+        names = [part for part in path if isinstance(part, str)]
+        return f"Unknown recipe key '{_shown_key(path)}'.{_near_key(names, recipe)}"
     if kind == "missing":
         what = f"key '{_shown_key(path)}'" if len(path) > 1 else f"section [{path[0]}]"
         return f"A recipe must have the {what}, but this one has not."
     deepest = _deepest(details)
     location, value = deepest[0]["loc"], deepest[0]["input"]
-    key = shortened(_key(location, recipe)) + "".join(f"[{index}]" for index in _indices(location))
+    item = _indices(location[_depth(location, recipe) :])
+    key = shortened(_key(location, recipe)) + "".join(f"[{index}]" for index in item)
     choices = list(dict.fromkeys(choice for each in deepest for choice in _must_be(each, recipe)))
     near = suggestion(value, [choice.strip("'") for choice in choices]) if isinstance(value, str) else ""
     return f"{key} must be {_either(choices)}, but got {_shown(value)}.{near}"
@@ -124,9 +126,22 @@ def _must_be(detail: ErrorDetails, recipe: type[BaseModel]) -> list[str]:
 
 def _key(location: Sequence[int | str], recipe: type[BaseModel]) -> str:
     """Return the key that an error is about, without pydantic's names for the branches of a union."""
+    return _joined(location[: _depth(location, recipe)]) or "A recipe"
+
+
+def _depth(location: Sequence[int | str], recipe: type[BaseModel]) -> int:
+    """Return how many parts of a location name a key: more within a table, or within a list of tables."""
     annotation = getattr(_field(location[:2], recipe), "annotation", None)
-    is_table = get_origin(annotation) is dict or bool(len(location) > 1 and _fields_in(annotation))
-    return ".".join(str(part) for part in location[: 3 if is_table else 2]) or "A recipe"
+    fields = _fields_in(annotation) if len(location) > 1 else {}
+    if fields and len(location) > 2 and isinstance(location[2], int):
+        return 4
+    return 3 if get_origin(annotation) is dict or fields else 2
+
+
+def _joined(location: Sequence[int | str]) -> str:
+    """Return a location as a key, such as ``student.terms[0].weight``."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
 
 
 def _indices(location: Sequence[int | str]) -> list[int]:
@@ -143,8 +158,8 @@ def _field(location: Sequence[int | str], recipe: type[BaseModel]) -> Any:
 def _fields_at(path: Sequence[int | str], recipe: type[BaseModel]) -> dict[str, Any]:
     """Return the keys of the innermost table on a path: those of a section, or of a table in it."""
     fields: dict[str, Any] = recipe.model_fields
-    for part in path:
-        fields = _fields_in(fields[str(part)].annotation) if part in fields else {}
+    for part in (part for part in path if isinstance(part, str)):
+        fields = _fields_in(fields[part].annotation) if part in fields else {}
     return fields
 
 
@@ -184,9 +199,9 @@ def _either(choices: Sequence[str]) -> str:
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
 
 
-def _shown_key(path: Sequence[str]) -> str:
+def _shown_key(path: Sequence[int | str]) -> str:
     """Return a key on one line: a file may hold any text between quotes."""
-    return shortened(printable(".".join(path)))
+    return shortened(printable(_joined(path)))
 
 
 def _shown(value: Any) -> str:

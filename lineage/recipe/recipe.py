@@ -16,10 +16,10 @@ from lineage.recipe.sections import (
     NetworkSettings,
     PatriarchSettings,
     Sections,
-    StudentSettings,
     SuccessionSettings,
     TrainingSettings,
 )
+from lineage.recipe.student import StudentSettings
 from lineage.recipe.study import StudySettings
 
 # Name, seed, length, machine and study: recipes that differ in these alone have one digest.
@@ -32,7 +32,17 @@ _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
 # Keys that the first recipes did not have: at their defaults they must not change a digest.
 _ADDED_LATER = {
     "data": ("test", "subset"),
-    "student": ("soft_targets", "views", "soft_target_classes"),
+    "student": (
+        "soft_targets",
+        "views",
+        "soft_target_classes",
+        "loss",
+        "options",
+        "loss_weight",
+        "standardise",
+        "warmup_epochs",
+        "terms",
+    ),
     "training": ("sync_batchnorm",),
 }
 
@@ -87,9 +97,8 @@ class Recipe(Sections):
         settings = self.model_dump(mode="json", exclude=_OUTSIDE_DIGEST)
         settings["data"]["image_size"] = self.data.recorded_image_size
         for section, keys in _ADDED_LATER.items():
-            fields = type(getattr(self, section)).model_fields
             for key in keys:
-                if settings[section][key] == fields[key].default:
+                if getattr(self, section).is_default(key):
                     del settings[section][key]
         canonical = json.dumps(with_first_names(settings), sort_keys=True, separators=(",", ":"))
         return text_digest(canonical)

@@ -67,9 +67,7 @@ ModelName = Annotated[
 PackageName = Annotated[str, Field(pattern=FORMS["'package:name'"])]
 HubName = Annotated[str, Field(pattern=FORMS["'hub:owner/name'"])]
 TorchvisionName = Annotated[str, Field(pattern=FORMS["'torchvision:NAME'"])]
-LabelWeight = Annotated[float, Field(ge=0, le=1)]
 # TOML gives lists where a frozen recipe holds tuples: only the container is converted, its items stay strict.
-LabelWeights = Annotated[tuple[LabelWeight, ...], Field(strict=False, min_length=1)]
 Milestones = Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 
 
@@ -79,6 +77,11 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def is_default(self, key: str) -> bool:
+        """Return whether a key has its default."""
+        default = type(self).model_fields[key].get_default(call_default_factory=True)
+        return bool(getattr(self, key) == default)
 
 
 class Sections(Section):
@@ -193,33 +196,6 @@ class PatriarchSettings(Section):
     """Weight ε of the uniform distribution in the labels (label-smoothing)."""
     penalty: NonNegativeFloat = 0.1
     """Weight β of the entropy that the loss rewards (confidence-penalty)."""
-
-
-class StudentSettings(Section):
-    """Distillation of every later generation from labels and its teacher."""
-
-    label_weight: LabelWeight | LabelWeights
-    """Weight λ of the labels against the teacher; a list has one for each student; the last repeats."""
-    temperature: PositiveFloat = 1.0
-    """Divisor T of the logits of teacher and student in the distillation loss."""
-    soft_targets: Literal["live", "stored"] = "live"
-    """Source of the teacher's logits: computed live for each batch, or stored once for all its students."""
-    views: PositiveInt | None = None
-    """Distinct augmented views of each training image before they repeat; by default one for each epoch."""
-    soft_target_classes: PositiveInt | None = None
-    """Number of top classes that stored soft targets keep, for one temperature alone; by default all."""
-
-    def label_weight_for(self, generation: int) -> float:
-        """Return the weight of the labels for the student of ``generation``, which counts from 1.
-
-        Raises:
-            ValueError: If ``generation`` is less than 1: a patriarch has no teacher to weigh labels against.
-        """
-        if generation < 1:
-            raise ValueError(f"generation must be at least 1, the first student, but got {generation}.")
-        if isinstance(self.label_weight, float):
-            return self.label_weight
-        return self.label_weight[min(generation, len(self.label_weight)) - 1]
 
 
 class TrainingSettings(Section):

@@ -17,11 +17,14 @@ from lineage.training.losses import at_least_float32
 Batch = tuple[Tensor, ...]
 """Images (B, C, H, W), labels (B,), sample indices (B,), and what is stored of a teacher, if anything."""
 
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""From logits (B, C), labels (B,) and the teacher's logits (B, C), or None, to a scalar."""
+Loss = Callable[[Tensor, Tensor, Tensor | None, float], Tensor]
+"""From logits (B, C), labels (B,), the teacher's logits (B, C) or None, and the share of the teacher's weight
+that counts in this epoch, in [0, 1], to a scalar."""
 
-SoftTargets = Callable[[Tensor, Sequence[Tensor]], Tensor]
-"""From images and what is stored of a teacher, as in a batch, to its logits (B, C), in float32 or more."""
+Teach = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
+"""From images and what is stored of a teacher, as in a batch, to its logits (B, C), in float32 or more, and
+to the feature maps (B, D, H, W) that the terms of the loss take; none without terms.
+"""
 
 
 def make_trainer(
@@ -29,8 +32,9 @@ def make_trainer(
     network: nn.Module,
     optimizer: Optimizer,
     loss: Loss,
-    soft_targets: SoftTargets | None = None,
+    teach: Teach | None = None,
     clip_norm: float | None = None,
+    teacher_warmup: int = 0,
 ) -> Engine:
     """Return an engine that trains: one batch per iteration, one optimizer step per ``accumulation`` batches.
 
@@ -38,21 +42,25 @@ def make_trainer(
 
     Args:
         accelerator: Accelerator that prepared ``network`` and ``optimizer``.
-        network: Prepared network to train.
+        network: Prepared network to train; with terms, a ``TaughtNetwork``.
         optimizer: Prepared optimizer of its parameters.
         loss: Loss to minimise.
-        soft_targets: Function that returns the teacher's logits for a batch; None for a patriarch.
+        teach: Function that returns what a batch needs of the teacher; None if the loss needs nothing.
         clip_norm: Largest norm of the gradient; not clipped if None.
+        teacher_warmup: Number of epochs in which the teacher's weight rises linearly, the first included.
     """
 
-    def step(_: Engine, batch: Batch) -> Tensor:
+    def step(engine: Engine, batch: Batch) -> Tensor:
         images, labels, _indices, *stored = batch
+        share = min(engine.state.epoch / teacher_warmup, 1.0) if teacher_warmup else 1.0
         network.train()
         with accelerator.accumulate(network):
-            teacher_logits = None if soft_targets is None else soft_targets(images, stored)
+            teacher_logits, maps = (None, []) if teach is None else teach(images, stored)
             with accelerator.autocast():
-                logits = network(images)
-            value = loss(at_least_float32(logits), labels, teacher_logits)
+                logits, terms = network(images, maps) if maps else (network(images), None)
+            value = loss(at_least_float32(logits), labels, teacher_logits, share)
+            if terms is not None:
+                value = value + share * terms
             accelerator.backward(value)
             if clip_norm is not None and accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(network.parameters(), clip_norm)

@@ -24,6 +24,7 @@ from lineage.training.handlers import (
 )
 from lineage.training.measurement import Measurement, Subset, measure
 from lineage.training.soft_targets import SubsetName
+from lineage.training.taught import TaughtNetwork
 from lineage.training.teachers import Teacher
 
 
@@ -60,6 +61,8 @@ class TrainConfig:
         average_decay: Decay per step of the weights' moving average; no average if None.
         accumulation: Batches per optimizer step.
         sync_batchnorm: Whether BatchNorm uses the statistics of all processes' batches.
+        needs_teacher: Whether the loss looks at the teacher, if there is one; else it is only compared with.
+        teacher_warmup: Number of epochs in which the teacher's weight in the loss rises linearly.
     """
 
     epochs: int
@@ -71,6 +74,8 @@ class TrainConfig:
     average_decay: float | None = None
     accumulation: int = 1
     sync_batchnorm: bool = False
+    needs_teacher: bool = True
+    teacher_warmup: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class GenerationTraining:
 
     Args:
         accelerator: Fresh Accelerator; a checkpoint holds whatever it has prepared.
-        network: Network with initial weights.
+        network: Network with initial weights; a ``TaughtNetwork`` where the loss has terms.
         optimizer: Optimizer of the network's parameters.
         loss: Loss to minimise.
         teacher: Source of soft targets; None for a patriarch.
@@ -121,14 +126,22 @@ class GenerationTraining:
         self.checkpoint = checkpoint
         self.history = History()
         network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.evaluated = copy.deepcopy(network)  # before `prepare` wraps the forward pass in autocast
+        self._has_terms = isinstance(network, TaughtNetwork)
+        student = network.student if isinstance(network, TaughtNetwork) else network
+        self.evaluated = copy.deepcopy(student)  # before `prepare` wraps the forward pass in autocast
         if config.sync_batchnorm:
             network = synchronise_batchnorm(network, accelerator)
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.guard = LossGuard(accelerator)
-        soft_targets = None if teacher is None else teacher.logits
+        teach = teacher.teach if teacher is not None and config.needs_teacher else None
         self.trainer = make_trainer(
-            accelerator, self.network, self.optimizer, loss, soft_targets, config.clip_norm
+            accelerator,
+            self.network,
+            self.optimizer,
+            loss,
+            teach,
+            config.clip_norm,
+            config.teacher_warmup,
         )
         self.average = self._attach_training()
         accelerator.register_for_checkpointing(self.history)
@@ -202,6 +215,8 @@ class GenerationTraining:
             weights = self.average.state_dict()
         else:
             weights = self.accelerator.get_state_dict(self.network)
+        if self._has_terms:
+            weights = TaughtNetwork.weights_of_student(weights)
         if self.accelerator.is_main_process:
             self.evaluated.load_state_dict(weights)
         share_weights(self.evaluated)

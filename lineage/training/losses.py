@@ -1,4 +1,4 @@
-"""Losses: four objectives for a patriarch, and the distillation loss of every student.
+"""Losses on labels alone: four objectives for a patriarch.
 
 After Yang et al., *Training Deep Neural Networks in Generations* (AAAI 2019, arXiv 1805.05551). All take
 logits of shape (B, C) and class indices of shape (B,) and return the mean over the batch as a scalar. Logits
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, nll_loss
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 
 from lineage.errors import RecipeError
 from lineage.extensions import resolve
@@ -38,7 +38,7 @@ def top_score_difference(logits: Tensor, k: int) -> Tensor:
         ValueError: If ``k`` is not in 2..C.
     """
     check_top_k(k, logits.shape[1])
-    return _mean_gap(_log_probabilities(logits), k)
+    return _mean_gap(log_probabilities(logits), k)
 
 
 def strict_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -66,9 +66,8 @@ def tolerant_loss(logits: Tensor, labels: Tensor, strictness: float, top_k: int)
     check_top_k(top_k, logits.shape[1])
     if strictness == 1:
         return strict_loss(logits, labels)
-    log_probabilities = _log_probabilities(logits)
-    gap = _mean_gap(log_probabilities, top_k)
-    return strictness * nll_loss(log_probabilities, labels) + (1 - strictness) * gap
+    log_f = log_probabilities(logits)
+    return strictness * nll_loss(log_f, labels) + (1 - strictness) * _mean_gap(log_f, top_k)
 
 
 def label_smoothing_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -107,48 +106,9 @@ def confidence_penalty_loss(logits: Tensor, labels: Tensor, penalty: float) -> T
         raise ValueError(f"penalty must be at least 0, but got {penalty}.")
     if penalty == 0:
         return strict_loss(logits, labels)
-    log_probabilities = _log_probabilities(logits)
-    negative_entropy = (log_probabilities.exp() * log_probabilities).sum(dim=1).mean()
-    return nll_loss(log_probabilities, labels) + penalty * negative_entropy
-
-
-def distillation_loss(
-    logits: Tensor, teacher_logits: Tensor, labels: Tensor, label_weight: float, temperature: float
-) -> Tensor:
-    """Cross-entropy and divergence from the teacher, weighted ``label_weight`` to ``1 - label_weight``.
-
-    The divergence is KL(teacher ‖ student) of the probabilities at ``temperature``, summed over classes and
-    averaged over the batch, times ``temperature²`` so that its gradient keeps its size (Hinton et al., 2015,
-    arXiv 1503.02531). No gradient reaches the teacher.
-
-    Args:
-        logits: The student's unnormalised scores, shape (B, C).
-        teacher_logits: The teacher's, of the same view of the same images, shape (B, C).
-        labels: Class indices, shape (B,).
-        label_weight: The paper's λ, in [0, 1]; at 1 the teacher, at 0 the labels are not looked at.
-        temperature: Divisor of both logits in the divergence, greater than 0; the paper has 1.
-
-    Raises:
-        ValueError: If ``label_weight`` or ``temperature`` is out of range, or the two logits differ in shape.
-    """
-    if not 0 <= label_weight <= 1:
-        raise ValueError(f"label_weight must be between 0 and 1, but got {label_weight}.")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, but got {temperature}.")
-    if teacher_logits.shape != logits.shape:
-        raise ValueError(
-            f"teacher_logits must have the shape of logits, {tuple(logits.shape)}, "
-            f"but got {tuple(teacher_logits.shape)}."
-        )
-    if label_weight == 1:
-        return strict_loss(logits, labels)
-    soft = _log_probabilities(logits, temperature)
-    soft_targets = _log_probabilities(teacher_logits.detach(), temperature)
-    divergence = temperature**2 * kl_div(soft, soft_targets, reduction="batchmean", log_target=True)
-    if label_weight == 0:
-        return divergence
-    hard = nll_loss(soft, labels) if temperature == 1 else strict_loss(logits, labels)
-    return label_weight * hard + (1 - label_weight) * divergence
+    log_f = log_probabilities(logits)
+    negative_entropy = (log_f.exp() * log_f).sum(dim=1).mean()
+    return nll_loss(log_f, labels) + penalty * negative_entropy
 
 
 def check_top_k(top_k: int, num_classes: int) -> None:
@@ -224,13 +184,13 @@ def objective_settings(name: str, settings: Mapping[str, float | int]) -> dict[s
     return used
 
 
-def _mean_gap(log_probabilities: Tensor, k: int) -> Tensor:
+def _mean_gap(log_f: Tensor, k: int) -> Tensor:
     """Top score difference of normalised scores (B, C)."""
-    top = log_probabilities.topk(k, dim=1).values.exp()  # (B, K), falling
+    top = log_f.topk(k, dim=1).values.exp()  # (B, K), falling
     return (top[:, 0] - top[:, 1:].mean(dim=1)).mean()
 
 
-def _log_probabilities(logits: Tensor, temperature: float = 1) -> Tensor:
+def log_probabilities(logits: Tensor, temperature: float = 1) -> Tensor:
     """Log-softmax (B, C) of ``logits / temperature``, in float32 at least."""
     scores = at_least_float32(logits)
     return log_softmax(scores if temperature == 1 else scores / temperature, dim=1)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from lineage.models.stages import StagedNetwork
 from lineage.training.engines import freeze
 from lineage.training.losses import at_least_float32
 from lineage.training.measurement import Subset, measure
@@ -29,6 +31,9 @@ class Teacher(Protocol):
             stored: Stored soft targets that the batch carries; empty for a live teacher.
         """
 
+    def teach(self, images: Tensor, stored: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return logits as ``logits`` does, and feature maps (B, D, H, W) for terms of the loss, if any."""
+
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """Return the predicted classes, int64, by row of ``subset.images``; other rows are zero."""
 
@@ -40,19 +45,33 @@ class LiveTeacher:
         accelerator: Accelerator of the processes to use.
         network: Network of the previous generation, of which a frozen copy with folded BatchNorm is used.
         input_shape: (channels, H, W) of an image.
+        stages: Names of the submodules whose feature maps the terms of the loss take.
     """
 
     def __init__(
-        self, accelerator: Accelerator, network: nn.Module, input_shape: tuple[int, int, int]
+        self,
+        accelerator: Accelerator,
+        network: nn.Module,
+        input_shape: tuple[int, int, int],
+        stages: Sequence[str] = (),
     ) -> None:
         self.accelerator = accelerator
-        self.network = freeze(fold(network, input_shape), accelerator.device)
+        self.network = freeze(fold(network, input_shape, stages), accelerator.device)
+        self._staged = StagedNetwork(self.network, stages) if stages else None
 
     def logits(self, images: Tensor, stored: Sequence[Tensor] = ()) -> Tensor:
         """See ``Teacher``; runs under the student's autocast and is upcast afterwards."""
         with torch.inference_mode(), self.accelerator.autocast():
             logits: Tensor = self.network(images)
         return at_least_float32(logits).clone()  # a clone may be saved for backward, an inference tensor not
+
+    def teach(self, images: Tensor, stored: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
+        """See ``Teacher``."""
+        if self._staged is None:
+            return self.logits(images, stored), []
+        with torch.no_grad(), self.accelerator.autocast():
+            logits, maps = self._staged(images)
+        return at_least_float32(logits), maps
 
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``; one pass, in float32."""
@@ -73,6 +92,10 @@ class StoredTeacher:
         """See ``Teacher``."""
         return self.soft_targets.format.decode(stored)
 
+    def teach(self, images: Tensor, stored: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """See ``Teacher``; there are no feature maps."""
+        return self.logits(images, stored), []
+
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``."""
         rows = torch.zeros(len(subset.images), dtype=torch.int64)
@@ -80,7 +103,7 @@ class StoredTeacher:
         return rows
 
 
-def fold(network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
+def fold(network: nn.Module, input_shape: tuple[int, int, int], kept: Sequence[str] = ()) -> nn.Module:
     """Return a copy for inference, with BatchNorm folded into the convolutions before it.
 
     In evaluation BatchNorm is one factor and one offset a channel, which the convolution can apply itself
@@ -90,8 +113,9 @@ def fold(network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
     Args:
         network: Network to copy; it is put into evaluation mode.
         input_shape: (channels, H, W) of an image.
+        kept: Names of submodules that the copy has as well, with the same outputs.
     """
-    folded = _fold_parts(network.eval())
+    folded = _fold_parts(network.eval(), kept)
     probe = torch.randn(_PROBE_SIZE, *input_shape, generator=torch.Generator().manual_seed(0))
     parameter = next(network.parameters(), None)
     if parameter is not None:
@@ -105,12 +129,13 @@ def fold(network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
     return folded if close else copy.deepcopy(network)
 
 
-def _fold_parts(network: nn.Module) -> nn.Module:
-    """Fold the whole network, or else each of its modules."""
-    try:
-        return fuse(network)
-    except Exception:  # traced code may raise anything when it is given proxies
-        copied = copy.deepcopy(network)
-        for name, part in network.named_children():
-            setattr(copied, name, _fold_parts(part))
-        return copied
+def _fold_parts(network: nn.Module, kept: Sequence[str] = ()) -> nn.Module:
+    """Fold the whole network, or else each of its modules; those that are kept stay modules of their own."""
+    if not kept:
+        with suppress(Exception):  # traced code may raise anything when it is given proxies
+            return fuse(network)
+    copied = copy.deepcopy(network)
+    for name, part in network.named_children():
+        inside = [path.removeprefix(f"{name}.") for path in kept if path.startswith(f"{name}.")]
+        setattr(copied, name, _fold_parts(part, inside))
+    return copied

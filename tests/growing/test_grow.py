@@ -225,3 +225,29 @@ def test_synchronised_batchnorm_is_refused_on_cpus_and_nothing_is_created(grow: 
 def test_no_seeds_are_refused(grow: Grow) -> None:
     with pytest.raises(UsageError, match="Seeds must be at least one, but there are none"):
         grow(seeds=[])
+
+
+@pytest.mark.usefixtures("home")
+def test_student_of_another_architecture_learns_from_its_teachers_maps(
+    tiny_settings: tuple[str, ...],
+) -> None:
+    (elders,) = lineage.grow("digits", generations=0, overrides=tiny_settings)
+    named = ("hint', weight = 10", "attention', weight = 100, stage = 2", "explanation', weight = 5")
+    terms = "student.terms=[" + ", ".join(f"{{name = '{each}}}" for each in named) + "]"
+    changes = ["network.name=resnet20", "network.width=6", "student.label_weight=1"]
+    teacher = elders.versions[0].uri
+
+    (plain,), (taught,) = (
+        lineage.grow(teacher=teacher, overrides=[*changes, *more]) for more in ([], [terms])
+    )
+
+    (student,) = taught.versions
+    assert student.weights_sha256 != plain.versions[0].weights_sha256
+    assert lineage.evaluate(student.uri).metrics == lineage.evaluate(student.uri).recorded
+    (again,) = lineage.grow(teacher=teacher, overrides=[*changes, terms])
+    assert (again.num_trained, again.versions) == (0, taught.versions)
+    with pytest.raises(UsageError, match=r"stages of the network 'resnet20', which has 3 stages"):
+        lineage.grow(teacher=teacher, overrides=[*changes, terms.replace("stage = 2", "stage = 9")])
+    lineage.ensemble([student.uri, teacher], name="both")
+    with pytest.raises(UsageError, match=r"stages of the teacher, which has 0 stages"):
+        lineage.grow("digits", teacher="models:/both/1", overrides=[*tiny_settings, terms])

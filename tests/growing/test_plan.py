@@ -6,6 +6,7 @@ import torch
 
 from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
+from lineage.extensions import REVISIONS
 from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS
 from lineage.growing.plan import GenerationPlan, check_against_data, read_split_data
 from lineage.recipe import Recipe, TrainingSettings, load_recipe
@@ -135,6 +136,13 @@ def test_key_of_a_student_holds_its_own_settings_and_its_teacher(key: Key) -> No
         (["student.views=12"], False),  # one for every epoch
         (["student.soft_target_classes=3"], False),  # nothing is stored
         (["training.sync_batchnorm=true"], True),
+        (["student.loss=dkd"], True),
+        (["student.loss=dist"], True),
+        (["student.loss_weight=2"], True),
+        (["student.loss_weight=0.7"], False),  # 1 - λ
+        (["student.standardise=true"], True),
+        (["student.warmup_epochs=2"], True),
+        (["student.terms=[{name = 'hint', weight = 1}]"], True),
     ],
 )
 def test_key_of_a_student_depends_on_what_it_sees_of_its_teacher(
@@ -149,7 +157,41 @@ def test_key_of_a_student_depends_on_how_soft_targets_are_stored(key: Key, setti
     assert key(stored, setting, generation=1, teacher_key="a") != key(stored, generation=1, teacher_key="a")
 
 
-@pytest.mark.parametrize("setting", ["student.soft_targets=stored", "student.views=4"])
+def test_key_of_a_student_holds_the_options_of_its_loss_as_its_builder_reads_them(key: Key) -> None:
+    def keyed(*settings: str) -> str:
+        return key("student.loss=dkd", *settings, generation=1, teacher_key="a")
+
+    assert keyed("student.options.beta=8") == keyed("student.options={beta = 8.0, alpha = 1}") == keyed()
+    assert keyed("student.options.beta=2") != keyed()
+
+
+def test_key_of_a_student_holds_weight_and_stage_of_its_terms(key: Key) -> None:
+    keys = {
+        key(f"student.terms=[{{name = 'hint', {more}}}]", generation=1, teacher_key="a")
+        for more in ("weight = 1", "weight = 1, stage = -1", "weight = 2", "weight = 1, stage = 2")
+    }
+    assert len(keys) == 3
+
+
+def test_key_of_a_student_holds_the_revision_of_its_terms(key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    term = "student.terms=[{name = 'hint', weight = 1}]"
+    before = key(term, generation=1, teacher_key="a")
+    monkeypatch.setitem(REVISIONS, ("term", "attention"), 1)
+    assert key(term, generation=1, teacher_key="a") == before
+    monkeypatch.setitem(REVISIONS, ("term", "hint"), 1)
+    assert key(term, generation=1, teacher_key="a") != before
+
+
+def test_key_of_a_student_that_does_not_look_at_its_teacher_holds_nothing_of_the_loss(key: Key) -> None:
+    fading = ["student.label_weight=[0.5, 1]"]
+    last = [key(*fading, *more, generation=2, teacher_key="a") for more in ([], ["student.loss=dkd"])]
+    assert last[0] == last[1]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["student.soft_targets=stored", "student.views=4", "student.loss=dkd", "student.warmup_epochs=2"],
+)
 def test_key_of_a_patriarch_knows_nothing_of_students(key: Key, setting: str) -> None:
     assert key(setting) == key()
 
@@ -229,11 +271,28 @@ def test_first_weights_depend_on_the_seed_alone(split_data: SplitData) -> None:
         ("data.crop_padding=8", UsageError, "crop_padding must be"),
         ("training.schedule=nobody:nothing", RecipeError, "Unknown schedule 'nobody:nothing'"),
         ("patriarch.objective=nobody:nothing", RecipeError, "Unknown objective 'nobody:nothing'"),
+        ("student.loss=nobody:nothing", RecipeError, "Unknown distillation 'nobody:nothing'"),
+        ("student.options.beta=2", RecipeError, "distillation loss 'kl' takes no options"),
+        (
+            "student.terms=[{name = 'attention', weight = 1, stage = 4}]",
+            UsageError,
+            "stages of the network 'resnet8', which has 3 stages, but has stage = 4",
+        ),
+        (
+            "student.terms=[{name = 'relation', weight = 1}]",
+            RecipeError,
+            "must be 1 where the term 'relation' of student.terms compares the samples of a batch",
+        ),
+        (
+            "student={label_weight = 0.3, loss = 'dist'}",
+            RecipeError,
+            "training.accumulation must be 1 where student.loss 'dist' compares the samples of a batch, but",
+        ),
     ],
 )
 def test_material_refuses_what_does_not_fit_the_data(setting: str, error: type, text: str) -> None:
     with pytest.raises(error, match=text):
-        read_split_data(load_recipe("digits", ["network.width=8", setting]))
+        read_split_data(load_recipe("digits", ["network.width=8", "training.accumulation=2", setting]))
 
 
 def test_validation_is_apart_from_training_and_the_same_for_every_seed() -> None:

@@ -145,12 +145,26 @@ WAYS = {"two": (2, []), "four": (4, []), "parts": (2, ["training.accumulation=2"
 """Number of processes, and further settings, by the name of the family."""
 
 
+TAUGHT = [
+    "student.loss=dist",
+    "student.terms=[{name = 'relation', weight = 1}, {name = 'attention', weight = 100}]",
+]
+
+
 @pytest.mark.parametrize(
-    "ways", [["two"], pytest.param(["four", "parts"], marks=pytest.mark.slow)], ids=",".join
+    ("ways", "lessons"),
+    [
+        (["two"], []),
+        pytest.param(["four", "parts"], [], marks=pytest.mark.slow),
+        pytest.param(["two"], TAUGHT, marks=pytest.mark.slow),
+    ],
+    ids=["two", "four,parts", "two with terms"],
 )
 @pytest.mark.usefixtures("plain")
-def test_several_processes_take_the_steps_of_one(ways: list[str], run_lineage: Callable[..., Any]) -> None:
-    settings = ["network.name=exact:plain", "training.epochs=2", "data.train_samples=400"]
+def test_several_processes_take_the_steps_of_one(
+    ways: list[str], lessons: list[str], run_lineage: Callable[..., Any]
+) -> None:
+    settings = ["network.name=exact:plain", "training.epochs=2", "data.train_samples=400", *lessons]
     settings.append("training.batch_size=40")  # twenty steps a generation
     for name in ("one", *ways):
         processes, more = WAYS.get(name, (1, []))

@@ -143,6 +143,12 @@ def test_defaults_are_those_documented(minimal: str) -> None:
     }
     assert settings["student"] == {
         "label_weight": 0.5,
+        "loss": "kl",
+        "options": {},
+        "loss_weight": None,
+        "standardise": False,
+        "terms": (),
+        "warmup_epochs": 0,
         "temperature": 1.0,
         "soft_targets": "live",
         "views": None,
@@ -178,6 +184,23 @@ def test_recipe_is_frozen(minimal: str) -> None:
 def test_single_label_weight_holds_for_every_generation(minimal: str) -> None:
     student = load_recipe(minimal).student
     assert [student.label_weight_for(generation) for generation in (1, 9)] == [0.5, 0.5]
+
+
+def test_loss_weight_is_what_the_labels_leave_unless_it_is_given(minimal: str) -> None:
+    fading = ["student.label_weight=[0, 0.25, 1]"]
+    students = [load_recipe(minimal, fading + more).student for more in ([], ["student.loss_weight=2"])]
+    assert [students[0].loss_weight_for(number) for number in (1, 2, 3, 4)] == [1.0, 0.75, 0.0, 0.0]
+    assert [students[1].loss_weight_for(number) for number in (1, 4)] == [2.0, 2.0]
+    assert [student.taught_generations for student in students] == [[1, 2], [1, 2, 3]]
+
+
+def test_terms_are_read_with_the_last_stage_by_default(minimal: str) -> None:
+    terms = "student.terms=[{name = 'hint', weight = 100}, {name = 'relation', weight = 1, stage = 2}]"
+    student = load_recipe(minimal, [terms, "student.label_weight=1", "student.warmup_epochs=2"]).student
+    assert [(term.name, term.weight, term.stage) for term in student.terms] == [
+        ("hint", 100.0, -1),
+        ("relation", 1.0, 2),
+    ]
 
 
 def test_label_weight_of_a_patriarch_is_refused(minimal: str) -> None:
@@ -289,6 +312,55 @@ REFUSED = {
     "student.label_weight=1.5": "student.label_weight must be at least 0 and at most 1, but got 1.5.",
     "student.label_weight=[0, 2]": "student.label_weight[1] must be at least 0 and at most 1, but got 2.",
     "student.label_weight=[]": "student.label_weight must be a list that is not empty, but got [].",
+    "student.loss=kld": (
+        "student.loss must be 'kl', 'dkd', 'dist' or 'package:name', but got 'kld'. Did you mean 'kl'?"
+    ),
+    "student.loss_weight=-1": "student.loss_weight must be at least 0, but got -1.",
+    "student.loss_weight=[]": "student.loss_weight must be a list that is not empty, but got [].",
+    "student.options.beta=[1]": (
+        "student.options.beta must be true or false, an integer, a number or a text, but got [1]."
+    ),
+    "student={label_weight = [0.5, 0], loss_weight = 0}": (
+        "student.label_weight and student.loss_weight must not both be 0, but are for generation 2, whose"
+        " logits would learn from nothing; raise one."
+    ),
+    "student={label_weight = 1, loss = 'dkd'}": (
+        "student.loss has no effect where no student looks at its teacher: student.loss_weight, which is 1 -"
+        " student.label_weight by default, is 0; raise it, or leave the setting out."
+    ),
+    "student={label_weight = 0.5, loss_weight = 0, warmup_epochs = 3}": (
+        "student.warmup_epochs has no effect where no student looks at its teacher: student.loss_weight,"
+        " which is 1 - student.label_weight by default, is 0; raise it, or leave the setting out."
+    ),
+    "student={label_weight = 0, standardise = true, soft_targets = 'stored', soft_target_classes = 3}": (
+        "student.standardise needs the logits of all classes, but student.soft_target_classes stores the"
+        " largest 3; leave one of them out."
+    ),
+    "student.terms=[{name = 'hint', weight = 0}]": (
+        "student.terms[0].weight must be greater than 0, but got 0."
+    ),
+    "student.terms=[{name = 'hint', weight = 1}, {name = 'hunt', weight = 1}]": (
+        "student.terms[1].name must be 'hint', 'attention', 'relation', 'explanation' or 'prior', but"
+        " got 'hunt'. Did you mean 'hint'?"
+    ),
+    "student.terms=[{name = 'hint', weight = 1, stage = 0}]": (
+        "student.terms.stage must not be 0: stages count from 1, or back from -1."
+    ),
+    "student.terms=[{name = 'hint'}]": (
+        "A recipe must have the key 'student.terms[0].weight', but this one has not."
+    ),
+    "student.terms=[{name = 'hint', weight = 1, stag = 2}]": (
+        "Unknown recipe key 'student.terms[0].stag'. Did you mean 'stage'?"
+    ),
+    "student.terms=[3]": "student.terms[0] must be a table of keys, but got 3.",
+    "student.terms=[{name = 'hint', weight = 1}, {name = 'hint', weight = 2, stage = -1}]": (
+        "student.terms must have each term once a stage, but has 'hint' twice at stage -1; give one of them"
+        " the sum of the weights."
+    ),
+    "student={label_weight = 1, soft_targets = 'stored', terms = [{name = 'hint', weight = 1}]}": (
+        "student.terms look at the teacher's feature maps, which stored soft targets do not hold; set"
+        " student.soft_targets to 'live', or leave out the terms."
+    ),
     "student.label_weight=much": "student.label_weight must be a number or a list, but got 'much'.",
     "training.epochs=ten": "training.epochs must be an integer, but got 'ten'.",
     "training.epochs=1.0": "training.epochs must be an integer, but got 1.0.",

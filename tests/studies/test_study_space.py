@@ -365,3 +365,13 @@ def test_types_of_keys_are_those_of_the_sections() -> None:
     assert takes_integers("network.options.width", (4, 8))
     assert not takes_integers("network.options.rate", (0.5, 1))
     assert not takes_integers("student.temperature", (1, 8))
+
+
+def test_options_of_a_distillation_loss_vary() -> None:
+    recipe = with_space(load_recipe("digits", ["student.loss=dkd"]), ["student.options.beta=2:8"])
+    assert [found.student.options for found in check_space(recipe)] == [{"beta": 2.0}, {"beta": 8.0}]
+
+
+def test_warm_up_must_say_whether_of_the_student_or_of_the_learning_rate() -> None:
+    with pytest.raises(RecipeError, match=r"may be student\.warmup_epochs or training\.warmup_epochs; write"):
+        with_space(load_recipe("digits"), ["warmup_epochs=0..3"])

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,19 @@ from lineage.data.batches import Augmentation, training_batches
 from lineage.data.images import DataSet, MemoryImages, memory_dataset
 from lineage.errors import TrainingError
 from lineage.models.networks import build_network
+from lineage.models.stages import map_shapes
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import make_accelerator
+from lineage.training.distillation import DISTILLATIONS, distillation_loss
+from lineage.training.engines import Loss
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig, TrainResult
 from lineage.training.handlers import build_optimizer, constant, cosine
-from lineage.training.losses import distillation_loss, strict_loss
+from lineage.training.losses import strict_loss
 from lineage.training.measurement import Subset, measure
+from lineage.training.student_loss import build_student_loss
+from lineage.training.taught import TaughtNetwork, Terms
 from lineage.training.teachers import LiveTeacher
+from lineage.training.terms import TERMS, build_term, needs_head
 
 NUM_CLASSES = 6
 
@@ -46,12 +53,15 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
 
     def make(
         teacher: nn.Module | None = None,
+        *,
         seed: int = 0,
         folder: str = "state",
         lr: float = 0.05,
         batch_size: int = 32,
         network: nn.Module | None = None,
         precision: Any = "fp32",
+        loss: Loss | None = None,
+        stages: Sequence[str] = (),
         **config: Any,
     ) -> GenerationTraining:
         accumulation = config.get("accumulation", 1)
@@ -76,8 +86,8 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             accelerator=accelerator,
             network=network,
             optimizer=build_optimizer("sgd", network, decay_norm_and_bias=True, **settings),
-            loss=student_loss if teacher is not None else patriarch_loss,
-            teacher=None if teacher is None else LiveTeacher(accelerator, teacher, spec.input_shape),
+            loss=loss or (student_loss if teacher is not None else patriarch_loss),
+            teacher=None if teacher is None else LiveTeacher(accelerator, teacher, spec.input_shape, stages),
             data=GenerationData(
                 batches,
                 Subset(dataset.train, rows[100:], spec, batch_size),
@@ -96,14 +106,19 @@ def small_network() -> nn.Module:
     return build_network("resnet8", NUM_CLASSES, (1, 8, 8), {"width": 4})
 
 
-def patriarch_loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
-    assert teacher_logits is None
+def patriarch_loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, share: float) -> Tensor:
+    assert (teacher_logits, share) == (None, 1)
     return strict_loss(logits, labels)
 
 
-def student_loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
+def student_loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, share: float) -> Tensor:
     assert teacher_logits is not None
+    assert share == 1
     return distillation_loss(logits, teacher_logits, labels, 0.5, 2.0)
+
+
+def loss_on_labels(logits: Tensor, labels: Tensor, _logits: Tensor | None, _share: float) -> Tensor:
+    return strict_loss(logits, labels)
 
 
 def weights(trained: TrainResult) -> dict[str, Tensor]:
@@ -219,6 +234,99 @@ def test_student_and_teacher_see_the_same_view(build: Build) -> None:
     assert len(seen["student"]) == 3
     for ours, theirs in zip(seen["student"], seen["teacher"], strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", DISTILLATIONS)
+def test_student_trains_with_every_distillation_loss_and_resumes_to_the_same_bits(
+    build: Build, name: str
+) -> None:
+    loss = build_student_loss(name, {}, label_weight=0.5, loss_weight=1, temperature=2)
+    torch.manual_seed(3)
+    settings: dict[str, Any] = {"teacher": small_network(), "loss": loss, "teacher_warmup": 2}
+
+    def stop(_: Engine) -> None:
+        raise StoppedError
+
+    whole = build(folder="whole", **settings).run()
+    with pytest.raises(StoppedError):
+        build(folder="torn", **settings).run(
+            lambda trainer: trainer.add_event_handler(Events.ITERATION_COMPLETED(once=5), stop)
+        )
+    assert_equal(weights(whole), weights(build(folder="torn", **settings).run()))
+    assert whole.history[0]["train_loss"] != whole.history[1]["train_loss"]
+    plain = build(folder="plain", loss=loss_on_labels, teacher=settings["teacher"]).run()
+    assert any(not torch.equal(value, weights(plain)[key]) for key, value in weights(whole).items())
+
+
+TermsOf = Callable[[nn.Module, nn.Module], TaughtNetwork]
+
+
+@pytest.fixture
+def with_terms() -> TermsOf:
+    """Gives a student all terms, at its second and its last stage, for a teacher of another width."""
+
+    def give(network: nn.Module, teacher: nn.Module) -> TaughtNetwork:
+        stages, shape = ["trunk.4", "trunk"], (1, 8, 8)
+        shapes, teacher_shapes = (map_shapes(each, stages, shape) for each in (network, teacher))
+        heads = {"head": network.classifier, "teacher_head": teacher.classifier}
+        torch.manual_seed(7)
+        places = [(name, index) for name in TERMS for index in (0, 1) if index == 1 or not needs_head(name)]
+        terms = [build_term(name, shapes[index], teacher_shapes[index], **heads) for name, index in places]
+        return TaughtNetwork(network, Terms(terms, [10.0] * len(terms), [stages[i] for _, i in places]))
+
+    return give
+
+
+@pytest.mark.parametrize("average_decay", [None, 0.9])
+def test_student_trains_with_every_term_and_resumes_to_the_same_bits(
+    build: Build, with_terms: TermsOf, average_decay: float | None
+) -> None:
+    torch.manual_seed(3)
+    teacher, start = build_network("resnet8", NUM_CLASSES, (1, 8, 8), {"width": 6}), small_network()
+    adapters: list[dict[str, Tensor]] = []
+
+    def make(folder: str) -> GenerationTraining:
+        network = with_terms(copy.deepcopy(start), teacher)
+        settings: dict[str, Any] = {"stages": network.terms.stages, "average_decay": average_decay}
+        training = build(teacher, network=network, folder=folder, clip_norm=1.0, **settings)
+        adapters.append(training.accelerator.unwrap_model(training.network).terms.state_dict())
+        return training
+
+    def stop(_: Engine) -> None:
+        raise StoppedError
+
+    whole = make("whole").run()
+    with pytest.raises(StoppedError):
+        make("torn").run(lambda trainer: trainer.add_event_handler(Events.ITERATION_COMPLETED(once=5), stop))
+    assert_equal(weights(whole), weights(make("torn").run()))
+    assert weights(whole).keys() == start.state_dict().keys()
+    assert (
+        sum("adapter" in name for name in adapters[0]) == 8
+    )  # weight and bias of hint and prior at two stages
+    assert_equal(adapters[0], adapters[2])
+    before = with_terms(start, teacher).terms.state_dict()
+    assert all(not torch.equal(value, before[name]) for name, value in adapters[0].items())
+
+
+def test_weight_of_the_teacher_rises_over_its_warmup(build: Build) -> None:
+    shares: list[float] = []
+
+    def loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, share: float) -> Tensor:
+        shares.append(share)
+        return strict_loss(logits, labels)
+
+    build(teacher=small_network(), loss=loss, epochs=3, teacher_warmup=2).run()
+    assert shares == [0.5] * 3 + [1.0] * 6
+
+
+def test_teacher_that_the_loss_does_not_need_runs_on_no_batch(build: Build) -> None:
+    training = build(teacher=small_network(), loss=loss_on_labels, needs_teacher=False, epochs=1)
+    assert isinstance(training.teacher, LiveTeacher)
+    seen: list[int] = []
+    training.teacher.network.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+    record = training.run().history[0]
+    assert sum(seen) == 30 + 45  # it is compared with on the validation and the test part
+    assert "validation_agreement" in record
 
 
 def test_accumulation_takes_the_steps_of_whole_batches(build: Build) -> None:

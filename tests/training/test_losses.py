@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lineage.errors import RecipeError
+from lineage.training.distillation import distillation_loss
 from lineage.training.losses import (
     OBJECTIVES,
     build_objective,
     confidence_penalty_loss,
-    distillation_loss,
     label_smoothing_loss,
     objective_settings,
     strict_loss,

@@ -7,6 +7,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from lineage.models.ensemble import EnsembleNetwork
 from lineage.models.networks import NETWORKS, build_network
+from lineage.models.stages import StagedNetwork, stage_names
 from lineage.training.devices import make_accelerator
 from lineage.training.teachers import LiveTeacher, fold
 
@@ -53,6 +54,23 @@ def test_resnet_keeps_no_norm() -> None:
     network = build_network("resnet20", 7, SHAPE)
     assert num_norms(fold(network, SHAPE)) == 0
     assert num_norms(network) == 19
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn-16-2", "densenet-bc-100-12", "torchvision:resnet18"])
+def test_folded_teacher_gives_the_maps_of_its_stages(name: str) -> None:
+    shape = (3, 64, 64) if name in TORCHVISION else SHAPE
+    network = lived_in(build_network(name, 7, shape)).eval()
+    stages = stage_names(network, shape)
+    teacher = LiveTeacher(make_accelerator(), network, shape, stages)
+
+    logits, found = teacher.teach(images(shape))
+
+    with torch.no_grad():
+        expected, maps = StagedNetwork(network, stages)(images(shape))
+    for ours, theirs in zip([logits, *found], [expected, *maps], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().amax()))
+        assert not ours.requires_grad
+    assert num_norms(teacher.network) < num_norms(network)
 
 
 def test_members_of_an_ensemble_are_folded() -> None:
