@@ -132,7 +132,7 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
         )
     steps = len(indices) // batch_size
     order = EpochOrder(len(indices), steps * batch_size, order_seed, num_views)
-    view = view_of(images, spec, indices, augmentation, data_seed)
+    view: Dataset[Batch] = view_of(images, spec, indices, augmentation, data_seed)
     if soft_targets is not None:
         view = ViewWithSoftTargets(view, soft_targets, len(indices))
     loader = _loader(view, spec, batch_size // accumulation, workers, order, drop_last=True)

@@ -124,9 +124,17 @@ def _must_be(detail: ErrorDetails, recipe: type[BaseModel]) -> list[str]:
 
 def _key(location: Sequence[int | str], recipe: type[BaseModel]) -> str:
     """Return the key that an error is about, without pydantic's names for the branches of a union."""
-    annotation = getattr(_field(location[:2], recipe), "annotation", None)
-    is_table = get_origin(annotation) is dict or bool(len(location) > 1 and _fields_in(annotation))
-    return ".".join(str(part) for part in location[: 3 if is_table else 2]) or "A recipe"
+    named: list[str] = []
+    fields: dict[str, Any] = recipe.model_fields
+    for part in location:
+        annotation = getattr(fields.get(str(part)), "annotation", None)
+        named.append(str(part))
+        if get_origin(annotation) is dict:
+            named += map(str, location[len(named) : len(named) + 1])
+        fields = _fields_in(annotation)
+        if not fields:
+            break
+    return ".".join(named) or "A recipe"
 
 
 def _indices(location: Sequence[int | str]) -> list[int]:

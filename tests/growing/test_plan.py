@@ -39,6 +39,8 @@ def key(split_data: SplitData) -> Key:
         "data.train_samples=500",
         "data.subset={seed = 0, half = 0}",
         "data.crop_padding=2",
+        "data.augment.policy=rand",
+        "data.augment.erasing=0.1",
         "network.width=8",
         "patriarch.objective=strict",
         "patriarch.strictness=0.9",
@@ -67,6 +69,7 @@ def test_key_differs_between_halves_and_their_seeds(key: Key) -> None:
         "student.temperature=4",
         "student.label_weight=0.9",
         "patriarch.smoothing=0.3",
+        "data.augment={erasing = 0}",
     ],
 )
 def test_key_of_a_patriarch_ignores(key: Key, setting: str) -> None:
@@ -164,6 +167,7 @@ def test_soft_targets_share_a_digest_whatever_the_student(split_data: SplitData)
     for other in (
         "data.seed=1",
         "data.crop_padding=2",
+        "data.augment.erasing=0.1",
         "training.precision=bf16",
         "student.soft_target_classes=3",
     ):
