@@ -51,6 +51,8 @@ class Augmentation:
             none where they are in memory.
         policy: Name of a policy, see ``AUGMENTATIONS``; None for none.
         erasing: Probability of a rectangle in the mean colour.
+        mixup: α of mixup; 0 turns it off.
+        cutmix: α of CutMix; 0 turns it off.
     """
 
     crop_padding: int = 0
@@ -59,6 +61,13 @@ class Augmentation:
     resized_crop: ResizedCrop | None = None
     policy: str | None = None
     erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether views are mixed in pairs, so that labels are soft."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 def random_bits(seed: int, views: Tensor, indices: Tensor) -> Tensor:
@@ -80,10 +89,16 @@ def random_bits(seed: int, views: Tensor, indices: Tensor) -> Tensor:
     return _finalise(state + (indices + 1) * _GOLDEN_GAMMA)
 
 
+def further_bits(bits: Tensor, number: int) -> Tensor:
+    """Return the ``number``-th word, from 1, of the SplitMix64 generators whose states are ``bits``."""
+    return _finalise(bits + _signed(number * _GOLDEN_GAMMA))
+
+
 def crop_and_flip(pixels: Tensor, rows: Tensor, bits: Tensor, augmentation: Augmentation) -> Tensor:
     """Return augmented views of a batch, gathered from the whole data set in one step.
 
-    Padding, crop and flip only move pixels, so together they are one computation of source coordinates.
+    Padding, crop and flip only move pixels, so together they are one computation of source coordinates: first
+    of whole lines, then within them.
 
     Args:
         pixels: All images, uint8, shape (N, H, W, C).
@@ -104,11 +119,14 @@ def crop_and_flip(pixels: Tensor, rows: Tensor, bits: Tensor, augmentation: Augm
         across = torch.where((bits & 1 == 1)[:, None], across.flip(1), across)
     y, inside_y = _fold(torch.arange(height) + top[:, None] - padding, height)  # (B, H)
     x, inside_x = _fold(across + left[:, None] - padding, width)  # (B, W)
-    gathered = ((rows[:, None] * height + y) * width)[:, :, None] + x[:, None, :]  # (B, H, W)
-    views = pixels.view(-1, channels).index_select(0, gathered.flatten()).view(-1, height, width, channels)
+    lines = pixels.view(-1, width * channels).index_select(0, (rows[:, None] * height + y).flatten())
+    lines = lines.view(-1, height, width * channels)
+    places = (x[:, :, None] * channels + torch.arange(channels)).flatten(1)  # (B, W · C)
+    views = lines.gather(2, places[:, None, :].expand_as(lines))
     if augmentation.padding_mode == "zeros" and padding:
-        views *= (inside_y[:, :, None] & inside_x[:, None, :])[..., None]
-    return views
+        views *= inside_x.view(torch.uint8).repeat_interleave(channels, 1)[:, None, :]
+        views *= inside_y.view(torch.uint8)[:, :, None]
+    return views.view(-1, height, width, channels)
 
 
 def streamed_transform(spec: DataSpec, augmentation: Augmentation | None) -> "v2.Transform":
@@ -177,7 +195,8 @@ class Normalisation:
         """Normalise a batch.
 
         Args:
-            pixels: Images, uint8, shape (B, H, W, C), contiguous.
+            pixels: Images, integers from 0 to 255, uint8 or float32, shape (B, H, W, C), contiguous; they may
+                be overwritten.
 
         Returns:
             Normalised images, float32, shape (B, C, H, W), in channels_last memory format.

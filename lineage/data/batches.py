@@ -1,8 +1,9 @@
 """Data loaders whose batches are the same for any number of workers and processes.
 
 A batch is (images, labels, indices, *stored soft targets). Images are float32, shape (B, C, H, W),
-normalised, in channels_last memory format; labels and indices are int64, shape (B,). An index is the image's
-row in its part of the data set.
+normalised, in channels_last memory format; labels and indices are int64, shape (B,). Labels of mixed views
+are shares of the classes, float32, shape (B, number of classes). An index is the image's row in its part of
+the data set.
 """
 
 import math

@@ -19,6 +19,7 @@ from lineage.data.augmentation import (
     streamed_transform,
 )
 from lineage.data.images import DataSpec, Images, MemoryImages, StreamedImages
+from lineage.data.mixing import Mixing, soft_labels
 from lineage.data.policies import transform_each
 from lineage.errors import UsageError
 
@@ -80,6 +81,9 @@ class View(Dataset[Batch]):
         self.indices = indices
         self.augmentation = augmentation
         self.data_seed = data_seed
+        self.mixing: Mixing | None = None
+        if augmentation is not None and augmentation.mixes:
+            self.mixing = Mixing(augmentation.mixup, augmentation.cutmix)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -96,19 +100,29 @@ class View(Dataset[Batch]):
             keys: Keys of the views.
 
         Returns:
-            Pixels, uint8, shape (B, H, W, C), labels and rows.
+            Pixels, integers from 0 to 255, uint8 or float32, shape (B, H, W, C); labels; and rows. Labels are
+            classes, int64, shape (B,), or shares of C classes, float32, shape (B, C), where views are mixed.
         """
         numbers = torch.tensor(keys)
         views, rows = numbers // len(self.indices), self.indices[numbers % len(self.indices)]
         bits = random_bits(self.data_seed, views, rows)
-        return self.show(rows, bits), self.images.labels[rows], rows
+        labels = self.images.labels[rows]
+        if self.mixing is None:
+            return self.show(rows, bits), labels, rows
+        mixture = self.mixing.draw(bits, len(self.indices))
+        partners = self.indices[mixture.partners]
+        their_bits = random_bits(self.data_seed, views, partners)
+        shown = self.show(torch.cat([rows, partners]), torch.cat([bits, their_bits]))
+        pixels, share = self.mixing.mix(shown[: len(rows)], shown[len(rows) :], mixture)
+        soft = soft_labels(labels, self.images.labels[partners], share, self.spec.num_classes)
+        return pixels, soft, rows
 
     def show(self, rows: Tensor, bits: Tensor) -> Tensor:
         """Return views of rows for their random bits, both int64 (B,), as uint8 (B, H, W, C)."""
         raise NotImplementedError
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return uint8 pixels (B, H, W, C) as float32 (B, C, H, W), in channels_last memory format."""
+        """Return pixels as the network's input, float32 (B, C, H, W), in channels_last memory format."""
         raise NotImplementedError
 
 
@@ -182,7 +196,7 @@ class StreamedView(View):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """See ``View``."""
-        images: Tensor = self.to_input(pixels.permute(0, 3, 1, 2))
+        images: Tensor = self.to_input(pixels.to(torch.uint8).permute(0, 3, 1, 2))
         return images.contiguous(memory_format=torch.channels_last)
 
 

@@ -95,6 +95,8 @@ def augmentation_of(data: DataSettings) -> Augmentation:
         resized_crop=None if crop is None else ResizedCrop(crop.scale, crop.ratio),
         policy=data.augment.policy,
         erasing=data.augment.erasing,
+        mixup=data.augment.mixup,
+        cutmix=data.augment.cutmix,
     )
 
 

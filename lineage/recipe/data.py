@@ -68,6 +68,12 @@ class AugmentSettings(Section):
     """Distortions of shape and colours: torchvision's TrivialAugment (trivial) or RandAugment (rand)."""
     erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability with which a random rectangle of a view is filled with the mean colour; 0 for never."""
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Parameter α of mixup: a view is blended with that of another training image, with a weight from
+    Beta(α, α), and so are their labels; 0 for none. With cutmix as well, each view gets one of them."""
+    cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Parameter α of CutMix: a rectangle of the view of another training image is pasted, with a share from
+    Beta(α, α), and labels are mixed by area; 0 for none."""
 
 
 def _without_defaults(augment: AugmentSettings | None) -> AugmentSettings | None:

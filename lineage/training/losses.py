@@ -1,8 +1,9 @@
 """Losses: four objectives for a patriarch, and the distillation loss of every student.
 
 After Yang et al., *Training Deep Neural Networks in Generations* (AAAI 2019, arXiv 1805.05551). All take
-logits of shape (B, C) and class indices of shape (B,) and return the mean over the batch as a scalar. Logits
-in half precision are upcast to float32 first; float64 stays float64. Nothing here waits for the device.
+logits of shape (B, C) and class indices of shape (B,) and return the mean over the batch as a scalar. Labels
+may also be soft: shares of the classes, shape (B, C), of the logits' type. Logits in half precision are upcast
+to float32 first; float64 stays float64. Nothing here waits for the device.
 """
 
 import inspect
@@ -18,7 +19,7 @@ from lineage.errors import RecipeError
 from lineage.extensions import resolve
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""From logits (B, C) and labels (B,) to a scalar."""
+"""From logits (B, C) and labels, (B,) or where views are mixed (B, C), to a scalar."""
 
 
 def top_score_difference(logits: Tensor, k: int) -> Tensor:
@@ -68,7 +69,7 @@ def tolerant_loss(logits: Tensor, labels: Tensor, strictness: float, top_k: int)
         return strict_loss(logits, labels)
     log_probabilities = _log_probabilities(logits)
     gap = _mean_gap(log_probabilities, top_k)
-    return strictness * nll_loss(log_probabilities, labels) + (1 - strictness) * gap
+    return strictness * _cross_entropy(log_probabilities, labels) + (1 - strictness) * gap
 
 
 def label_smoothing_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -109,7 +110,7 @@ def confidence_penalty_loss(logits: Tensor, labels: Tensor, penalty: float) -> T
         return strict_loss(logits, labels)
     log_probabilities = _log_probabilities(logits)
     negative_entropy = (log_probabilities.exp() * log_probabilities).sum(dim=1).mean()
-    return nll_loss(log_probabilities, labels) + penalty * negative_entropy
+    return _cross_entropy(log_probabilities, labels) + penalty * negative_entropy
 
 
 def distillation_loss(
@@ -147,7 +148,7 @@ def distillation_loss(
     divergence = temperature**2 * kl_div(soft, soft_targets, reduction="batchmean", log_target=True)
     if label_weight == 0:
         return divergence
-    hard = nll_loss(soft, labels) if temperature == 1 else strict_loss(logits, labels)
+    hard = _cross_entropy(soft, labels) if temperature == 1 else strict_loss(logits, labels)
     return label_weight * hard + (1 - label_weight) * divergence
 
 
@@ -222,6 +223,13 @@ def objective_settings(name: str, settings: Mapping[str, float | int]) -> dict[s
             f"but got {', '.join(settings) or 'no settings'}; set what is missing under [patriarch]."
         )
     return used
+
+
+def _cross_entropy(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of normalised scores (B, C) with classes (B,) or with shares of classes (B, C)."""
+    if labels.ndim == 1:
+        return nll_loss(log_probabilities, labels)
+    return -(labels * log_probabilities).sum(dim=1).mean()
 
 
 def _mean_gap(log_probabilities: Tensor, k: int) -> Tensor:

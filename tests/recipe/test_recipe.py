@@ -250,6 +250,7 @@ REFUSED = {
     ),
     "data.subset={seed = -1, half = 2}": ("data.subset.seed must be at least 0, but got -1; 1 more problem."),
     "data.augment={erasing = 2}": "data.augment.erasing must be at least 0 and at most 1, but got 2.",
+    "data.augment.mixup=-1": "data.augment.mixup must be at least 0 and at most 100, but got -1.",
     "data.augment={policy = 'triviel'}": (
         "data.augment.policy must be 'trivial' or 'rand', but got 'triviel'. Did you mean 'trivial'?"
     ),
