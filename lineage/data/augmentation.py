@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lineage.data.images import DataSpec
+from lineage.data.policies import Policy, build_erasing, build_policy
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
@@ -25,19 +26,48 @@ EVALUATION_SCALE = 256 / 224
 
 
 @dataclass(frozen=True)
+class ResizedCrop:
+    """A random part of an image, resized to the network's input (Szegedy et al., CVPR 2015).
+
+    Attributes:
+        scale: Least and largest share of the image's area.
+        ratio: Least and largest ratio of width to height.
+    """
+
+    scale: tuple[float, ...] = (0.08, 1.0)
+    ratio: tuple[float, ...] = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
 class Augmentation:
-    """Settings of the random augmentation of training images.
+    """Settings of the random augmentation of training images, in the order in which they are applied.
 
     Attributes:
         crop_padding: Pixels of padding on each side before a random crop of the original size; 0 disables
-            the crop. Ignored for streamed images, which get a random resized crop.
+            the crop. Images in memory alone.
         padding_mode: Content of the padding: the image mirrored at its border pixels, or black.
         flip: Whether each view is mirrored horizontally with probability 1/2.
+        resized_crop: Random resized crop; None for that of ``ResizedCrop()`` where images are streamed, and
+            none where they are in memory.
+        policy: Name of a policy, see ``AUGMENTATIONS``; None for none.
+        erasing: Probability of a rectangle in the mean colour.
+        mixup: α of mixup; 0 turns it off.
+        cutmix: α of CutMix; 0 turns it off.
     """
 
     crop_padding: int = 0
     padding_mode: Literal["reflect", "zeros"] = "reflect"
     flip: bool = False
+    resized_crop: ResizedCrop | None = None
+    policy: str | None = None
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether views are mixed in pairs, so that labels are soft."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 def random_bits(seed: int, views: Tensor, indices: Tensor) -> Tensor:
@@ -59,10 +89,16 @@ def random_bits(seed: int, views: Tensor, indices: Tensor) -> Tensor:
     return _finalise(state + (indices + 1) * _GOLDEN_GAMMA)
 
 
+def further_bits(bits: Tensor, number: int) -> Tensor:
+    """Return the ``number``-th word, from 1, of the SplitMix64 generators whose states are ``bits``."""
+    return _finalise(bits + _signed(number * _GOLDEN_GAMMA))
+
+
 def crop_and_flip(pixels: Tensor, rows: Tensor, bits: Tensor, augmentation: Augmentation) -> Tensor:
     """Return augmented views of a batch, gathered from the whole data set in one step.
 
-    Padding, crop and flip only move pixels, so together they are one computation of source coordinates.
+    Padding, crop and flip only move pixels, so together they are one computation of source coordinates: first
+    of whole lines, then within them.
 
     Args:
         pixels: All images, uint8, shape (N, H, W, C).
@@ -83,33 +119,58 @@ def crop_and_flip(pixels: Tensor, rows: Tensor, bits: Tensor, augmentation: Augm
         across = torch.where((bits & 1 == 1)[:, None], across.flip(1), across)
     y, inside_y = _fold(torch.arange(height) + top[:, None] - padding, height)  # (B, H)
     x, inside_x = _fold(across + left[:, None] - padding, width)  # (B, W)
-    gathered = ((rows[:, None] * height + y) * width)[:, :, None] + x[:, None, :]  # (B, H, W)
-    views = pixels.view(-1, channels).index_select(0, gathered.flatten()).view(-1, height, width, channels)
+    lines = pixels.view(-1, width * channels).index_select(0, (rows[:, None] * height + y).flatten())
+    lines = lines.view(-1, height, width * channels)
+    places = (x[:, :, None] * channels + torch.arange(channels)).flatten(1)  # (B, W · C)
+    views = lines.gather(2, places[:, None, :].expand_as(lines))
     if augmentation.padding_mode == "zeros" and padding:
-        views *= (inside_y[:, :, None] & inside_x[:, None, :])[..., None]
-    return views
+        views *= inside_x.view(torch.uint8).repeat_interleave(channels, 1)[:, None, :]
+        views *= inside_y.view(torch.uint8)[:, :, None]
+    return views.view(-1, height, width, channels)
 
 
 def streamed_transform(spec: DataSpec, augmentation: Augmentation | None) -> "v2.Transform":
-    """Return a transform from one decoded image, uint8 (C, H, W), to float32 of shape ``spec.input_shape``.
+    """Return a transform from one decoded image of any size, uint8 (C, H, W), to the size of the input.
 
     Args:
-        spec: Data spec with the input shape, mean and standard deviation.
-        augmentation: Settings of the augmentation: a random resized crop (Szegedy et al., CVPR 2015) and, if
-            ``flip`` is set, a random horizontal flip. None resizes and takes the centre crop.
+        spec: Data spec with the input shape and the mean.
+        augmentation: Settings of the augmentation; None resizes and takes the centre crop.
     """
     from torchvision.transforms import v2
 
     size = spec.input_shape[1:]
-    steps: list[v2.Transform]
     if augmentation is None:
-        steps = [v2.Resize(round(min(size) * EVALUATION_SCALE), antialias=True), v2.CenterCrop(size)]
-    else:
-        steps = [v2.RandomResizedCrop(size, antialias=True)]
-        if augmentation.flip:
-            steps.append(v2.RandomHorizontalFlip())
-    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)]
-    return v2.Compose(steps)
+        resized = v2.Resize(round(min(size) * EVALUATION_SCALE), antialias=True)
+        return v2.Compose([resized, v2.CenterCrop(size)])
+    steps = [_resized_crop(size, augmentation.resized_crop or ResizedCrop())]
+    if augmentation.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    return v2.Compose([*steps, *_further_steps(spec, augmentation)])
+
+
+def memory_transform(spec: DataSpec, augmentation: Augmentation) -> "v2.Transform | None":
+    """Return a transform of one image, uint8 (C, H, W), after ``crop_and_flip``; None if there is none."""
+    from torchvision.transforms import v2
+
+    steps = _further_steps(spec, augmentation)
+    if augmentation.resized_crop is not None:
+        steps.insert(0, _resized_crop(spec.input_shape[1:], augmentation.resized_crop))
+    return v2.Compose(steps) if steps else None
+
+
+def _resized_crop(size: tuple[int, int], crop: ResizedCrop) -> Policy:
+    from torchvision.transforms import v2
+
+    made: Policy = v2.RandomResizedCrop(size, crop.scale, crop.ratio, antialias=True)
+    return made
+
+
+def _further_steps(spec: DataSpec, augmentation: Augmentation) -> list[Policy]:
+    """Return what is done with one image of the input's size."""
+    steps = [] if augmentation.policy is None else [build_policy(augmentation.policy)]
+    if augmentation.erasing:
+        steps.append(build_erasing(augmentation.erasing, spec.mean))
+    return steps
 
 
 class Normalisation:
@@ -134,7 +195,8 @@ class Normalisation:
         """Normalise a batch.
 
         Args:
-            pixels: Images, uint8, shape (B, H, W, C), contiguous.
+            pixels: Images, integers from 0 to 255, uint8 or float32, shape (B, H, W, C), contiguous; they may
+                be overwritten.
 
         Returns:
             Normalised images, float32, shape (B, C, H, W), in channels_last memory format.

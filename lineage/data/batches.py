@@ -1,8 +1,9 @@
 """Data loaders whose batches are the same for any number of workers and processes.
 
 A batch is (images, labels, indices, *stored soft targets). Images are float32, shape (B, C, H, W),
-normalised, in channels_last memory format; labels and indices are int64, shape (B,). An index is the image's
-row in its part of the data set.
+normalised, in channels_last memory format; labels and indices are int64, shape (B,). Labels of mixed views
+are shares of the classes, float32, shape (B, number of classes). An index is the image's row in its part of
+the data set.
 """
 
 import math
@@ -132,7 +133,7 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
         )
     steps = len(indices) // batch_size
     order = EpochOrder(len(indices), steps * batch_size, order_seed, num_views)
-    view = view_of(images, spec, indices, augmentation, data_seed)
+    view: Dataset[Batch] = view_of(images, spec, indices, augmentation, data_seed)
     if soft_targets is not None:
         view = ViewWithSoftTargets(view, soft_targets, len(indices))
     loader = _loader(view, spec, batch_size // accumulation, workers, order, drop_last=True)

@@ -14,10 +14,13 @@ from lineage.data.augmentation import (
     Augmentation,
     Normalisation,
     crop_and_flip,
+    memory_transform,
     random_bits,
     streamed_transform,
 )
 from lineage.data.images import DataSpec, Images, MemoryImages, StreamedImages
+from lineage.data.mixing import Mixing, soft_labels
+from lineage.data.policies import transform_each
 from lineage.errors import UsageError
 
 Batch = tuple[Tensor, ...]
@@ -44,7 +47,7 @@ def view_of(
     indices: Tensor,
     augmentation: Augmentation | None,
     data_seed: int,
-) -> Dataset[Batch]:
+) -> "View":
     """Return a torch data set of selected rows, which gives batches (images, labels, rows).
 
     Args:
@@ -55,15 +58,78 @@ def view_of(
         data_seed: Seed of the augmentation.
 
     Raises:
-        UsageError: If the padding does not fit the images.
+        UsageError: If the padding does not fit the images, or has no effect on them.
     """
     if isinstance(images, MemoryImages):
         return MemoryView(images, spec, indices, augmentation, data_seed)
     return StreamedView(images, spec, indices, augmentation, data_seed)
 
 
-class MemoryView(Dataset[Batch]):
-    """Selected rows of images in memory, augmented and normalised a whole batch at a time."""
+class View(Dataset[Batch]):
+    """Selected rows of a data set, as normalised views; the arguments are those of ``view_of``."""
+
+    def __init__(
+        self,
+        images: Images,
+        spec: DataSpec,
+        indices: Tensor,
+        augmentation: Augmentation | None,
+        data_seed: int,
+    ) -> None:
+        self.images = images
+        self.spec = spec
+        self.indices = indices
+        self.augmentation = augmentation
+        self.data_seed = data_seed
+        self.mixing: Mixing | None = None
+        if augmentation is not None and augmentation.mixes:
+            self.mixing = Mixing(augmentation.mixup, augmentation.cutmix)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, keys: list[int]) -> Batch:
+        """Return the batch for ``keys``; positions alone are keys of view 0."""
+        pixels, labels, rows = self.read(keys)
+        return self.normalise(pixels), labels, rows
+
+    def read(self, keys: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return views before they are normalised.
+
+        Args:
+            keys: Keys of the views.
+
+        Returns:
+            Pixels, integers from 0 to 255, uint8 or float32, shape (B, H, W, C); labels; and rows. Labels are
+            classes, int64, shape (B,), or shares of C classes, float32, shape (B, C), where views are mixed.
+        """
+        numbers = torch.tensor(keys)
+        views, rows = numbers // len(self.indices), self.indices[numbers % len(self.indices)]
+        bits = random_bits(self.data_seed, views, rows)
+        labels = self.images.labels[rows]
+        if self.mixing is None:
+            return self.show(rows, bits), labels, rows
+        mixture = self.mixing.draw(bits, len(self.indices))
+        partners = self.indices[mixture.partners]
+        their_bits = random_bits(self.data_seed, views, partners)
+        shown = self.show(torch.cat([rows, partners]), torch.cat([bits, their_bits]))
+        pixels, share = self.mixing.mix(shown[: len(rows)], shown[len(rows) :], mixture)
+        soft = soft_labels(labels, self.images.labels[partners], share, self.spec.num_classes)
+        return pixels, soft, rows
+
+    def show(self, rows: Tensor, bits: Tensor) -> Tensor:
+        """Return views of rows for their random bits, both int64 (B,), as uint8 (B, H, W, C)."""
+        raise NotImplementedError
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return pixels as the network's input, float32 (B, C, H, W), in channels_last memory format."""
+        raise NotImplementedError
+
+
+class MemoryView(View):
+    """Selected rows of images in memory, cropped, flipped and normalised a whole batch at a time."""
+
+    images: MemoryImages
 
     def __init__(
         self,
@@ -73,30 +139,65 @@ class MemoryView(Dataset[Batch]):
         augmentation: Augmentation | None,
         data_seed: int,
     ) -> None:
+        super().__init__(images, spec, indices, augmentation, data_seed)
         _, height, width, _ = images.pixels.shape
         if augmentation and not 0 <= augmentation.crop_padding < min(height, width):
             raise UsageError(
                 f"data.crop_padding must be at least 0 and below the images' edge, {min(height, width)} "
                 f"pixels, but got {augmentation.crop_padding}; change it."
             )
-        self.images = images
-        self.indices = indices
-        self.augmentation = augmentation
-        self.data_seed = data_seed
-        self.normalise = Normalisation(spec.mean, spec.std, height, width)
+        self.transform = None if augmentation is None else memory_transform(spec, augmentation)
+        self.normalisation = Normalisation(spec.mean, spec.std, height, width)
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitems__(self, keys: list[int]) -> Batch:
-        """Return the batch for ``keys``; positions alone are keys of view 0."""
-        views, rows = _views_and_rows(keys, self.indices)
+    def show(self, rows: Tensor, bits: Tensor) -> Tensor:
+        """See ``View``."""
         if self.augmentation is None:
-            pixels = self.images.pixels[rows]
-        else:
-            bits = random_bits(self.data_seed, views, rows)
-            pixels = crop_and_flip(self.images.pixels, rows, bits, self.augmentation)
-        return self.normalise(pixels), self.images.labels[rows], rows
+            return self.images.pixels[rows]
+        pixels = crop_and_flip(self.images.pixels, rows, bits, self.augmentation)
+        if self.transform is None:
+            return pixels
+        images = pixels.permute(0, 3, 1, 2)
+        return transform_each(images, self.transform, bits).permute(0, 2, 3, 1).contiguous()
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """See ``View``."""
+        return self.normalisation(pixels)
+
+
+class StreamedView(View):
+    """Selected rows of streamed images, decoded and transformed one by one."""
+
+    images: StreamedImages
+
+    def __init__(
+        self,
+        images: StreamedImages,
+        spec: DataSpec,
+        indices: Tensor,
+        augmentation: Augmentation | None,
+        data_seed: int,
+    ) -> None:
+        from torchvision.transforms import v2
+
+        super().__init__(images, spec, indices, augmentation, data_seed)
+        if augmentation and augmentation.crop_padding:
+            raise UsageError(
+                f"data.crop_padding must be 0 for '{spec.name}', whose images are streamed and get a random"
+                f" resized crop, but got {augmentation.crop_padding}; set it to 0, and set"
+                " data.augment.random_resized_crop to change the crop."
+            )
+        self.transform = streamed_transform(spec, augmentation)
+        self.to_input = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)])
+
+    def show(self, rows: Tensor, bits: Tensor) -> Tensor:
+        """See ``View``."""
+        images = (self.images.read(row) for row in rows.tolist())
+        return transform_each(images, self.transform, bits).permute(0, 2, 3, 1)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """See ``View``."""
+        images: Tensor = self.to_input(pixels.to(torch.uint8).permute(0, 3, 1, 2))
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 class ViewWithSoftTargets(Dataset[Batch]):
@@ -121,43 +222,3 @@ class ViewWithSoftTargets(Dataset[Batch]):
         numbers = torch.tensor(keys)
         batch: Batch = self.view.__getitems__(keys)  # type: ignore[attr-defined]
         return (*batch, *self.soft_targets.read(numbers // self.num_samples, numbers % self.num_samples))
-
-
-class StreamedView(Dataset[Batch]):
-    """Selected rows of streamed images, decoded and transformed one by one."""
-
-    def __init__(
-        self,
-        images: StreamedImages,
-        spec: DataSpec,
-        indices: Tensor,
-        augmentation: Augmentation | None,
-        data_seed: int,
-    ) -> None:
-        self.images = images
-        self.indices = indices
-        self.data_seed = data_seed
-        self.transform = streamed_transform(spec, augmentation)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitems__(self, keys: list[int]) -> Batch:
-        """Return the batch for ``keys``; positions alone are keys of view 0."""
-        views, rows = _views_and_rows(keys, self.indices)
-        bits = random_bits(self.data_seed, views, rows)
-        shown = []
-        # torchvision draws from the CPU's global generator. torch.manual_seed would also reseed the GPUs'
-        # generators, from which the model draws.
-        with torch.random.fork_rng(devices=[]):
-            for row, seed in zip(rows.tolist(), bits.tolist(), strict=True):
-                torch.default_generator.manual_seed(seed)
-                shown.append(self.transform(self.images.read(row)))
-        images = torch.stack(shown).contiguous(memory_format=torch.channels_last)
-        return images, self.images.labels[rows], rows
-
-
-def _views_and_rows(keys: list[int], indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the view and the row of each key, both int64, shape (B,)."""
-    numbers = torch.tensor(keys)
-    return numbers // len(indices), indices[numbers % len(indices)]

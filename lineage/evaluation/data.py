@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lineage.data.augmentation import Augmentation, ResizedCrop
 from lineage.data.datasets import load_dataset
 from lineage.data.images import DataSet, DataSpec
 from lineage.data.splits import split_indices
@@ -81,6 +82,22 @@ def split_dataset(dataset: DataSet, data: DataSettings) -> SplitData:
         dataset.train.labels, len(names), data.validation, data.seed, data.train_samples, names, subset
     )
     return SplitData(dataset, *split)
+
+
+def augmentation_of(data: DataSettings) -> Augmentation:
+    """Return the augmentation of the training images that ``data`` asks for."""
+    basic = Augmentation(data.crop_padding, data.padding_mode, data.flip)
+    if data.augment is None:
+        return basic
+    crop = data.augment.random_resized_crop
+    return replace(
+        basic,
+        resized_crop=None if crop is None else ResizedCrop(crop.scale, crop.ratio),
+        policy=data.augment.policy,
+        erasing=data.augment.erasing,
+        mixup=data.augment.mixup,
+        cutmix=data.augment.cutmix,
+    )
 
 
 def full_test_subset(

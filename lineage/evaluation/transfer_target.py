@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lineage.data.augmentation import Augmentation
 from lineage.errors import UsageError
-from lineage.evaluation.data import SplitData, default_top_k, read_split
+from lineage.evaluation.data import SplitData, augmentation_of, default_top_k, read_split
 from lineage.evaluation.finetuning import Finetuning
 from lineage.evaluation.probes import find_probe
 from lineage.formats import json_digest
@@ -73,6 +72,9 @@ class Target:
             settings |= {f"training.{name}": value for name, value in training.items()}
         if self.settings.data.subset is not None:  # a later setting: at its default, older keys stay valid
             settings["data.subset"] = self.settings.data.subset.model_dump()
+        if self.probe == FINETUNE and self.settings.data.augment is not None:
+            augment = self.settings.data.augment
+            settings["data.augment"] = augment.model_dump(mode="json", exclude_defaults=True)
         return settings
 
     def key(self, version: Version) -> str:
@@ -110,7 +112,7 @@ class Target:
             optimizer=training.optimizer,
             optimizer_settings=training.model_dump(include=_OPTIMIZER_SETTINGS),
             batch_size=training.batch_size,
-            augmentation=Augmentation(data.crop_padding, data.padding_mode, data.flip),
+            augmentation=augmentation_of(data),
             data_seed=data.seed,
             workers=data.workers,
         )
@@ -142,7 +144,7 @@ def read_target_settings(to: str, probe: str, overrides: Sequence[str] = ()) -> 
 
 def _used_keys(settings: TargetSettings, probe: str) -> list[str]:
     """Return the keys that have an effect; of optimizer and schedule, those that the chosen ones read."""
-    unused = {"name"} if probe == FINETUNE else {"name", *_AUGMENTATION_SETTINGS}
+    unused = {"name"} if probe == FINETUNE else {"name", "augment", *_AUGMENTATION_SETTINGS}
     if settings.data.crop_padding == 0:
         unused.add("padding_mode")
     keys = [f"data.{name}" for name in DataSettings.model_fields if name not in unused]

@@ -4,12 +4,13 @@ Growing again finds a registered generation by its key, so the key covers everyt
 and nothing else.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lineage.data.augmentation import Augmentation
-from lineage.evaluation.data import SplitData
+from lineage.data.augmentation import Augmentation, ResizedCrop
+from lineage.data.images import MemoryImages
+from lineage.evaluation.data import SplitData, augmentation_of
 from lineage.extensions import REVISIONS, Source, source_of
 from lineage.formats import json_digest
 from lineage.recipe import Recipe, StudentSettings
@@ -21,6 +22,7 @@ from lineage.training.student_loss import DEFAULT, distillation_options
 
 STUDENT = "student"
 
+_FIRST_AUGMENTATION = ("crop_padding", "padding_mode", "flip")
 SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
 ALWAYS_USED = (
     "epochs",
@@ -198,8 +200,7 @@ class GenerationSettings:
     @property
     def augmentation(self) -> Augmentation:
         """Augmentation of the training images."""
-        data = self.recipe.data
-        return Augmentation(data.crop_padding, data.padding_mode, data.flip)
+        return augmentation_of(self.recipe.data)
 
     @property
     def _contents(self) -> dict[str, Any]:
@@ -225,8 +226,17 @@ class GenerationSettings:
     @property
     def _augmentation_settings(self) -> dict[str, Any]:
         """Augmentation settings; the padding mode counts only where images are padded."""
-        settings = asdict(self.augmentation)
-        return settings if settings["crop_padding"] else settings | {"padding_mode": None}
+        augmentation, images = self.augmentation, self.split_data.dataset.train
+        if augmentation.resized_crop == ResizedCrop() and not isinstance(images, MemoryImages):
+            augmentation = replace(augmentation, resized_crop=None)  # what streamed images get anyway
+        defaults, settings = asdict(Augmentation()), asdict(augmentation)
+        # Settings that came later enter only where they are used: older keys stay valid.
+        used = {
+            name: value
+            for name, value in settings.items()
+            if name in _FIRST_AUGMENTATION or value != defaults[name]
+        }
+        return used if used["crop_padding"] else used | {"padding_mode": None}
 
 
 def _revision(kind: str, name: str) -> list[int]:

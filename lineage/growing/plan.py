@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from lineage.data.batches import TrainingBatches, training_batches
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData, read_split
+from lineage.formats import first_line
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
 from lineage.growing.student_loss import check_student_loss, student_loss, teacher_stages, with_terms
 from lineage.models.networks import build_network, check_network
@@ -85,6 +86,31 @@ def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
         soft_target_format(recipe.student, num_classes)
     check_student_loss(recipe, split_data.dataset.spec)
     GenerationPlan(recipe, split_data, 0, None).check()
+    for generation in range(min(recipe.succession.generations, 1) + 1):
+        _check_soft_labels(GenerationPlan(recipe, split_data, generation, "teacher" if generation else None))
+
+
+def _check_soft_labels(plan: "GenerationPlan") -> None:
+    """Try the loss on two made-up samples with soft labels, where mixed views have such labels.
+
+    Raises:
+        RecipeError: If it does not take them.
+    """
+    if not plan.augmentation.mixes:
+        return
+    num_classes = plan.split_data.dataset.spec.num_classes
+    logits, labels = torch.zeros(2, num_classes), torch.full((2, num_classes), 1 / num_classes)
+    try:
+        value = plan._loss()(logits, labels, logits, 1.0)
+        found = "" if value.shape == () else f"returns a tensor {tuple(value.shape)}"
+    except Exception as error:  # a package's loss is any code
+        found = f"fails: {first_line(error)}"
+    if found:
+        raise RecipeError(
+            f"The loss '{plan.objective}' must take soft labels, shape (B, {num_classes}), where"
+            f" data.augment.mixup or data.augment.cutmix is set, but {found}; choose another loss, or leave"
+            " them out."
+        )
 
 
 def _ranks_classes(patriarch: PatriarchSettings) -> bool:

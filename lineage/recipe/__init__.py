@@ -5,6 +5,7 @@ nor the packages that its names stand for: names of ``lineage`` itself are Liter
 with the dicts of what can be built.
 """
 
+from lineage.recipe.data import FIRST_IMAGE_SIZE, DataSetName, DataSettings, PolicyName
 from lineage.recipe.files import (
     Overrides,
     change_recipe,
@@ -23,9 +24,6 @@ from lineage.recipe.names import check_name
 from lineage.recipe.recipe import Recipe, recipe_schema
 from lineage.recipe.renamed import present_name
 from lineage.recipe.sections import (
-    FIRST_IMAGE_SIZE,
-    DataSetName,
-    DataSettings,
     ModelSettings,
     NetworkName,
     NetworkSettings,
@@ -53,6 +51,7 @@ __all__ = [
     "ObjectiveName",
     "Overrides",
     "PatriarchSettings",
+    "PolicyName",
     "PrunerName",
     "Range",
     "Recipe",

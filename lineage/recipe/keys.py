@@ -6,10 +6,10 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from lineage.errors import suggestion
+from lineage.recipe.data import DataSettings
 from lineage.recipe.limits import shortened
 from lineage.recipe.renamed import renamed_to
 from lineage.recipe.sections import (
-    DataSettings,
     ModelSettings,
     NetworkSettings,
     PatriarchSettings,

@@ -130,12 +130,18 @@ def _key(location: Sequence[int | str], recipe: type[BaseModel]) -> str:
 
 
 def _depth(location: Sequence[int | str], recipe: type[BaseModel]) -> int:
-    """Return how many parts of a location name a key: more within a table, or within a list of tables."""
-    annotation = getattr(_field(location[:2], recipe), "annotation", None)
-    fields = _fields_in(annotation) if len(location) > 1 else {}
-    if fields and len(location) > 2 and isinstance(location[2], int):
-        return 4
-    return 3 if get_origin(annotation) is dict or fields else 2
+    """Return how many parts of a location name a key, which may lie in a table, or in a list of tables."""
+    fields: dict[str, Any] = recipe.model_fields
+    for depth, part in enumerate(location, start=1):
+        if isinstance(part, int):  # place in a list of tables
+            continue
+        annotation = getattr(fields.get(part), "annotation", None)
+        fields = _fields_in(annotation)
+        if get_origin(annotation) is dict:
+            return depth + 1
+        if not fields:
+            return depth
+    return len(location)
 
 
 def _joined(location: Sequence[int | str]) -> str:

@@ -7,11 +7,10 @@ from pydantic import ConfigDict
 
 from lineage.errors import RecipeError
 from lineage.formats import text_digest
+from lineage.recipe.data import MOST_WORKERS, DataSettings
 from lineage.recipe.limits import require_size, shortened
 from lineage.recipe.renamed import with_first_names, with_present_names
 from lineage.recipe.sections import (
-    MOST_WORKERS,
-    DataSettings,
     ModelSettings,
     NetworkSettings,
     PatriarchSettings,
@@ -31,7 +30,7 @@ _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
 }
 # Keys that the first recipes did not have: at their defaults they must not change a digest.
 _ADDED_LATER = {
-    "data": ("test", "subset"),
+    "data": ("test", "subset", "augment"),
     "student": (
         "soft_targets",
         "views",
@@ -96,6 +95,8 @@ class Recipe(Sections):
         """SHA-256 of the settings in hexadecimal, which does not depend on name, seed, length or machine."""
         settings = self.model_dump(mode="json", exclude=_OUTSIDE_DIGEST)
         settings["data"]["image_size"] = self.data.recorded_image_size
+        if self.data.augment is not None:  # later keys of the table change no digest either
+            settings["data"]["augment"] = self.data.augment.model_dump(mode="json", exclude_defaults=True)
         for section, keys in _ADDED_LATER.items():
             for key in keys:
                 if getattr(self, section).is_default(key):

@@ -26,7 +26,6 @@ from lineage.recipe.limits import check_limits, shortened
 from lineage.recipe.names import check_name
 from lineage.recipe.problems import FORMS, ProblemsError, describe
 
-DataSetName = Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet"]
 NetworkName = Literal[
     "resnet8",
     "resnet20",
@@ -44,9 +43,6 @@ ObjectiveName = Literal["tolerant", "strict", "label-smoothing", "confidence-pen
 ScheduleName = Literal["constant", "cosine", "step"]
 
 STORED = "stored"
-FIRST_IMAGE_SIZE = 224
-"""Default of ``data.image_size`` in the first recipes, which images in memory ignored."""
-MOST_WORKERS = 1_024
 
 
 def _check_name(name: str, info: ValidationInfo) -> str:
@@ -65,7 +61,6 @@ ModelName = Annotated[
     AfterValidator(_check_name),
 ]
 PackageName = Annotated[str, Field(pattern=FORMS["'package:name'"])]
-HubName = Annotated[str, Field(pattern=FORMS["'hub:owner/name'"])]
 TorchvisionName = Annotated[str, Field(pattern=FORMS["'torchvision:NAME'"])]
 # TOML gives lists where a frozen recipe holds tuples: only the container is converted, its items stay strict.
 Milestones = Annotated[tuple[PositiveInt, ...], Field(strict=False)]
@@ -110,52 +105,6 @@ class ModelSettings(Section):
 
     name: ModelName
     """Name of the registered model that holds the family: at most 200 characters, without '/' and ':'."""
-
-
-class SubsetSettings(Section):
-    """One of two halves of the training images, each with half of every class."""
-
-    seed: NonNegativeInt
-    """Seed of the division into halves."""
-    half: Annotated[int, Field(ge=0, le=1)]
-    """Half to train on; the other one has the rest of the images."""
-
-
-class DataSettings(Section):
-    """The data set, its split and its augmentation."""
-
-    name: DataSetName | HubName | PackageName
-    """Data set: a built-in name, hub:owner/name of the Hugging Face Hub, or package:name of a package."""
-    root: str | None = None
-    """Folder that holds the data; not needed for digits."""
-    download: bool = False
-    """Whether missing data may be downloaded."""
-    test: Annotated[str, Field(pattern=FORMS["the name of a part of the data set"])] | None = None
-    """Part of the data set that is held for test, as in its files; by default the first that has labels."""
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the training set held out for validation, stratified by class; 0 for none and no 'best'."""
-    seed: NonNegativeInt = 0
-    """Seed of split and augmentation, the same for the whole family."""
-    train_samples: PositiveInt | None = None
-    """Number of training samples to use, stratified by class; by default all."""
-    subset: SubsetSettings | None = None
-    """Half of those samples to train on, such as {seed = 1, half = 0}; by default both halves."""
-    image_size: Annotated[int, Field(ge=1, le=16_384)] | None = None
-    """Height and width in pixels: by default 224 where images are streamed; those in memory keep their own,
-    or are averaged over blocks to one that divides it."""
-    crop_padding: Annotated[int, Field(ge=0, le=1_024)] = 0
-    """Pixels of padding on each side before a random crop; 0 for no crop."""
-    padding_mode: Literal["reflect", "zeros"] = "reflect"
-    """Content of the padding of a random crop: the reflected image, or zeros."""
-    flip: bool = False
-    """Whether each training image is mirrored left to right with probability 1/2."""
-    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 0
-    """Number of processes that load images; it does not influence results."""
-
-    @property
-    def recorded_image_size(self) -> int:
-        """``image_size`` as digests and runs record it: 224, its first default, where it is absent."""
-        return FIRST_IMAGE_SIZE if self.image_size is None else self.image_size
 
 
 class NetworkSettings(Section):

@@ -11,10 +11,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, kl_div, log_softmax, nll_loss
+from torch.nn.functional import cosine_similarity, kl_div, log_softmax
 
 from lineage.training.gathering import gather_rows
-from lineage.training.losses import at_least_float32, log_probabilities, strict_loss
+from lineage.training.losses import at_least_float32, log_probabilities, mean_cross_entropy, strict_loss
 
 Distillation = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From logits (B, C), the teacher's logits (B, C) and labels to a scalar."""
@@ -154,8 +154,8 @@ def distillation_loss(
     divergence = loss_weight * _divergence(soft, soft_targets, temperature)
     if label_weight == 0:
         return divergence
-    shared = temperature == 1 and labels.ndim == 1  # one softmax for labels and teacher
-    hard = nll_loss(soft, labels) if shared else strict_loss(logits, labels)
+    # At a temperature of 1 labels and teacher share one softmax
+    hard = mean_cross_entropy(soft, labels) if temperature == 1 else strict_loss(logits, labels)
     return label_weight * hard + divergence
 
 

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from lineage.training.losses import at_least_float32
 
 Batch = tuple[Tensor, ...]
-"""Images (B, C, H, W), labels (B,), sample indices (B,), and what is stored of a teacher, if anything."""
+"""Images (B, C, H, W), labels (B,), or (B, C) of mixed views, sample indices (B,), and what is stored of a
+teacher, if anything."""
 
 Loss = Callable[[Tensor, Tensor, Tensor | None, float], Tensor]
 """From logits (B, C), labels (B,), the teacher's logits (B, C) or None, and the share of the teacher's weight

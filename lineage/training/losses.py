@@ -1,8 +1,9 @@
 """Losses on labels alone: four objectives for a patriarch.
 
 After Yang et al., *Training Deep Neural Networks in Generations* (AAAI 2019, arXiv 1805.05551). All take
-logits of shape (B, C) and class indices of shape (B,) and return the mean over the batch as a scalar. Logits
-in half precision are upcast to float32 first; float64 stays float64. Nothing here waits for the device.
+logits of shape (B, C) and class indices of shape (B,) and return the mean over the batch as a scalar. Labels
+may also be soft: shares of the classes, shape (B, C), of the logits' type. Logits in half precision are
+upcast to float32 first; float64 stays float64. Nothing here waits for the device.
 """
 
 import inspect
@@ -18,7 +19,7 @@ from lineage.errors import RecipeError
 from lineage.extensions import resolve
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""From logits (B, C) and labels (B,) to a scalar."""
+"""From logits (B, C) and labels, (B,) or where views are mixed (B, C), to a scalar."""
 
 
 def top_score_difference(logits: Tensor, k: int) -> Tensor:
@@ -67,7 +68,7 @@ def tolerant_loss(logits: Tensor, labels: Tensor, strictness: float, top_k: int)
     if strictness == 1:
         return strict_loss(logits, labels)
     log_f = log_probabilities(logits)
-    return strictness * nll_loss(log_f, labels) + (1 - strictness) * _mean_gap(log_f, top_k)
+    return strictness * mean_cross_entropy(log_f, labels) + (1 - strictness) * _mean_gap(log_f, top_k)
 
 
 def label_smoothing_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -108,7 +109,7 @@ def confidence_penalty_loss(logits: Tensor, labels: Tensor, penalty: float) -> T
         return strict_loss(logits, labels)
     log_f = log_probabilities(logits)
     negative_entropy = (log_f.exp() * log_f).sum(dim=1).mean()
-    return nll_loss(log_f, labels) + penalty * negative_entropy
+    return mean_cross_entropy(log_f, labels) + penalty * negative_entropy
 
 
 def check_top_k(top_k: int, num_classes: int) -> None:
@@ -182,6 +183,13 @@ def objective_settings(name: str, settings: Mapping[str, float | int]) -> dict[s
             f"but got {', '.join(settings) or 'no settings'}; set what is missing under [patriarch]."
         )
     return used
+
+
+def mean_cross_entropy(log_f: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of normalised scores (B, C) with classes (B,) or with shares of classes (B, C)."""
+    if labels.ndim == 1:
+        return nll_loss(log_f, labels)
+    return -(labels * log_f).sum(dim=1).mean()
 
 
 def _mean_gap(log_f: Tensor, k: int) -> Tensor:

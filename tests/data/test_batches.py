@@ -23,7 +23,7 @@ from lineage.data.batches import (
 from lineage.data.datasets import DataSet, load_dataset
 from lineage.errors import UsageError
 
-VARIED = Augmentation(crop_padding=2, flip=True)
+VARIED = {"digits": Augmentation(crop_padding=2, flip=True), "imagefolder": Augmentation(flip=True)}
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def data(request: pytest.FixtureRequest) -> DataSet:
 
 
 def batches_of(data: DataSet, rows: Iterable[int] = range(16), **settings: object) -> TrainingBatches:
-    chosen: dict[str, object] = {"batch_size": 8, "augmentation": VARIED, "data_seed": 0, "order_seed": 0}
-    chosen |= settings
+    chosen: dict[str, object] = {"batch_size": 8, "data_seed": 0, "order_seed": 0}
+    chosen |= {"augmentation": VARIED[data.spec.name]} | settings
     indices = torch.tensor(list(rows))
     return training_batches(data.train, data.spec, indices, **chosen)
 

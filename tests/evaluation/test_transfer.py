@@ -59,6 +59,11 @@ CANNOT_HOLD = [
     ({"overrides": ['data={name="cifar10"}']}, UsageError, "--set must give a setting that the logistic"),
     ({"overrides": ["data.flip=true"]}, UsageError, "--set must give a setting that the logistic probe uses"),
     (
+        {"overrides": ["data.augment.mixup=1"]},
+        UsageError,
+        "--set must give a setting that the logistic probe uses",
+    ),
+    (
         {"overrides": ["data.padding_mode=zeros"], "probe": "finetune"},
         UsageError,
         "--set must give a setting that finetuning uses (data.root,",
@@ -221,10 +226,11 @@ def test_finetuning_leaves_no_state_behind(grown: Lineage) -> None:
 
 
 def test_finetuning_needs_no_validation_part(grown: Lineage) -> None:
-    overrides = ["data.validation=0", "training.epochs=1"]
+    overrides = ["data.validation=0", "training.epochs=1", "data.augment.mixup=0.5"]
     (result,) = transfer("models:/digits/1", "digits", probe="finetune", overrides=overrides)
     assert "transfer_validation_accuracy" not in result.metrics
     assert result.settings["training.epochs"] == 1
+    assert result.settings["data.augment"] == {"mixup": 0.5}
 
 
 def test_key_depends_on_what_the_numbers_depend_on(grown: Lineage) -> None:

@@ -14,6 +14,7 @@ Grow = Callable[..., lineage.Lineage]
 SETTINGS = (
     "data.name=imagefolder",
     "data.image_size=16",
+    "data.crop_padding=0",
     "data.validation=0",
     "network.name=resnet20",
     "network.width=1",

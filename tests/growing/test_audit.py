@@ -202,6 +202,7 @@ def test_changed_images_are_refused(grown: Lineage, tiny_settings: tuple[str, ..
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.new("L", (8, 8), 60 * number + label).save(folder / f"{number}.png")
     root = [f"data.root={tmp_path / 'images'}", "data.name=imagefolder", "data.image_size=8"]
+    root.append("data.crop_padding=0")
     few = ["data.validation=0", "training.batch_size=4", "patriarch.top_k=2", "training.warmup_epochs=0"]
     (line,) = grow("digits", name="folder", generations=0, overrides=["training.epochs=1", *root, *few])
     uri = line.versions[0].uri

@@ -113,6 +113,7 @@ def test_teacher_of_other_contents_under_the_same_name_is_refused(grow: Grow, tm
             _write_images(tmp_path / folder / part, range(shift, 40 + shift))
     settings = ("data.name=imagefolder", "data.image_size=16", "network.name=resnet20", "data.validation=0.1")
     few = ("data.train_samples=24", "training.batch_size=8", "patriarch.top_k=2", "training.epochs=1")
+    few += ("data.crop_padding=0",)
     (teacher,) = grow("digits", *settings, *few, "data.root=ours", generations=0)
     sentence = r"models:/digits/1 was grown on data with the digest \w{12}….* 'imagefolder' here have \w{12}…"
     with pytest.raises(IntegrityError, match=sentence):

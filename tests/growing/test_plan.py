@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import nll_loss
 
 from lineage.errors import RecipeError, UsageError
 from lineage.evaluation.data import SplitData
@@ -11,6 +12,7 @@ from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS
 from lineage.growing.plan import GenerationPlan, check_against_data, read_split_data
 from lineage.recipe import Recipe, TrainingSettings, load_recipe
 from lineage.training.handlers import _OPTIMIZER_SETTINGS
+from lineage.training.losses import OBJECTIVES
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,10 @@ def key(split_data: SplitData) -> Key:
         "data.train_samples=500",
         "data.subset={seed = 0, half = 0}",
         "data.crop_padding=2",
+        "data.augment.policy=rand",
+        "data.augment.erasing=0.1",
+        "data.augment.mixup=0.2",
+        "data.augment.cutmix=1",
         "network.width=8",
         "patriarch.objective=strict",
         "patriarch.strictness=0.9",
@@ -68,6 +74,7 @@ def test_key_differs_between_halves_and_their_seeds(key: Key) -> None:
         "student.temperature=4",
         "student.label_weight=0.9",
         "patriarch.smoothing=0.3",
+        "data.augment={erasing = 0, mixup = 0}",
     ],
 )
 def test_key_of_a_patriarch_ignores(key: Key, setting: str) -> None:
@@ -206,6 +213,7 @@ def test_soft_targets_share_a_digest_whatever_the_student(split_data: SplitData)
     for other in (
         "data.seed=1",
         "data.crop_padding=2",
+        "data.augment.mixup=0.1",
         "training.precision=bf16",
         "student.soft_target_classes=3",
     ):
@@ -216,6 +224,18 @@ def test_more_soft_target_classes_than_classes_are_refused(split_data: SplitData
     recipe = load_recipe("digits", ["student.soft_targets=stored", "student.soft_target_classes=10"])
     with pytest.raises(UsageError, match=r"at least 1 and below the number of classes, 10, but got 10"):
         check_against_data(recipe, split_data)
+
+
+def test_loss_that_takes_no_soft_labels_is_refused_where_views_are_mixed(
+    split_data: SplitData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OBJECTIVES, "strict", lambda: lambda logits, labels: nll_loss(logits, labels))
+    check_against_data(load_recipe("digits", ["patriarch.objective=strict"]), split_data)
+    recipe = load_recipe("digits", ["patriarch.objective=strict", "data.augment.cutmix=1"])
+    sentence = r"loss 'strict' must take soft labels, shape \(B, 10\), .* but fails: .*; choose another loss"
+    with pytest.raises(RecipeError, match=sentence):
+        check_against_data(recipe, split_data)
+    check_against_data(load_recipe("digits", ["data.augment.mixup=0.2"]), split_data)
 
 
 def test_key_of_a_student_holds_only_its_own_label_weight(key: Key) -> None:

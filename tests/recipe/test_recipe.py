@@ -131,6 +131,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "crop_padding": 0,
         "padding_mode": "reflect",
         "flip": False,
+        "augment": None,
         "workers": 0,
     }
     assert settings["network"] == {"name": "resnet8", "width": None, "options": {}}
@@ -174,6 +175,14 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "sync_batchnorm": False,
     }
     assert settings["succession"] == {"generations": 2, "seed": 0}
+
+
+def test_augmentation_that_sets_nothing_is_that_of_no_table(minimal: str) -> None:
+    plain = load_recipe(minimal)
+    assert load_recipe(minimal, ["data.augment={erasing = 0}"]) == plain
+    cropped = load_recipe(minimal, ["data.augment.random_resized_crop={}"])
+    assert cropped.digest != plain.digest
+    assert load_recipe(minimal, ["data.augment.random_resized_crop.scale=[0.08, 1]"]).digest == cropped.digest
 
 
 def test_recipe_is_frozen(minimal: str) -> None:
@@ -294,6 +303,28 @@ REFUSED = {
         "Unknown recipe key 'data.subset.halv'. Did you mean 'half'?"
     ),
     "data.subset={seed = -1, half = 2}": ("data.subset.seed must be at least 0, but got -1; 1 more problem."),
+    "data.augment={erasing = 2}": "data.augment.erasing must be at least 0 and at most 1, but got 2.",
+    "data.augment.mixup=-1": "data.augment.mixup must be at least 0 and at most 100, but got -1.",
+    "data.augment={policy = 'triviel'}": (
+        "data.augment.policy must be 'trivial' or 'rand', but got 'triviel'. Did you mean 'trivial'?"
+    ),
+    "data.augment.random_resized_crop={scale = [0, 1]}": (
+        "data.augment.random_resized_crop.scale[0] must be greater than 0 and at most 1, but got 0."
+    ),
+    "data.augment.random_resized_crop={scale = [1, 0.5]}": (
+        "data.augment.random_resized_crop.scale must be two numbers, the smaller one first, but got [1.0,"
+        " 0.5]."
+    ),
+    "data.augment.random_resized_crop.ratio=[1]": (
+        "data.augment.random_resized_crop.ratio must be two numbers, the smaller one first, but got [1.0]."
+    ),
+    "data.augment.random_resized_crop={scael = [0.5, 1]}": (
+        "Unknown recipe key 'data.augment.random_resized_crop.scael'. Did you mean 'scale'?"
+    ),
+    "data={name = 'digits', crop_padding = 1, augment.random_resized_crop = {}}": (
+        "data.crop_padding has no effect where data.augment.random_resized_crop is set, but is 1; leave one"
+        " of them out."
+    ),
     "data.download=2026-01-02": "data.download must be true or false, but got 2026-01-02.",
     "data.root=3": "data.root must be a text, but got 3.",
     "data.name=cifar1000": (

@@ -45,6 +45,8 @@ def dataset() -> DataSet:
 
 
 Build = Callable[..., GenerationTraining]
+PLAIN = Augmentation(1, "zeros", True)
+STRONG = Augmentation(1, "zeros", True, policy="trivial", erasing=0.5, mixup=1.0, cutmix=1.0)
 
 
 @pytest.fixture
@@ -62,6 +64,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
         precision: Any = "fp32",
         loss: Loss | None = None,
         stages: Sequence[str] = (),
+        augmentation: Augmentation = PLAIN,
         **config: Any,
     ) -> GenerationTraining:
         accumulation = config.get("accumulation", 1)
@@ -77,7 +80,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             spec,
             rows[:100],
             batch_size,
-            Augmentation(1, "zeros", True),
+            augmentation,
             data_seed=0,
             order_seed=seed,
             accumulation=accumulation,
@@ -155,10 +158,16 @@ class StoppedError(Exception):
     """Stands for a crash."""
 
 
-@pytest.mark.parametrize("average_decay", [None, 0.9])
+@pytest.mark.parametrize(
+    ("average_decay", "augmentation"), [(None, PLAIN), (0.9, PLAIN), (None, STRONG)], ids=str
+)
 @pytest.mark.parametrize("moment", [Events.ITERATION_COMPLETED(once=5), Events.EPOCH_COMPLETED(once=2)])
-def test_training_resumes_to_the_same_bits(build: Build, moment: Any, average_decay: float | None) -> None:
-    whole = build(folder="whole", epochs=3, average_decay=average_decay, schedule=cosine(3)).run()
+def test_training_resumes_to_the_same_bits(
+    build: Build, moment: Any, average_decay: float | None, augmentation: Augmentation
+) -> None:
+    settings = {"epochs": 3, "average_decay": average_decay, "schedule": cosine(3)}
+    settings["augmentation"] = augmentation
+    whole = build(folder="whole", **settings).run()
 
     def crash(trainer: Engine) -> None:
         trainer.add_event_handler(moment, stop)
@@ -166,11 +175,11 @@ def test_training_resumes_to_the_same_bits(build: Build, moment: Any, average_de
     def stop(_: Engine) -> None:
         raise StoppedError
 
-    torn = build(folder="torn", epochs=3, average_decay=average_decay, schedule=cosine(3))
+    torn = build(folder="torn", **settings)
     with pytest.raises(StoppedError):
         torn.run(crash)
     torch.manual_seed(99)
-    resumed = build(folder="torn", epochs=3, average_decay=average_decay, schedule=cosine(3), seed=0)
+    resumed = build(folder="torn", seed=0, **settings)
     assert resumed.checkpoint.epoch == 1
     trained = resumed.run()
     assert_equal(weights(whole), weights(trained))

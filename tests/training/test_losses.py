@@ -416,3 +416,12 @@ def test_objectives_are_those_that_a_recipe_may_name() -> None:
     from lineage.recipe import ObjectiveName
 
     assert set(OBJECTIVES) == set(get_args(ObjectiveName))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_of_soft_labels_is_the_mean_over_the_labels(name: str, logits: Tensor, labels: Tensor) -> None:
+    loss, others = LOSSES[name], (labels + 3) % logits.shape[1]
+    one_hot, other_hot = (torch.eye(logits.shape[1], dtype=logits.dtype)[each] for each in (labels, others))
+    torch.testing.assert_close(loss(logits, one_hot), loss(logits, labels))
+    mixed = loss(logits, 0.75 * one_hot + 0.25 * other_hot)
+    torch.testing.assert_close(mixed, 0.75 * loss(logits, labels) + 0.25 * loss(logits, others))

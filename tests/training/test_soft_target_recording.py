@@ -19,7 +19,7 @@ from lineage.training.soft_target_recording import record_soft_targets
 from lineage.training.soft_targets import StoredSoftTargets
 from lineage.training.teachers import LiveTeacher
 
-AUGMENTATION = Augmentation(1, "zeros", True)
+AUGMENTATION = Augmentation(1, "zeros", True, mixup=1.0, cutmix=1.0)  # a view's mixing is part of the view
 VIEWS = 3
 ROWS = torch.arange(5, 105)  # the last batch is smaller than the others
 
