@@ -11,7 +11,7 @@ from lineage.data import imagenet
 from lineage.data.datasets import load_dataset
 from lineage.errors import IntegrityError
 from lineage.models.ensemble import fit_to_data
-from lineage.models.pretrained import describe_torchvision
+from lineage.models.pretrained import describe_weights
 
 WORDS = imagenet.imagenet_words()
 IDS = tuple(f"n{1_000_000 + 7 * number:08d}" for number in range(1000))
@@ -38,7 +38,7 @@ def test_teacher_with_torchvisions_words_fits_the_folder_of_ids(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = load_dataset("imagenet", str(folder)).spec
-    own = describe_torchvision("torchvision:resnet18", "IMAGENET1K_V1")
+    own = describe_weights("torchvision:resnet18", "IMAGENET1K_V1")
     # the real ids are a table that nobody wants here: the made-up ones take their place
     monkeypatch.setattr(imagenet, "_IDS_SHA256", hashlib.sha256("\n".join(IDS).encode()).hexdigest())
     network = nn.Flatten()
@@ -48,7 +48,7 @@ def test_teacher_with_torchvisions_words_fits_the_folder_of_ids(
 
 def test_a_thousand_other_ids_are_other_classes(folder: Path) -> None:
     data = load_dataset("imagenet", str(folder)).spec
-    own = describe_torchvision("torchvision:resnet18", "IMAGENET1K_V1")
+    own = describe_weights("torchvision:resnet18", "IMAGENET1K_V1")
     with pytest.raises(IntegrityError, match=r"class 0 is 'tench'\) and 'imagenet' 1000 \(class 0 is 'n01"):
         fit_to_data(nn.Flatten(), own, data, "resnet18")
 
