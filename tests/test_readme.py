@@ -18,22 +18,24 @@ CHANGELOG = ROOT / "CHANGELOG.md"
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples of the page on extensions, installed as a package ``mypkg``."""
     page = (DOCS / "how-to" / "extend.md").read_text()
-    network, objective = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    network, objective, distillation = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert "# mypkg.py" in network
     site = tmp_path / "site"
     information = site / "mypkg-1.0.dist-info"
     information.mkdir(parents=True)
-    (site / "mypkg.py").write_text(network + objective)
+    (site / "mypkg.py").write_text(network + objective + distillation)
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mypkg\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(
         "[lineage.networks]\ntiny = mypkg:Tiny\n[lineage.objectives]\nfocal = mypkg:build_focal\n"
+        "[lineage.distillations]\nmargin = mypkg:build_margin\n"
     )
     monkeypatch.syspath_prepend(site)
 
 
 @pytest.mark.usefixtures("home", "package")
-def test_own_network_and_objective_grow_as_the_guide_says(tiny_settings: tuple[str, ...]) -> None:
+def test_own_network_and_losses_grow_as_the_guide_says(tiny_settings: tuple[str, ...]) -> None:
     own = ("network.name=mypkg:tiny", "patriarch.objective=mypkg:focal", "patriarch.penalty=2.0")
+    own += ("student.loss=mypkg:margin", "student.options.margin=1")
     (grown,) = lineage.grow(
         "digits",
         generations=1,
@@ -43,6 +45,7 @@ def test_own_network_and_objective_grow_as_the_guide_says(tiny_settings: tuple[s
     assert type(model.network).__name__ == "Tiny"
     assert model.network_name == "mypkg:tiny"
     assert grown.versions[0].objective == "mypkg:focal"
+    assert grown.versions[1].code.keys() == {"network", "distillation"}
 
 
 def test_readme_is_short() -> None:
