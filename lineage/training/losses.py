@@ -2,8 +2,8 @@
 
 After Yang et al., *Training Deep Neural Networks in Generations* (AAAI 2019, arXiv 1805.05551). All take
 logits of shape (B, C) and class indices of shape (B,) and return the mean over the batch as a scalar. Labels
-may also be soft: shares of the classes, shape (B, C), of the logits' type. Logits in half precision are upcast
-to float32 first; float64 stays float64. Nothing here waits for the device.
+may also be soft: shares of the classes, shape (B, C), of the logits' type. Logits in half precision are
+upcast to float32 first; float64 stays float64. Nothing here waits for the device.
 """
 
 import inspect
