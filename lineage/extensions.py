@@ -1,22 +1,23 @@
 """Look-up of builders by name: built-in ones in a dict, those of installed packages through entry points.
 
 A package registers a builder in one of the entry-point groups ``lineage.networks``, ``lineage.datasets``,
-``lineage.objectives`` and ``lineage.schedules``; a recipe names it ``package:name``. A recipe never holds an
-import path: reading a configuration file must not run code that is not installed for this purpose.
+``lineage.objectives``, ``lineage.distillations``, ``lineage.augmentations`` and ``lineage.schedules``; a
+recipe names it ``package:name``. A recipe never holds an import path: reading a configuration file must not
+run code that is not installed for this purpose.
 
 What a builder makes depends on its code, so keys of generations hold a digest of the source of its package.
 """
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 from lineage.errors import RecipeError, suggestion
@@ -31,6 +32,8 @@ Raise one when the same settings give other weights than before. It enters keys 
 """
 
 _CODE_SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES, ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh")
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 _SETTINGS_SUFFIXES = (".json", ".toml", ".yaml", ".yml")
 
 # By the module that was loaded: editing a file afterwards does not change the code that runs
@@ -62,8 +65,8 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
     """Return the builder registered as ``name``.
 
     Args:
-        kind: Product of the builder, ``network``, ``dataset``, ``objective`` or ``schedule``; its entry-point
-            group is ``lineage.<kind>s``.
+        kind: Product of the builder, ``network``, ``dataset``, ``objective``, ``distillation``,
+            ``augmentation`` or ``schedule``; its entry-point group is ``lineage.<kind>s``.
         name: Key of ``builtin``, or ``package:name`` for an entry point of an installed package.
         builtin: Builders that ``lineage`` ships.
 
@@ -103,6 +106,62 @@ def source_of(kind: str, name: str) -> Source | None:
 def named_settings(builder: Builder, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``settings`` that are parameters of ``builder``, so those that its product depends on."""
     return {name: settings[name] for name in inspect.signature(builder).parameters if name in settings}
+
+
+def typed_options(
+    subject: str, table: str, builder: Builder, options: Mapping[str, Any], given: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return a recipe's options of a builder, with the types and the defaults of its signature.
+
+    An integer passes for a number; where the signature names no type, that of the default counts, if any.
+
+    Args:
+        subject: Noun phrase for the builder's product, for errors.
+        table: Recipe table of the options, such as ``student.options``.
+        builder: Callable that takes options by keyword.
+        options: Values by name.
+        given: Parameters of the builder that are no options.
+
+    Raises:
+        RecipeError: If an option is unknown or missing, or its value has another type.
+    """
+    parameters = _signature(builder).parameters.values()
+    named = {p.name: p for p in parameters if p.kind not in _VARIADIC and p.name not in given}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for option in options:
+        if option not in named and not takes_any:
+            known = f"the options {', '.join(named)}" if named else "no options"
+            raise RecipeError(
+                f"{subject} takes {known}, but {table} has '{option}'.{suggestion(option, named)}"
+            )
+    values = {name: parameter.default for name, parameter in named.items()} | dict(options)
+    missing = [name for name, value in values.items() if value is inspect.Parameter.empty]
+    if missing:
+        raise RecipeError(f"{subject} needs {' and '.join(missing)}; set {table}.{missing[0]}.")
+    return {
+        name: _typed(f"{table}.{name}", value, named[name]) if name in options and name in named else value
+        for name, value in values.items()
+    }
+
+
+def _signature(builder: Builder) -> inspect.Signature:
+    try:
+        return inspect.signature(builder, eval_str=True)
+    except NameError:  # an annotation names what is imported for type checkers alone
+        return inspect.signature(builder)
+
+
+def _typed(key: str, value: Any, parameter: inspect.Parameter) -> Any:
+    """Return an option's value as its parameter's type."""
+    annotation, default = parameter.annotation, parameter.default
+    if annotation is inspect.Parameter.empty and type(default) in _WORDS:
+        annotation = type(default)
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if kind in _WORDS]
+    if not kinds or type(value) in kinds:
+        return value
+    if float in kinds and type(value) is int:
+        return float(value)
+    raise RecipeError(f"{key} must be {' or '.join(_WORDS[kind] for kind in kinds)}, but got {value!r}.")
 
 
 def _load(kind: str, name: str, point: EntryPoint) -> Builder:

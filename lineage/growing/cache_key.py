@@ -10,6 +10,7 @@ from typing import Any
 
 from lineage.data.augmentation import Augmentation, ResizedCrop
 from lineage.data.images import MemoryImages
+from lineage.data.policies import policy_options
 from lineage.evaluation.data import SplitData, augmentation_of
 from lineage.extensions import REVISIONS, Source, source_of
 from lineage.formats import json_digest
@@ -114,8 +115,9 @@ class GenerationSettings:
 
     @property
     def _builders(self) -> dict[str, str]:
-        training = self.recipe.training
-        return {
+        training, policy = self.recipe.training, self.augmentation.policy
+        augmented = {} if policy is None else {"augmentation": policy}
+        return augmented | {
             "network": self.recipe.network.name,
             "objective": self.objective,
             "optimizer": training.optimizer,
@@ -202,6 +204,15 @@ class GenerationSettings:
             for name, value in settings.items()
             if name in _FIRST_AUGMENTATION or value != defaults[name]
         }
+        if augmentation.policy is not None:
+            used.pop("policy_options", None)
+            used["policy"] = [
+                augmentation.policy,
+                policy_options(augmentation.policy, augmentation.policy_options),
+            ]
+            source = source_of("augmentation", augmentation.policy)
+            if source is not None:  # stored soft targets depend on it as well
+                used["policy"].append(source.sha256)
         return used if used["crop_padding"] else used | {"padding_mode": None}
 
 
