@@ -115,13 +115,13 @@ class GenerationSettings:
 
     @property
     def _builders(self) -> dict[str, str]:
-        training, policy = self.recipe.training, self.augmentation.policy
-        augmented = {} if policy is None else {"augmentation": policy}
-        return augmented | {
+        training = self.recipe.training
+        return {
             "network": self.recipe.network.name,
             "objective": self.objective,
             "optimizer": training.optimizer,
             "schedule": training.schedule,
+            **({"augmentation": policy} if (policy := self.augmentation.policy) else {}),
         }
 
     @property
