@@ -17,6 +17,7 @@ import typer
 from lineage.cli.adopt import adopt
 from lineage.cli.audit import audit
 from lineage.cli.compare import compare
+from lineage.cli.data import app as data
 from lineage.cli.diff import diff
 from lineage.cli.doctor import doctor
 from lineage.cli.ensemble import ensemble
@@ -73,6 +74,7 @@ def _shared_options(
 
 
 app.add_typer(recipes, name="recipes")
+app.add_typer(data, name="data")
 for command in (
     grow,
     ls,

@@ -4,9 +4,9 @@ The random bits of a view are a hash of these three numbers, not draws from a ge
 the same in every batch and for any number of workers and processes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ class Augmentation:
         resized_crop: Random resized crop; None for that of ``ResizedCrop()`` where images are streamed, and
             none where they are in memory.
         policy: Name of a policy, see ``AUGMENTATIONS``; None for none.
+        policy_options: Options of its builder by name.
         erasing: Probability of a rectangle in the mean colour.
         mixup: α of mixup; 0 turns it off.
         cutmix: α of CutMix; 0 turns it off.
@@ -60,6 +61,7 @@ class Augmentation:
     flip: bool = False
     resized_crop: ResizedCrop | None = None
     policy: str | None = None
+    policy_options: Mapping[str, Any] = field(default_factory=dict)
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -167,7 +169,9 @@ def _resized_crop(size: tuple[int, int], crop: ResizedCrop) -> Policy:
 
 def _further_steps(spec: DataSpec, augmentation: Augmentation) -> list[Policy]:
     """Return what is done with one image of the input's size."""
-    steps = [] if augmentation.policy is None else [build_policy(augmentation.policy)]
+    steps: list[Policy] = []
+    if augmentation.policy is not None:
+        steps.append(build_policy(augmentation.policy, augmentation.policy_options, spec.input_shape))
     if augmentation.erasing:
         steps.append(build_erasing(augmentation.erasing, spec.mean))
     return steps

@@ -4,32 +4,36 @@ What happens here draws from the CPU's global generator, which is set anew for e
 pure function of (data seed, view, sample index).
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lineage.extensions import resolve
+from lineage.errors import RecipeError
+from lineage.extensions import resolve, typed_options
+from lineage.formats import first_line
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
+
+_TRIES = 8
 
 Policy = Callable[[Tensor], Tensor]
 """From an image, uint8 (C, H, W), to one of the same shape and type; draws from torch's global generator."""
 
 
-def _build_trivial() -> Policy:
+def _build_trivial(*, num_magnitude_bins: int = 31) -> Policy:
     from torchvision.transforms import v2
 
-    policy: Policy = v2.TrivialAugmentWide()
+    policy: Policy = v2.TrivialAugmentWide(num_magnitude_bins)
     return policy
 
 
-def _build_rand() -> Policy:
+def _build_rand(*, num_ops: int = 2, magnitude: int = 9) -> Policy:
     from torchvision.transforms import v2
 
-    policy: Policy = v2.RandAugment()
+    policy: Policy = v2.RandAugment(num_ops, magnitude)
     return policy
 
 
@@ -37,17 +41,57 @@ AUGMENTATIONS: dict[str, Callable[..., Policy]] = {"trivial": _build_trivial, "r
 """Builders of policies: TrivialAugment (Müller and Hutter, ICCV 2021), RandAugment (Cubuk et al., 2020)."""
 
 
-def build_policy(name: str) -> Policy:
-    """Return the policy of a name.
+def policy_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a policy with the types and defaults of its builder's signature.
 
     Args:
-        name: Key of ``AUGMENTATIONS``.
+        name: Key of ``AUGMENTATIONS``, or ``package:name`` of an installed package.
+        options: Values by name.
 
     Raises:
-        RecipeError: If there is none of that name.
+        RecipeError: If the policy is unknown, takes no such option, or an option has another type.
     """
-    policy: Policy = resolve("augmentation", name, AUGMENTATIONS)()
+    builder = resolve("augmentation", name, AUGMENTATIONS)
+    return typed_options(f"The policy '{name}'", "data.augment.options", builder, options)
+
+
+def build_policy(name: str, options: Mapping[str, Any], shape: tuple[int, int, int]) -> Policy:
+    """Return a policy that has been tried on a made-up image.
+
+    Args:
+        name: Key of ``AUGMENTATIONS``, or ``package:name`` of an installed package.
+        options: Values by name.
+        shape: Shape (C, H, W) of the images.
+
+    Raises:
+        RecipeError: If it cannot be built, fails, returns anything but an image of the same shape and type,
+            or draws random numbers elsewhere than from torch's generator.
+    """
+    checked = policy_options(name, options)
+    try:
+        policy: Policy = resolve("augmentation", name, AUGMENTATIONS)(**checked)
+        found = _fault_of(policy, shape)
+    except Exception as error:  # a package's policy is any code
+        found = f"fails: {first_line(error)}"
+    if found:
+        raise RecipeError(
+            f"The policy '{name}' must turn a uint8 image {shape} into another one, but with the options"
+            f" {checked or '{}'} it {found}; correct data.augment.options, or choose another policy."
+        )
     return policy
+
+
+def _fault_of(policy: Policy, shape: tuple[int, int, int]) -> str:
+    """Return what a policy does wrong; "" if nothing."""
+    image = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seeds = torch.arange(_TRIES)
+    first, second = (transform_each([image.clone() for _ in seeds], policy, seeds) for _ in range(2))
+    if first.shape[1:] != image.shape or first.dtype != image.dtype:
+        kind = str(first.dtype).removeprefix("torch.")
+        return f"returns {kind} {tuple(first.shape[1:])}"
+    if not torch.equal(first, second):
+        return "gives two images for one seed of torch's generator, from which alone it may draw"
+    return ""
 
 
 def build_erasing(probability: float, mean: Sequence[float]) -> "v2.Transform":

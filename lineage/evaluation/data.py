@@ -94,6 +94,7 @@ def augmentation_of(data: DataSettings) -> Augmentation:
         basic,
         resized_crop=None if crop is None else ResizedCrop(crop.scale, crop.ratio),
         policy=data.augment.policy,
+        policy_options=data.augment.options,
         erasing=data.augment.erasing,
         mixup=data.augment.mixup,
         cutmix=data.augment.cutmix,

@@ -10,6 +10,7 @@ from typing import Any
 
 from lineage.data.augmentation import Augmentation, ResizedCrop
 from lineage.data.images import MemoryImages
+from lineage.data.policies import policy_options
 from lineage.evaluation.data import SplitData, augmentation_of
 from lineage.extensions import REVISIONS, Source, source_of
 from lineage.formats import json_digest
@@ -154,6 +155,7 @@ class GenerationSettings:
             "objective": self.objective,
             "optimizer": training.optimizer,
             "schedule": training.schedule,
+            **({"augmentation": policy} if (policy := self.augmentation.policy) else {}),
         }
 
     @property
@@ -236,6 +238,15 @@ class GenerationSettings:
             for name, value in settings.items()
             if name in _FIRST_AUGMENTATION or value != defaults[name]
         }
+        if augmentation.policy is not None:
+            used.pop("policy_options", None)
+            used["policy"] = [
+                augmentation.policy,
+                policy_options(augmentation.policy, augmentation.policy_options),
+            ]
+            source = source_of("augmentation", augmentation.policy)
+            if source is not None:  # stored soft targets depend on it as well
+                used["policy"].append(source.sha256)
         return used if used["crop_padding"] else used | {"padding_mode": None}
 
 

@@ -64,8 +64,11 @@ class AugmentSettings(Section):
     random_resized_crop: CropSettings | None = None
     """Random part of the image, resized; by default {scale = [0.08, 1]} where images are streamed, and none
     where they are in memory."""
-    policy: PolicyName | None = None
-    """Distortions of shape and colours: torchvision's TrivialAugment (trivial) or RandAugment (rand)."""
+    policy: PolicyName | PackageName | None = None
+    """Distortions of shape and colours: torchvision's TrivialAugment (trivial) or RandAugment (rand), or
+    package:name of an installed package."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options of the policy by name, such as num_ops and magnitude (rand)."""
     erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability with which a random rectangle of a view is filled with the mean colour; 0 for never."""
     mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -125,5 +128,10 @@ class DataSettings(Section):
             raise ValueError(
                 f"data.crop_padding has no effect where data.augment.random_resized_crop is set, but is"
                 f" {self.crop_padding}; leave one of them out."
+            )
+        if self.augment is not None and self.augment.options and self.augment.policy is None:
+            raise ValueError(
+                "data.augment.options has no effect without data.augment.policy, but has"
+                f" {shortened(', '.join(self.augment.options))}; set the policy or leave them out."
             )
         return self

@@ -306,7 +306,15 @@ REFUSED = {
     "data.augment={erasing = 2}": "data.augment.erasing must be at least 0 and at most 1, but got 2.",
     "data.augment.mixup=-1": "data.augment.mixup must be at least 0 and at most 100, but got -1.",
     "data.augment={policy = 'triviel'}": (
-        "data.augment.policy must be 'trivial' or 'rand', but got 'triviel'. Did you mean 'trivial'?"
+        "data.augment.policy must be 'trivial', 'rand' or 'package:name', but got 'triviel'. Did you mean"
+        " 'trivial'?"
+    ),
+    "data.augment.options.magnitude=[1]": (
+        "data.augment.options.magnitude must be true or false, an integer, a number or a text, but got [1]."
+    ),
+    "data.augment.options={magnitude = 3}": (
+        "data.augment.options has no effect without data.augment.policy, but has magnitude; set the policy or"
+        " leave them out."
     ),
     "data.augment.random_resized_crop={scale = [0, 1]}": (
         "data.augment.random_resized_crop.scale[0] must be greater than 0 and at most 1, but got 0."
