@@ -17,7 +17,6 @@ from lineage.models.pretrained import (
     PRETRAINED,
     describe_weights,
     fit_state,
-    is_weights_file,
     read_state,
     strip_prefix,
 )
@@ -26,6 +25,7 @@ from lineage.recipe import (
     NetworkSettings,
     Sections,
     check_name,
+    is_weights_file,
     parse_settings,
     require_effect,
 )
