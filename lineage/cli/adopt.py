@@ -16,7 +16,7 @@ Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|NAME",
-        help="Weights of --network: a safetensors file, a name such as IMAGENET1K_V1, or DEFAULT.",
+        help="Weights of --network: a safetensors file, or a name: DEFAULT, or torchvision's IMAGENET1K_V1.",
     ),
 ]
 LoggedModel = Annotated[

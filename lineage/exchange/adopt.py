@@ -17,7 +17,6 @@ from lineage.models.pretrained import (
     PRETRAINED,
     describe_weights,
     fit_state,
-    is_weights_file,
     read_state,
     strip_prefix,
 )
@@ -27,6 +26,7 @@ from lineage.recipe import (
     Overrides,
     Sections,
     check_name,
+    is_weights_file,
     override_texts,
     parse_settings,
     require_effect,

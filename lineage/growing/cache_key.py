@@ -14,6 +14,7 @@ from lineage.data.policies import policy_options
 from lineage.evaluation.data import SplitData, augmentation_of
 from lineage.extensions import REVISIONS, Source, source_of
 from lineage.formats import json_digest
+from lineage.models.initial import InitialWeights
 from lineage.recipe import Recipe, StudentSettings
 from lineage.training.devices import derive_seed
 from lineage.training.handlers import optimizer_settings, schedule_settings
@@ -124,11 +125,25 @@ class GenerationSettings:
             depends_on["signals"] = asdict(self.soft_target_format)
         if self.recipe.training.sync_batchnorm:
             depends_on["sync_batchnorm"] = True
+        if self.initial_weights is not None:
+            channels, options = (
+                self.split_data.dataset.spec.input_shape[0],
+                self.recipe.network.builder_options,
+            )
+            depends_on["initial_weights"] = self.initial_weights.digest(channels, options)
         if self._code:
             depends_on["code"] = self._code
         if self.attached is not None:
             depends_on["attached"] = self.attached
         return json_digest(depends_on)
+
+    @property
+    def initial_weights(self) -> InitialWeights | None:
+        """Weights that the generation starts from; None for random ones."""
+        network = self.recipe.network
+        if network.weights is None:
+            return None
+        return InitialWeights(network.name, network.weights, network.strip_prefix or "")
 
     @cached_property
     def sources(self) -> dict[str, Source]:

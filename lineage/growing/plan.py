@@ -6,6 +6,7 @@ The recipe is read here for the last time: everything below takes plain argument
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -152,7 +153,9 @@ class GenerationPlan(GenerationSettings):
         """
         accelerator = self._make_accelerator()
         spec, network = self.split_data.dataset.spec, self.recipe.network
-        check_network(network.name, spec.num_classes, spec.input_shape, network.builder_options)
+        check_network(network.name, spec.num_classes, spec.input_shape, self.network_options)
+        if self.initial_weights is not None:
+            self.initial_weights.build(spec.num_classes, spec.input_shape, network.builder_options)
         self._loss()
         self._schedule()
         self._batches(None)
@@ -235,8 +238,24 @@ class GenerationPlan(GenerationSettings):
         training = self.recipe.training
         return make_accelerator(training.precision, training.accumulation, training.sync_batchnorm)
 
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """Options that build the network of a trained generation, without its initial weights."""
+        options = self.recipe.network.builder_options
+        return options if self.initial_weights is None else self.initial_weights.options(options)
+
+    def starting_note(self) -> str:
+        """Return a sentence if the last layer is not that of the weights that it starts from, else ""."""
+        spec, start = self.split_data.dataset.spec, self.initial_weights
+        if start is None:
+            return ""
+        with torch.random.fork_rng():
+            return start.build(spec.num_classes, spec.input_shape, self.recipe.network.builder_options)[1]
+
     def _build_network(self) -> nn.Module:
         spec, network = self.split_data.dataset.spec, self.recipe.network
+        if self.initial_weights is not None:
+            return self.initial_weights.build(spec.num_classes, spec.input_shape, network.builder_options)[0]
         return build_network(network.name, spec.num_classes, spec.input_shape, network.builder_options)
 
     def _loss(self) -> Loss:

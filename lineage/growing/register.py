@@ -108,7 +108,7 @@ def _log_and_register(
     model = LoadedModel(
         network,
         recipe.network.name,
-        recipe.network.builder_options,
+        plan.network_options,
         plan.split_data.dataset.spec,
         recipe.to_json(),
         predictions=predictions,

@@ -208,6 +208,8 @@ class Succession:
         try:
             with uninterrupted():
                 run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
+            if note := plan.starting_note():
+                self._notify_of(plan, note)
             training = plan.make_training(source)
             log = EpochLog(run, training.history, partial(self._notify_of, plan))
             trained = training.run(partial(self._attach, plan, log), partial(self._notify_of, plan))

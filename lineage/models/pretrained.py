@@ -62,11 +62,6 @@ def _describe_timm(name: str, weights: str) -> DataSpec:
     return describe_timm(name, weights)
 
 
-def is_weights_file(weights: str) -> bool:
-    """Tell whether weights are named by the path of a file, and not by a name of torchvision or timm."""
-    return Path(weights).suffix != "" or "/" in weights or Path(weights).exists()
-
-
 def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
     """Read the tensors, by name, from a file of weights.
 
@@ -98,7 +93,9 @@ def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
     return _unpickle(file)
 
 
-def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def strip_prefix(
+    state: Mapping[str, Tensor], prefix: str, setting: str = "--strip-prefix"
+) -> dict[str, Tensor]:
     """Return tensors by their names without a prefix, such as the ``module.`` of DistributedDataParallel.
 
     Raises:
@@ -108,7 +105,7 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     if other is not None:
         raise UsageError(
             f"Every name in the file of weights must begin with '{prefix}' to lose it, but '{other}' does"
-            " not; correct --strip-prefix."
+            f" not; correct {setting}."
         )
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
@@ -120,13 +117,26 @@ def original_names(network: nn.Module) -> dict[str, str]:
     return found
 
 
-def fit_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load ``state`` into ``network``, with the keys of ``network`` or of torchvision's original model.
+def fit_state(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    name: str,
+    *,
+    new_head_for: int | None = None,
+    setting: str = "--strip-prefix ",
+) -> int | None:
+    """Load ``state`` into ``network``, with the names of ``network`` or of its library's own model.
 
     Args:
         network: Network, as ``build_network`` returns it.
         state: All parameters and buffers, by name.
         name: Name of the network in error messages.
+        new_head_for: Number of classes of a network that keeps its own last layer if ``state`` has another
+            number; None to refuse that.
+        setting: Setting that strips a prefix, in error messages.
+
+    Returns:
+        Number of classes of ``state`` if the last layer was kept, else None.
 
     Raises:
         UsageError: If names or shapes of the tensors do not match the network.
@@ -144,10 +154,15 @@ def fit_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
         ]
         raise UsageError(
             f"The weights must have the {len(shapes)} names of network '{name}', but"
-            f" {' and '.join(problems)}; {_remedy(state, [*ours])}."
+            f" {' and '.join(problems)}; {_remedy(state, [*ours], setting)}."
         )
     others = [key for key, shape in shapes.items() if tuple(renamed[key].shape) != shape]
-    if others:
+    heads = [
+        len(renamed[key])
+        for key in others
+        if shapes[key][:1] == (new_head_for,) and shapes[key][1:] == tuple(renamed[key].shape[1:])
+    ]
+    if others and (len(heads) < len(others) or len(set(heads)) > 1):
         first = others[0]
         raise UsageError(
             f"The weights must be those of network '{name}' for the classes of the data, but"
@@ -155,7 +170,8 @@ def fit_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
             f" {list(renamed[first].shape)}, not {list(shapes[first])}; name the data that they were trained"
             " on, or another network."
         )
-    network.load_state_dict(renamed)
+    network.load_state_dict(network.state_dict() | {key: renamed[key] for key in shapes if key not in others})
+    return heads[0] if heads else None
 
 
 def _some(names: Iterable[str]) -> str:
@@ -164,13 +180,13 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(ordered[:3]) + (", …" if len(ordered) > 3 else "")
 
 
-def _remedy(state: Mapping[str, Tensor], known: Collection[str]) -> str:
+def _remedy(state: Mapping[str, Tensor], known: Collection[str], setting: str) -> str:
     """Return what to do about names that differ: to strip what all begin with, if that helps."""
     name = next(iter(state), "")
     own = next((one for one in sorted(known, key=len, reverse=True) if name.endswith(f".{one}")), "")
     prefix = name.removesuffix(own) if own else ""
     if prefix and all(key.startswith(prefix) for key in state):
-        return f"every name begins with '{prefix}': leave it out with --strip-prefix {prefix}"
+        return f"every name begins with '{prefix}': leave it out with {setting}{prefix}"
     return "name the network that they are of"
 
 

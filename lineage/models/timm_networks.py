@@ -1,6 +1,7 @@
 """Classification models of timm (the extra ``timm``), with ``features`` and one-sentence errors."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -84,13 +85,33 @@ def build_timm(
     if weights is None:
         return TimmNetwork(timm.create_model(known, **settings))
     _pretrained_config(name, weights)
+    return TimmNetwork(_fetch(name, settings))
+
+
+def read_timm_weights(
+    name: str, weights: str, num_channels: int, options: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Return the weights that timm lists for a model, under timm's names, for images of some channels.
+
+    Raises:
+        NotFoundError: If they cannot be fetched.
+        RecipeError: If timm is not installed, has no such model, or lists no weights for it.
+    """
+    _pretrained_config(name, weights)
+    return dict(_fetch(name, {"in_chans": num_channels, **options}).state_dict())
+
+
+def _fetch(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    """Return a model with timm's weights, from the Hub or its cache."""
+    timm = import_timm(name)
     try:
-        return TimmNetwork(timm.create_model(known, pretrained=True, **settings))
+        model: nn.Module = timm.create_model(name.removeprefix(TIMM), pretrained=True, **settings)
     except (OSError, RuntimeError) as error:
         raise NotFoundError(
             f"The weights of '{name}' must be in the Hub's cache or available for download, but could not be"
             f" read: {first_line(error)}; name a file of weights instead."
         ) from error
+    return model
 
 
 def timm_arguments(name: str, input_shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -238,15 +238,34 @@ def known_weights(name: str, weights: str) -> models.WeightsEnum:
     return known[weights]
 
 
+def read_torchvision_weights(name: str, weights: str) -> dict[str, Tensor]:
+    """Return weights that torchvision lists for a model, under torchvision's names.
+
+    Raises:
+        NotFoundError: If they cannot be fetched.
+        RecipeError: If torchvision has no such model, or lists no such weights for it.
+    """
+    _model_class(name)
+    entry = known_weights(name, weights)
+    try:
+        state: Mapping[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise _out_of_reach(name, entry, error) from error
+    return dict(state)
+
+
+def _out_of_reach(name: str, weights: models.WeightsEnum, error: OSError) -> NotFoundError:
+    return NotFoundError(
+        f"Weights {weights.name} of '{name}' must be in torch's cache or available for download, but the"
+        f" download failed ({error}); put {weights.url} into {torch.hub.get_dir()}/checkpoints."
+    )
+
+
 def _construct(name: str, settings: Mapping[str, Any], input_shape: tuple[int, int, int]) -> nn.Module:
     try:
         model: nn.Module = models.get_model(name.removeprefix(TORCHVISION), **settings)
     except OSError as error:
-        weights = settings["weights"]
-        raise NotFoundError(
-            f"Weights {weights.name} of '{name}' must be in torch's cache or available for download, but the "
-            f"download failed ({error}); put {weights.url} into {torch.hub.get_dir()}/checkpoints."
-        ) from error
+        raise _out_of_reach(name, settings["weights"], error) from error
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         raise RecipeError(

@@ -20,7 +20,7 @@ from lineage.recipe.files import (
     require_effect,
     set_values,
 )
-from lineage.recipe.names import check_name
+from lineage.recipe.names import check_name, is_weights_file
 from lineage.recipe.recipe import Recipe, recipe_schema
 from lineage.recipe.renamed import present_name
 from lineage.recipe.sections import (
@@ -69,6 +69,7 @@ __all__ = [
     "check_space",
     "find_recipe",
     "flatten",
+    "is_weights_file",
     "load_recipe",
     "override",
     "override_texts",

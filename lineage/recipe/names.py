@@ -1,4 +1,6 @@
-"""Names of registered models: which ones every store and every terminal can take."""
+"""Names: which ones every store and every terminal can take for a model, and which ones are files."""
+
+from pathlib import Path
 
 from lineage.errors import UsageError
 from lineage.formats import printable
@@ -6,6 +8,12 @@ from lineage.formats import printable
 MOST_CHARACTERS = 200
 _MOST_BYTES = 255  # of a folder's name, which an experiment gets beside an sqlite store
 _SHOWN = 60
+
+
+def is_weights_file(weights: str) -> bool:
+    """Tell whether weights are named by the path of a file, and not by a name of torchvision or timm."""
+    path = Path(weights)
+    return path.suffix != "" or "/" in weights or path.is_file()
 
 
 def check_name(name: str, key: str = "model.name") -> str:

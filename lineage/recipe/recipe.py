@@ -31,6 +31,7 @@ _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
 # Keys that the first recipes did not have: at their defaults they must not change a digest.
 _ADDED_LATER = {
     "data": ("test", "subset", "augment"),
+    "network": ("weights", "strip_prefix"),
     "student": (
         "soft_targets",
         "views",

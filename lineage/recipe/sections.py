@@ -23,7 +23,7 @@ from pydantic import (
 
 from lineage.errors import UsageError
 from lineage.recipe.limits import check_limits, shortened
-from lineage.recipe.names import check_name
+from lineage.recipe.names import check_name, is_weights_file
 from lineage.recipe.problems import FORMS, ProblemsError, describe
 
 NetworkName = Literal[
@@ -116,6 +116,11 @@ class NetworkSettings(Section):
     """Number of channels of the first stage; by default the network's own."""
     options: dict[str, bool | int | float | str] = {}
     """Further arguments of the network's builder, by name."""
+    weights: str | None = None
+    """Start of every generation: a safetensors file, or DEFAULT for weights of torchvision or timm; random
+    by default. The last layer is new where classes differ."""
+    strip_prefix: str | None = None
+    """Beginning of every name in the file of weights to leave out, such as module."""
 
     @property
     def builder_options(self) -> dict[str, Any]:
@@ -123,12 +128,16 @@ class NetworkSettings(Section):
         return self.options | ({} if self.width is None else {"width": self.width})
 
     @model_validator(mode="after")
-    def _require_one_width(self) -> Self:
+    def _require_each_once(self) -> Self:
         if self.width is not None and "width" in self.options:
             raise ValueError(
                 f"The width must be given once, but network.width is {self.width} and"
                 f" network.options.width is {self.options['width']}; remove one."
             )
+        if self.weights is not None and "weights" in self.options:
+            raise ValueError("Weights must be named once: remove network.options.weights.")
+        if self.strip_prefix and not is_weights_file(self.weights or ""):
+            raise ValueError("network.strip_prefix must come with a file of network.weights; remove it.")
         return self
 
 

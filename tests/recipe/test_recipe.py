@@ -134,7 +134,13 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "augment": None,
         "workers": 0,
     }
-    assert settings["network"] == {"name": "resnet8", "width": None, "options": {}}
+    assert settings["network"] == {
+        "name": "resnet8",
+        "width": None,
+        "options": {},
+        "weights": None,
+        "strip_prefix": None,
+    }
     assert settings["patriarch"] == {
         "objective": "strict",
         "strictness": 0.8,
