@@ -244,7 +244,8 @@ def test_student_of_another_architecture_learns_from_its_teachers_maps(
 
     (student,) = taught.versions
     assert student.weights_sha256 != plain.versions[0].weights_sha256
-    assert lineage.evaluate(student.uri).metrics == lineage.evaluate(student.uri).recorded
+    measured = lineage.evaluate(student.uri)
+    assert measured.metrics == measured.recorded
     (again,) = lineage.grow(teacher=teacher, overrides=[*changes, terms])
     assert (again.num_trained, again.versions) == (0, taught.versions)
     with pytest.raises(UsageError, match=r"stages of the network 'resnet20', which has 3 stages"):
