@@ -10,7 +10,15 @@ import pytest
 from pydantic import ValidationError
 
 from lineage.errors import NotFoundError, RecipeError
-from lineage.recipe import Recipe, find_recipe, load_recipe, recipe_names, recipe_path, recipe_schema
+from lineage.recipe import (
+    Recipe,
+    change_recipe,
+    find_recipe,
+    load_recipe,
+    recipe_names,
+    recipe_path,
+    recipe_schema,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = """
@@ -169,6 +177,14 @@ def test_augmentation_that_sets_nothing_is_that_of_no_table(minimal: str) -> Non
     cropped = load_recipe(minimal, ["data.augment.random_resized_crop={}"])
     assert cropped.digest != plain.digest
     assert load_recipe(minimal, ["data.augment.random_resized_crop.scale=[0.08, 1]"]).digest == cropped.digest
+
+
+def test_stored_augmentation_is_read_as_it_was_written(minimal: str) -> None:
+    augment = "{random_resized_crop = {scale = [0.2, 1]}, policy = 'rand', options.magnitude = 3, mixup = 1}"
+    recipe = load_recipe(minimal, [f"data.augment={augment}"])
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_json(recipe.to_json()).digest == recipe.digest
+    assert change_recipe(recipe, ["data.augment.mixup=0"]).data.augment != recipe.data.augment
 
 
 def test_recipe_is_frozen(minimal: str) -> None:
