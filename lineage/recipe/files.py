@@ -215,7 +215,7 @@ def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         *sections, key = dotted.split(".")
         table = settings
         for section in sections:
-            table = table[section]
+            table = table.setdefault(section, {})
         table[key] = value
     return Recipe.from_dict(settings)
 

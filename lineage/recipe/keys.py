@@ -6,7 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from lineage.errors import suggestion
-from lineage.recipe.data import DataSettings
+from lineage.recipe.data import AugmentSettings, DataSettings
 from lineage.recipe.limits import shortened
 from lineage.recipe.renamed import renamed_to
 from lineage.recipe.sections import (
@@ -21,6 +21,7 @@ from lineage.recipe.student import StudentSettings
 _SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSettings,
     "data": DataSettings,
+    "data.augment": AugmentSettings,
     "network": NetworkSettings,
     "patriarch": PatriarchSettings,
     "student": StudentSettings,
@@ -77,7 +78,7 @@ def number_type(key: str) -> type[float] | type[int] | None:
     """Return the type of the numbers that a recipe key takes; None if it takes none."""
     if key.startswith(_OPTIONS):
         return float
-    section, _, name = key.partition(".")
+    section, _, name = key.rpartition(".")
     types = _types(_SECTIONS[section].model_fields[name].annotation)
     return float if float in types else int if int in types else None
 

@@ -21,7 +21,8 @@ from lineage.data.datasets import load_dataset
 torch.set_num_threads(1)
 data = load_dataset("cifar100", sys.argv[1])
 rows = torch.arange(len(data.train))
-batches = training_batches(data.train, data.spec, rows, 128, Augmentation(4, sys.argv[2], True), 0, 0)
+views = Augmentation(4, sys.argv[2], True, mixup=float(sys.argv[3]))
+batches = training_batches(data.train, data.spec, rows, 128, views, 0, 0)
 speeds = {}
 for epoch in range(1, 8):
     batches.select_epoch(epoch)
@@ -53,7 +54,10 @@ print(json.dumps({"megabytes": resident() - before, "seconds": time.perf_counter
 
 def memory_path(data: Path, rounds: int) -> list[Row]:
     """Crop, flip and normalise CIFAR images that lie in memory, on one core; and beside a training step."""
-    found = child(VIEWS, str(data), "zeros", environment={"OMP_NUM_THREADS": "1"})
+    found, mixed = (
+        child(VIEWS, str(data), "zeros", mixup, environment={"OMP_NUM_THREADS": "1"})
+        for mixup in ("0", "0.2")
+    )
     step = partial(Contestant, "contestants.py", ["plain", str(data), "bf16"])
     seconds = hold_contest({"step": step}, rounds, steps=10, warm_up=10)["step"]
     loading = 10 * BATCH / statistics.median(found.values())
@@ -64,6 +68,7 @@ def memory_path(data: Path, rounds: int) -> list[Row]:
             digits=0,
             at_least=50_000,
         ),
+        row("the same with mixup, images/s", list(mixed.values()), digits=0, at_least=25_000),
         row(
             "the same / a ResNet-20's step in bfloat16 on all cores",
             [100 * loading / one for one in seconds],

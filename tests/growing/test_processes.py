@@ -166,6 +166,7 @@ def test_several_processes_take_the_steps_of_one(
 ) -> None:
     settings = ["network.name=exact:plain", "training.epochs=2", "data.train_samples=400", *lessons]
     settings.append("training.batch_size=40")  # twenty steps a generation
+    settings.append("data.augment={mixup = 0.5, cutmix = 1, erasing = 0.3}")
     for name in ("one", *ways):
         processes, more = WAYS.get(name, (1, []))
         options = [word for setting in (*settings, *more) for word in ("--set", setting)]

@@ -191,6 +191,13 @@ def test_augmentation_that_sets_nothing_is_that_of_no_table(minimal: str) -> Non
     assert load_recipe(minimal, ["data.augment.random_resized_crop.scale=[0.08, 1]"]).digest == cropped.digest
 
 
+def test_stored_augmentation_is_read_as_it_was_written(minimal: str) -> None:
+    augment = "{random_resized_crop = {scale = [0.2, 1]}, policy = 'rand', options.magnitude = 3, mixup = 1}"
+    recipe = load_recipe(minimal, [f"data.augment={augment}"])
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_json(recipe.to_json()).digest == recipe.digest
+
+
 def test_recipe_is_frozen(minimal: str) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load_recipe(minimal).training.epochs = 3

@@ -355,6 +355,20 @@ def test_own_values_are_those_of_the_recipe_where_all_lie_inside() -> None:
     assert own_values(with_space(digits, ["width=4..8"])) is None  # the network's own default is no number
 
 
+def test_augmentation_varies_though_the_recipe_has_none() -> None:
+    words = ["data.augment.mixup=0:1", "data.augment.policy=trivial,rand"]
+    recipes = list(check_space(with_space(load_recipe("digits"), words)))
+    found = {(r.data.augment.mixup, r.data.augment.policy) for r in recipes if r.data.augment is not None}
+    assert found == {
+        (1.0, None),
+        *((mixup, policy) for mixup in (0.0, 1.0) for policy in ("trivial", "rand")),
+    }
+    with pytest.raises(
+        RecipeError, match=r"data.augment.mixup must be at least 0 and at most 100, but got 200"
+    ):
+        list(check_space(with_space(load_recipe("digits"), ["data.augment.mixup=0:200"])))
+
+
 def test_types_of_keys_are_those_of_the_sections() -> None:
     assert [number_type(key) for key in ("patriarch.top_k", "student.label_weight", "data.flip")] == [
         int,
