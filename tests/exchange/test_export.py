@@ -220,7 +220,7 @@ def test_network_that_torch_cannot_export_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-_LARGER = {"wrn-28-10", "densenet-bc-190-40"}  # of others' code
+_LARGER = {"wrn-28-10", "densenet-bc-190-40"}  # larger, of the same code
 
 
 @needs_onnx
