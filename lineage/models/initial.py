@@ -75,7 +75,8 @@ class InitialWeights:
     def read(self, num_channels: int, options: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the tensors by their names in the library of the network."""
         if is_weights_file(self.weights):
-            return strip_prefix(read_state(Path(self.weights).expanduser()), self.prefix, _PREFIX)
+            state = read_state(Path(self.weights).expanduser(), trust_pickle=None)
+            return strip_prefix(state, self.prefix, _PREFIX)
         if not self.network.startswith(WITH_WEIGHTS):
             raise RecipeError(
                 f"network.weights of '{self.network}' must be a file, since no weights are listed for it, but"

@@ -62,12 +62,13 @@ def _describe_timm(name: str, weights: str) -> DataSpec:
     return describe_timm(name, weights)
 
 
-def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
+def read_state(file: Path, trust_pickle: bool | None = False) -> dict[str, Tensor]:
     """Read the tensors, by name, from a file of weights.
 
     Args:
         file: File in the format of safetensors, or of ``torch.save``, which is pickle.
-        trust_pickle: Whether to read pickle, which runs any code that the file contains.
+        trust_pickle: Whether to read pickle, which runs any code that the file contains; None where nobody
+            can ask for it.
 
     Raises:
         NotFoundError: If there is no such file.
@@ -86,9 +87,10 @@ def read_state(file: Path, trust_pickle: bool = False) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise IntegrityError(f"'{file}' must hold safetensors, but does not: {error}.") from error
     if not trust_pickle:
+        trust = "" if trust_pickle is None else ", or add --trust-pickle if you trust its author"
         raise IntegrityError(
-            f"Weights must be safetensors, but '{file}' is pickled, and reading it could run any code;"
-            " save it with safetensors.torch.save_file, or add --trust-pickle if you trust its author."
+            f"Weights must be safetensors, but '{file}' is pickled, and reading it could run any code; save"
+            f" it with safetensors.torch.save_file{trust}."
         )
     return _unpickle(file)
 

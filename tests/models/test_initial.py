@@ -67,7 +67,7 @@ def test_pickled_or_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"but '.*missing.pt' is neither"):
         start(tmp_path / "missing.pt").build(10, DIGITS, WIDTH)
     torch.save({}, tmp_path / "weights.pt")
-    with pytest.raises(IntegrityError, match="is pickled"):
+    with pytest.raises(IntegrityError, match=r"is pickled, .*; save it with safetensors.torch.save_file\.$"):
         start(tmp_path / "weights.pt").build(10, DIGITS, WIDTH)
 
 

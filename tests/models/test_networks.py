@@ -13,9 +13,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
+from lineage.data.images import DataSpec
 from lineage.errors import NotFoundError, RecipeError
 from lineage.models.cifar import ResidualBlock, densenet_bc, resnet, wide_resnet
 from lineage.models.networks import NETWORKS, build_network, options_without_weights
+from lineage.models.portable import network_source
 from lineage.models.torchvision import torchvision_names, torchvision_options
 
 CIFAR = (3, 32, 32)
@@ -497,3 +499,13 @@ def test_network_of_an_installed_package_must_keep_to_the_rules(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         build_network(name, 4, (1, 8, 8), options)
+
+
+@pytest.mark.usefixtures("package")
+def test_network_of_an_installed_package_is_exported_by_its_import() -> None:
+    spec = DataSpec("made", ("a", "b"), None, (0.5,), (0.5,), (1, 8, 8), "d" * 64)
+    source = network_source("netpack:flat", {"bias": False}, spec)
+    module: dict[str, Any] = {"__file__": "network.py"}
+    exec(source, module)
+    assert module["build"]().classifier.bias is None
+    assert "lineage" not in source
