@@ -18,16 +18,17 @@ CHANGELOG = ROOT / "CHANGELOG.md"
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples of the page on extensions, installed as a package ``mypkg``."""
     page = (DOCS / "how-to" / "extend.md").read_text()
-    network, objective, distillation = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert "# mypkg.py" in network
+    code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    assert "# mypkg.py" in code
     site = tmp_path / "site"
     information = site / "mypkg-1.0.dist-info"
     information.mkdir(parents=True)
-    (site / "mypkg.py").write_text(network + objective + distillation)
+    (site / "mypkg.py").write_text(code)
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mypkg\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(
         "[lineage.networks]\ntiny = mypkg:Tiny\n[lineage.objectives]\nfocal = mypkg:build_focal\n"
         "[lineage.distillations]\nmargin = mypkg:build_margin\n"
+        "[lineage.augmentations]\ndimmed = mypkg:build_dimmed\n"
     )
     monkeypatch.syspath_prepend(site)
 
@@ -36,6 +37,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_own_network_and_losses_grow_as_the_guide_says(tiny_settings: tuple[str, ...]) -> None:
     own = ("network.name=mypkg:tiny", "patriarch.objective=mypkg:focal", "patriarch.penalty=2.0")
     own += ("student.loss=mypkg:margin", "student.options.margin=1")
+    own += ("data.augment.policy=mypkg:dimmed", "data.augment.options.least=0.25")
     (grown,) = lineage.grow(
         "digits",
         generations=1,
@@ -45,7 +47,7 @@ def test_own_network_and_losses_grow_as_the_guide_says(tiny_settings: tuple[str,
     assert type(model.network).__name__ == "Tiny"
     assert model.network_name == "mypkg:tiny"
     assert grown.versions[0].objective == "mypkg:focal"
-    assert grown.versions[1].code.keys() == {"network", "distillation"}
+    assert grown.versions[1].code.keys() == {"network", "distillation", "augmentation"}
 
 
 def test_readme_is_short() -> None:

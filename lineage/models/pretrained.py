@@ -14,7 +14,6 @@ from lineage.data.images import DataSpec
 from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.formats import counted, first_line, text_digest
 from lineage.models.networks import TIMM
-from lineage.models.torchvision import known_weights, torchvision_options
 
 PRETRAINED = "DEFAULT"
 """Name of the weights that torchvision or timm lists first for a network."""
@@ -42,6 +41,8 @@ def describe_weights(name: str, weights: str) -> DataSpec:
 
 
 def _describe_torchvision(name: str, weights: str) -> DataSpec:
+    from lineage.models.torchvision import known_weights, torchvision_options
+
     torchvision_options(name)  # refuses names that do not exist
     entry = known_weights(name, weights)
     preset = entry.transforms()

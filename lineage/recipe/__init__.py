@@ -9,6 +9,7 @@ from lineage.recipe.data import FIRST_IMAGE_SIZE, DataSetName, DataSettings, Pol
 from lineage.recipe.files import (
     Overrides,
     change_recipe,
+    default_settings,
     find_recipe,
     flatten,
     load_recipe,
@@ -67,6 +68,7 @@ __all__ = [
     "change_recipe",
     "check_name",
     "check_space",
+    "default_settings",
     "find_recipe",
     "flatten",
     "is_weights_file",

@@ -225,6 +225,19 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return dict(_leaves(recipe.model_dump(mode="json", exclude={"study"}), ""))
 
 
+def default_settings() -> dict[str, Any]:
+    """Return the defaults of all keys that have one other than "absent", as ``flatten`` gives them."""
+    sections = {name: field.annotation for name, field in Recipe.model_fields.items() if name != "study"}
+    found: dict[str, Any] = {}
+    for name, section in sections.items():
+        fields = getattr(section, "model_fields", {})
+        for key, field in fields.items():
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            if default is not None and not isinstance(default, dict):
+                found[f"{name}.{key}"] = list(default) if isinstance(default, tuple) else default
+    return found
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lineage.recipe import Recipe, flatten
+from lineage.recipe import Recipe, default_settings, flatten
 from lineage.studies.space import describe_space, with_present_names
 
 _OF_THE_MACHINE = {"model.name", "data.root", "data.download", "data.workers"}
@@ -34,6 +34,8 @@ def differences(first: dict[str, Any], present: dict[str, Any]) -> list[str]:
     changes = []
     for part in ("recipe", "space"):
         before, now = with_present_names(first[part]), present[part]
+        if part == "recipe":  # of keys that recipes did not have yet the default held
+            before = {key: value for key, value in default_settings().items() if key in now} | before
         changes += [
             f"{key} was {_in_words(before.get(key))} and is {_in_words(now.get(key))}"
             for key in sorted(before.keys() | now.keys())
