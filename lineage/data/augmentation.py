@@ -152,12 +152,14 @@ def streamed_transform(spec: DataSpec, augmentation: Augmentation | None) -> "v2
 
 def memory_transform(spec: DataSpec, augmentation: Augmentation) -> "v2.Transform | None":
     """Return a transform of one image, uint8 (C, H, W), after ``crop_and_flip``; None if there is none."""
-    from torchvision.transforms import v2
-
     steps = _further_steps(spec, augmentation)
     if augmentation.resized_crop is not None:
         steps.insert(0, _resized_crop(spec.input_shape[1:], augmentation.resized_crop))
-    return v2.Compose(steps) if steps else None
+    if not steps:
+        return None
+    from torchvision.transforms import v2
+
+    return v2.Compose(steps)
 
 
 def _resized_crop(size: tuple[int, int], crop: ResizedCrop) -> Policy:

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import runpy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -103,11 +104,8 @@ def write_weights(model: LoadedModel, folder: Path) -> Runner:
     }  # copies, since safetensors refuses tensors that share memory
     save_file(contiguous, folder / WEIGHTS_FILE, {"format": "pt"})
     (folder / SOURCE_FILE).write_text(source, encoding="utf-8")
-    found = importlib.util.spec_from_file_location("lineage_exported_network", folder / SOURCE_FILE)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    network: nn.Module = module.load(folder)
+    exported = runpy.run_path(str(folder / SOURCE_FILE))  # an import would leave its bytecode in the folder
+    network: nn.Module = exported["load"](folder)
     return network
 
 

@@ -7,14 +7,11 @@ with the dicts of what can be built.
 
 from lineage.recipe.data import FIRST_IMAGE_SIZE, DataSetName, DataSettings, PolicyName
 from lineage.recipe.files import (
-    Overrides,
     change_recipe,
     default_settings,
     find_recipe,
     flatten,
     load_recipe,
-    override,
-    override_texts,
     parse_settings,
     recipe_names,
     recipe_path,
@@ -22,6 +19,7 @@ from lineage.recipe.files import (
     set_values,
 )
 from lineage.recipe.names import check_name, is_weights_file
+from lineage.recipe.overrides import Overrides, override, override_texts
 from lineage.recipe.recipe import Recipe, recipe_schema
 from lineage.recipe.renamed import present_name
 from lineage.recipe.sections import (

@@ -1,7 +1,6 @@
-"""Recipe files: finding them by name or path, reading them, and applying overrides."""
+"""Recipe files: finding them by name or path, reading them, and changing what they say."""
 
 import copy
-import json
 import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,12 +10,11 @@ from typing import Any, TypeVar
 
 from lineage.errors import NotFoundError, RecipeError, UsageError, suggestion
 from lineage.recipe.limits import MOST_CHARACTERS, check_limits, parse_toml, read_text, shortened
+from lineage.recipe.overrides import apply_override
 from lineage.recipe.recipe import Recipe
 from lineage.recipe.sections import Sections
 
 S = TypeVar("S", bound=Sections)
-Overrides = Sequence[str] | Mapping[str, Any]
-"""Settings that change a recipe: texts ``section.key=value``, or values by key or by section and key."""
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel carries the recipes inside the package; an editable install has them beside it.
@@ -104,7 +102,7 @@ def parse_settings(sections: type[S], defaults: Mapping[str, Any], overrides: Se
     check_limits(defaults)
     settings: dict[str, Any] = copy.deepcopy(dict(defaults))
     for override in overrides:
-        _apply(override, settings)
+        apply_override(override, settings)
     return sections.from_dict(settings)
 
 
@@ -144,60 +142,6 @@ def require_effect(
             f"--set must give a setting that {purpose} uses ({', '.join(choices)}), but got"
             f" '{shortened(override)}'; {remedy}."
         )
-
-
-def override(key: str, value: Any) -> str:
-    """Return the text ``section.key=value``, as after ``--set``, that gives ``key`` exactly ``value``.
-
-    Raises:
-        RecipeError: If TOML has no such value.
-    """
-    return f"{key}={_written(key, value)}"
-
-
-def override_texts(overrides: Overrides) -> list[str]:
-    """Return overrides as texts ``section.key=value``.
-
-    Args:
-        overrides: Such texts; or values by whole key, ``section.key``, or in a table for each section.
-
-    Raises:
-        RecipeError: If a value is one that TOML does not have.
-        UsageError: If they are neither.
-    """
-    if isinstance(overrides, str):
-        raise UsageError(
-            "Overrides must be a list of texts or a dict of values, but got the text"
-            f" '{shortened(overrides)}'; put it into a list."
-        )
-    if not isinstance(overrides, Mapping):
-        return list(overrides)
-    texts = []
-    for key, value in overrides.items():
-        if isinstance(value, Mapping) and "." not in key:
-            texts += [override(f"{key}.{name}", own) for name, own in value.items()]
-        else:
-            texts.append(override(key, value))
-    return texts
-
-
-def _written(key: str, value: Any) -> str:
-    """Return ``value`` as TOML on one line."""
-    if isinstance(value, Mapping):
-        pairs = (f"{json.dumps(str(name))} = {_written(key, own)}" for name, own in value.items())
-        return f"{{{', '.join(pairs)}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_written(key, own) for own in value)}]"
-    if isinstance(value, float):
-        return repr(float(value))
-    if isinstance(value, str | int | os.PathLike):  # also True and False
-        plain = os.fspath(value) if isinstance(value, os.PathLike) else value
-        # JSON's strings are TOML's but for surrogate pairs, which TOML has not, and DEL, which it escapes
-        return json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")
-    raise RecipeError(
-        f"The value of '{shortened(key)}' must be a text, number, truth value, list or dict, but got"
-        f" {type(value).__name__}; leave the key out for its default."
-    )
 
 
 def set_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -265,18 +209,6 @@ def is_file(text: str) -> bool:
         return False
 
 
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return overrides, texts ``section.key=value``, as tables of keys by section.
-
-    Raises:
-        RecipeError: If an override cannot be parsed.
-    """
-    settings: dict[str, Any] = {}
-    for override in overrides:
-        _apply(override, settings)
-    return settings
-
-
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -295,41 +227,3 @@ def _folder() -> Path:
         if folder.is_dir():
             return folder
     raise NotFoundError(f"The recipes of lineage must lie in '{_FOLDERS[0]}', but do not; reinstall it.")
-
-
-def _apply(override: str, settings: dict[str, Any]) -> None:
-    """Apply one override to ``settings``, in place.
-
-    Raises:
-        RecipeError: If it cannot be parsed.
-    """
-    dotted, equals, text = override.partition("=")
-    shown = shortened(override)
-    keys = [key.strip() for key in dotted.split(".")]
-    if not equals or not all(keys):
-        raise RecipeError(f"--set must be given section.key=value, but got '{shown}'.")
-    table = settings
-    for depth, key in enumerate(keys[:-1], start=1):
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
-            name = shortened(".".join(keys[:depth]))
-            raise RecipeError(f"--set {shortened(dotted)} needs a table '{name}', but it is a value.")
-    table[keys[-1]] = _value(text.strip(), shown)
-
-
-def _value(text: str, shown: str) -> Any:
-    """Parse ``text`` as a TOML value; a bare word is returned as it is.
-
-    Raises:
-        RecipeError: If it is neither, or several values.
-    """
-    try:
-        (value,) = parse_toml(f"value = {text}").values()
-    except tomllib.TOMLDecodeError as error:
-        if not text or text[0] in "'\"[{" or "too many digits" in str(error):
-            reason = shortened(str(error).partition(" (at ")[0])  # which counts from our own "value = "
-            raise RecipeError(f"--set must be given TOML, but '{shown}' is not: {reason}.") from None
-        return text
-    except ValueError:
-        raise RecipeError(f"--set must give one value, but got several in '{shown}'.") from None
-    return value

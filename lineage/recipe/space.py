@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lineage.errors import NotFoundError, RecipeError
-from lineage.recipe.files import flatten, is_file, parse_overrides, read_toml, set_values
+from lineage.recipe.files import flatten, is_file, read_toml, set_values
 from lineage.recipe.keys import number_type, resolve_key
 from lineage.recipe.limits import MOST_CHARACTERS, parse_toml, shortened
+from lineage.recipe.overrides import parse_overrides
 from lineage.recipe.recipe import Recipe
 from lineage.recipe.study import Choices, Range, Scalar, flat_axes
 

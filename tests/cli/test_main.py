@@ -34,6 +34,8 @@ COMMANDS = (
         "report",
         "audit",
         "adopt",
+        "export",
+        "data",
     ),
     *(
         "ancestors",
