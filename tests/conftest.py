@@ -365,6 +365,19 @@ def postgres_registry(postgres_server: Registry, home: Path, monkeypatch: pytest
 _STORES = ["sqlite", pytest.param("http", marks=pytest.mark.slow), "postgres"]
 """sqlite, and a server over PostgreSQL; a server over sqlite combines what those two show, so it is slow."""
 
+_ON_A_SERVER = {"test_adopt.py", "test_register.py", "test_remove_in_progress.py", "test_second_machine.py"}
+"""Modules whose tests of a server over PostgreSQL are a sample; those of other modules are slow."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs again on a server as slow, but for the sample."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        runs_again = "postgres" in (params.get("registry"), params.get("module_registry"))
+        if runs_again and item.path.name not in _ON_A_SERVER:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(params=_STORES)
 def registry(request: pytest.FixtureRequest) -> Registry:

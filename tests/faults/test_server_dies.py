@@ -85,6 +85,7 @@ class _Outage(SilentReporter):
             self.running.enter_context(self._server())
 
 
+@pytest.mark.slow
 def test_server_that_dies_between_two_generations_is_waited_for(
     own_server: Callable[[], AbstractContextManager[Path]], tiny: Callable[..., list[str]]
 ) -> None:
