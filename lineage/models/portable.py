@@ -6,6 +6,7 @@ networks of ours come with their source.
 
 import copy
 import inspect
+import keyword
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from lineage.data.images import DataSpec
 from lineage.errors import UsageError
 from lineage.extensions import source_of
+from lineage.formats import printable
 from lineage.models import cifar
 from lineage.models.networks import (
     EXPORTED,
@@ -146,5 +148,12 @@ def _builder(name: str, options: Mapping[str, Any], spec: DataSpec) -> tuple[str
 
 
 def _written(arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """Return the arguments of a call as code; names come from a registry, so they are checked to be names."""
+    for key in options:
+        if not key.isidentifier() or keyword.iskeyword(key):
+            raise UsageError(
+                "Options of a network must have names that Python takes to be exported with its weights, but"
+                f" one is '{printable(key)}'; use --to onnx or --to pt2."
+            )
     named = (f"{key}={value!r}" for key, value in options.items())
     return ", ".join([*map(repr, arguments), *named])

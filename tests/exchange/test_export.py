@@ -21,6 +21,7 @@ from lineage.exchange.forms import write_onnx, write_program, write_weights
 from lineage.models.ensemble import EnsembleNetwork
 from lineage.models.exported import ExportedNetwork, export
 from lineage.models.networks import NETWORKS, build_network
+from lineage.models.portable import network_source
 from lineage.registry.family.family import Version
 from lineage.registry.store.artifacts import LoadedModel
 
@@ -121,6 +122,13 @@ def test_exported_config_names_version_and_normalisation(version: Version, tmp_p
     assert config["weights_sha256"] == version.weights_sha256
     assert (config["network"], config["options"]) == ("resnet8", {"width": 4})
     assert tuple(config["mean"]) == lineage.load(version.uri).mean
+
+
+@pytest.mark.parametrize("name", ["width=print('run'), x", "class", ""])
+def test_option_of_a_registry_that_would_be_code_is_refused(name: str, version: Version) -> None:
+    spec = lineage.load(version.uri).spec
+    with pytest.raises(UsageError, match="must have names that Python takes"):
+        network_source("resnet8", {name: 4}, spec)
 
 
 def test_folder_that_exists_is_refused(version: Version, tmp_path: Path) -> None:
