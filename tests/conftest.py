@@ -365,7 +365,7 @@ def postgres_registry(postgres_server: Registry, home: Path, monkeypatch: pytest
 _STORES = ["sqlite", pytest.param("http", marks=pytest.mark.slow), "postgres"]
 """sqlite, and a server over PostgreSQL; a server over sqlite combines what those two show, so it is slow."""
 
-_ON_A_SERVER = {"test_adopt.py", "test_register.py", "test_remove_in_progress.py", "test_second_machine.py"}
+_ON_A_SERVER = {"test_adopt.py", "test_register.py", "test_remove_in_progress.py"}
 """Modules whose tests of a server over PostgreSQL are a sample; those of other modules are slow."""
 
 

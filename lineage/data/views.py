@@ -4,6 +4,7 @@ A key is ``view * num_samples + position``: the number of an augmented view, and
 rows of the data set.
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -65,7 +66,7 @@ def view_of(
     return StreamedView(images, spec, indices, augmentation, data_seed)
 
 
-class View(Dataset[Batch]):
+class View(Dataset[Batch], ABC):
     """Selected rows of a data set, as normalised views; the arguments are those of ``view_of``."""
 
     def __init__(
@@ -117,13 +118,13 @@ class View(Dataset[Batch]):
         soft = soft_labels(labels, self.images.labels[partners], share, self.spec.num_classes)
         return pixels, soft, rows
 
+    @abstractmethod
     def show(self, rows: Tensor, bits: Tensor) -> Tensor:
         """Return views of rows for their random bits, both int64 (B,), as uint8 (B, H, W, C)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as the network's input, float32 (B, C, H, W), in channels_last memory format."""
-        raise NotImplementedError
 
 
 class MemoryView(View):

@@ -8,7 +8,7 @@ import numpy as np
 from lineage.errors import IntegrityError, NotFoundError
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import DataRecord
-from lineage.registry.packing.recording import MEASURED_FILES, read_data
+from lineage.registry.packing.recording import MEASURED_FILES, data_in
 from lineage.registry.store.files import fetch_files
 from lineage.registry.store.predictions import predictions_in
 from lineage.registry.store.predictions_file import Predictions
@@ -85,7 +85,7 @@ def read_measured(model_id: str, uri: str, fetch: Fetch = fetch_files) -> Measur
         RegistryError: If the store does not answer.
     """
     files = fetch(model_id, MEASURED_FILES) if model_id else {}
-    predictions, data = predictions_in(files, uri), read_data(files, uri)
+    predictions, data = predictions_in(files, uri), data_in(files, uri)
     num_names = 0 if data is None else len(data.class_names)
     if data is None or num_names != predictions.num_classes:
         raise IntegrityError(

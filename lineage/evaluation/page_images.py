@@ -12,7 +12,7 @@ from lineage.display.image_data import Fetch, Measured, image_document, read_mea
 from lineage.errors import IntegrityError, LineageError, NotFoundError
 from lineage.evaluation.pictures import picture_address, picture_settings, read_test_part
 from lineage.registry.family.family import Family, Version
-from lineage.registry.packing.recording import MEASURED_FILES, read_settings
+from lineage.registry.packing.recording import MEASURED_FILES, settings_in
 from lineage.registry.store.files import fetch_files
 
 MOST_VERSIONS = 100  # newest ones whose predictions are in a file
@@ -71,7 +71,7 @@ def _choose_rows(group: Iterable[Measured], count: int) -> list[int]:
 
 def _read_pictures(version: Version, found: Measured, rows: Sequence[int], fetch: Fetch) -> dict[str, Any]:
     try:
-        recipe = read_settings(fetch(version.model_id, MEASURED_FILES), version.uri)
+        recipe = settings_in(fetch(version.model_id, MEASURED_FILES), version.uri)
         images = read_test_part(picture_settings(recipe, found.data), found.data)
     except LineageError as error:
         _logger.warning("No pictures of %s: %s", version.uri, error)  # names folders, which the page must not

@@ -137,8 +137,8 @@ def require_head(
     Raises:
         UsageError: If its logits are computed in another way, or from another stage.
     """
+    logits, (maps,) = _run_once(StagedNetwork(network, [stage]), network, input_shape)
     for head in (module for module in network.modules() if isinstance(module, nn.Linear)):
-        logits, (maps,) = _run_once(StagedNetwork(network, [stage]), network, input_shape)
         if _is_linear_in_means(head, maps, logits):
             return head
     raise UsageError(

@@ -11,7 +11,7 @@ from lineage.display.image_data import Fetch
 from lineage.errors import LineageError, NotFoundError, UsageError
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import DataRecord
-from lineage.registry.packing.recording import MEASURED_FILES, read_data, read_settings
+from lineage.registry.packing.recording import MEASURED_FILES, data_in, settings_in
 
 if TYPE_CHECKING:
     from lineage.data.images import Images
@@ -64,10 +64,10 @@ class PictureReader:
         from lineage.evaluation.pictures import picture_settings  # imports torch
 
         try:
-            data = read_data(files, version.uri)
+            data = data_in(files, version.uri)
             if data is None:
                 raise NotFoundError(f"{version.uri} must have a description of its data, but has none.")
-            settings = picture_settings(read_settings(files, version.uri), data)
+            settings = picture_settings(settings_in(files, version.uri), data)
         except LineageError as error:
             _logger.warning("No pictures of %s: %s", version.uri, error)
             return None

@@ -1,14 +1,12 @@
 from collections.abc import Iterable
 from itertools import islice
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import DataLoaderConfiguration
 from ignite.engine import Engine, Events
-from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional
 
@@ -29,18 +27,6 @@ VARIED = {"digits": Augmentation(crop_padding=2, flip=True), "imagefolder": Augm
 @pytest.fixture(scope="module")
 def digits() -> DataSet:
     return load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
-def streamed(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
-    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for part in ("train", "test"):
-        for name in ("a", "b"):
-            (root / part / name).mkdir(parents=True)
-            for i in range(10):
-                pixels = random.integers(0, 256, (20 + i, 30 - i, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{i}.png")
-    return load_dataset("imagefolder", str(root), image_size=16)
 
 
 @pytest.fixture(params=["digits", "streamed"])

@@ -3,10 +3,8 @@
 from collections.abc import Iterable
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -25,18 +23,6 @@ FURTHER = [
     Augmentation(policy="rand"),
     Augmentation(erasing=1.0),
 ]
-
-
-@pytest.fixture(scope="module")
-def streamed(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
-    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for part in ("train", "test"):
-        for name in ("a", "b"):
-            (root / part / name).mkdir(parents=True)
-            for i in range(10):
-                pixels = random.integers(0, 256, (20 + i, 30 - i, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{i}.png")
-    return load_dataset("imagefolder", str(root), image_size=16)
 
 
 @pytest.fixture(params=["digits", "streamed"])

@@ -57,7 +57,7 @@ def record_family(name: str, with_history: bool = True) -> FamilyRecord:
         if version is None:
             continue
         files = fetch_files(version.model_id, MEASURED_FILES)
-        described = read_data(files, version.uri)
+        described = data_in(files, version.uri)
         if described is not None:
             data[described.digest] = described
         versions.append(
@@ -68,7 +68,7 @@ def record_family(name: str, with_history: bool = True) -> FamilyRecord:
                 run_id=version.run_id,
                 tags=_own_tags(entity),
                 aliases=version.aliases,
-                settings=read_settings(files, version.uri),
+                settings=settings_in(files, version.uri),
                 data="" if described is None else described.digest,
                 history=_read_history(version) if with_history else History(),
                 transfers=tuple(
@@ -85,7 +85,7 @@ def _own_tags(entity: ModelVersion) -> dict[str, str]:
     return {key: value for key, value in sorted(entity.tags.items()) if key.startswith(TAG)}
 
 
-def read_data(files: Mapping[str, bytes], uri: str) -> DataRecord | None:
+def data_in(files: Mapping[str, bytes], uri: str) -> DataRecord | None:
     """Return the data set of a version from its files by name; None if they do not tell.
 
     Raises:
@@ -100,7 +100,7 @@ def read_data(files: Mapping[str, bytes], uri: str) -> DataRecord | None:
         raise _damaged(uri, STRUCTURE_FILE, error) from error
 
 
-def read_settings(files: Mapping[str, bytes], uri: str) -> dict[str, Any]:
+def settings_in(files: Mapping[str, bytes], uri: str) -> dict[str, Any]:
     """Return the resolved recipe of a version from its files by name; empty for an adopted network.
 
     The folder of its images is left out, since it concerns one machine.
