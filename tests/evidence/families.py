@@ -1,8 +1,8 @@
 """Grow the families that the evidence is made of: ``python tests/evidence/families.py --data FOLDER``.
 
-Four arms and, for two of them, a third student and students at temperature 4, seed by seed and the arms of
-a seed first, so that whatever was grown when it stops can be compared in pairs. Run again, it continues where
-it was stopped, and takes what is kept as text for grown, also if its store is gone.
+Four arms, seed by seed, so that whatever was grown when it stops can be compared in pairs; then, for two of
+them, a third student and students at temperature 4. Run again, it continues where it was stopped, and takes
+what is kept as text for grown, also if its store is gone.
 """
 
 import argparse
@@ -65,14 +65,13 @@ class Piece:
 
 def stages() -> list[list[Piece]]:
     """Return the pieces in order; those of one stage do not need each other."""
-    order = []
-    for seed in SEEDS:
-        order.append([Piece(arm, seed) for arm in ARMS])
-        order.append(
-            [Piece(arm, seed, students=3) for arm in LONGER]
-            + [Piece(arm, seed, temperature=TEMPERATURE) for arm in LONGER]
-        )
-    return order
+    arms = [[Piece(arm, seed) for arm in ARMS] for seed in SEEDS]
+    longer = [
+        [Piece(arm, seed, students=3) for arm in LONGER]
+        + [Piece(arm, seed, temperature=TEMPERATURE) for arm in LONGER]
+        for seed in SEEDS
+    ]
+    return arms + longer
 
 
 def is_kept(piece: Piece, folder: Path) -> bool:
