@@ -25,7 +25,9 @@ from lineage.formats import file_digest, json_digest
 
 Builder = Callable[..., Any]
 
-REVISIONS: dict[tuple[str, str], int] = {}
+REVISIONS: dict[tuple[str, str], int] = {
+    ("term", "explanation"): 1,  # the class is that of the logits in the training precision
+}
 """Revisions of our own builders by kind and name, such as ``("network", "resnet20")``; 0 where none is given.
 
 Raise one when the same settings give other weights than before. It enters keys unless it is 0.

@@ -99,7 +99,9 @@ class GenerationSettings:
                 found["standardise"] = True
         if student.terms:
             found["terms"] = [
-                [term.name, term.weight, term.stage, *_revision("term", term.name)] for term in student.terms
+                [term.name, term.weight, term.stage, *_revision("term", term.name)]
+                + (["differentiate"] if term.differentiate else [])
+                for term in student.terms
             ]
         if self.needs_teacher and student.warmup_epochs:
             found["warmup_epochs"] = student.warmup_epochs
@@ -122,7 +124,9 @@ class GenerationSettings:
         if self.views_before_repeat is not None:
             depends_on["views"] = self.views_before_repeat
         if self.soft_target_format is not None:
-            depends_on["signals"] = asdict(self.soft_target_format)
+            signals = asdict(self.soft_target_format)
+            del signals["explanation"]  # which depends on the teacher, and on terms, alone
+            depends_on["signals"] = signals
         if self.recipe.training.sync_batchnorm:
             depends_on["sync_batchnorm"] = True
         if self.initial_weights is not None:
@@ -199,6 +203,7 @@ class GenerationSettings:
     @cached_property
     def soft_targets_digest(self) -> str:
         """Digest of what a teacher's stored soft targets depend on, except views and temperature."""
+        terms = self.recipe.student.terms
         return json_digest(
             {
                 "data": self._contents,
@@ -207,6 +212,7 @@ class GenerationSettings:
                 "precision": self.recipe.training.precision,
                 "classes": self.recipe.student.soft_target_classes,
             }
+            | ({"explanation": [term.stage for term in terms]} if terms else {})
         )
 
     @property

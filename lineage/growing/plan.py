@@ -3,7 +3,6 @@
 The recipe is read here for the last time: everything below takes plain arguments.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +17,13 @@ from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.formats import first_line
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
-from lineage.growing.student_loss import check_student_loss, student_loss, teacher_stages, with_terms
+from lineage.growing.student_loss import (
+    check_student_loss,
+    student_loss,
+    teacher_heads,
+    teacher_stages,
+    with_terms,
+)
 from lineage.models.networks import build_network, check_network
 from lineage.recipe import PatriarchSettings, Recipe
 from lineage.registry.family.data import find_other_data
@@ -169,15 +174,16 @@ class GenerationPlan(GenerationSettings):
             sync_batchnorm=training.sync_batchnorm,
         )
 
-    def make_teacher(self, network: nn.Module, stages: Sequence[str] = ()) -> LiveTeacher:
+    def make_teacher(self, network: nn.Module) -> LiveTeacher:
         """Return the previous generation's network as a teacher, on a fresh Accelerator.
 
-        Args:
-            network: The network.
-            stages: Names of its submodules whose feature maps the student's loss looks at.
+        Raises:
+            UsageError: If the student's loss has terms that do not go with the network.
         """
-        input_shape = self.split_data.dataset.spec.input_shape
-        return LiveTeacher(self._make_accelerator(), network, input_shape, stages)
+        shape = self.split_data.dataset.spec.input_shape
+        stages = teacher_stages(self.recipe, network, shape)
+        explained = teacher_heads(self.recipe, network, stages, shape)
+        return LiveTeacher(self._make_accelerator(), network, shape, stages, explained)
 
     def make_training(self, teacher: nn.Module | StoredSoftTargets | None) -> GenerationTraining:
         """Return this generation's training, on a fresh Accelerator.
@@ -195,9 +201,11 @@ class GenerationPlan(GenerationSettings):
             torch.manual_seed(derive_seed("weights", self.seed))
             network = self._build_network()
             if isinstance(teacher, nn.Module):
-                live = self.make_teacher(teacher, teacher_stages(self.recipe, teacher, shape))
+                live = self.make_teacher(teacher)
+            if teacher is not None:
                 torch.manual_seed(derive_seed("terms", self.seed))
-                network = with_terms(self.recipe, network, teacher, shape)
+                shown = teacher if isinstance(teacher, nn.Module) else None
+                network = with_terms(self.recipe, network, shown, shape)
         stored = teacher if isinstance(teacher, StoredSoftTargets) else None
         return GenerationTraining(
             accelerator=live.accelerator if live else self._make_accelerator(),

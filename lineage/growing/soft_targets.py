@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ignite.engine import Engine
@@ -29,7 +30,7 @@ from lineage.training.devices import in_turns, on_main_process
 from lineage.training.soft_target_folder import SoftTargetFolder
 from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.soft_target_recording import record_soft_targets
-from lineage.training.soft_targets import StoredSoftTargets
+from lineage.training.soft_targets import STRUCTURE_FILE, StoredSoftTargets
 
 _RUN_FILE = "run_id"
 
@@ -122,22 +123,23 @@ class SoftTargetCache:
     def _compute(self) -> None:
         """Record the teacher's outputs for every view, and keep them in the registry."""
         started = time.perf_counter()
-        num_images = len(self.plan.split_data.train)
-        recording = SoftTargetFolder(self._folder, self.form, self.plan.num_views, num_images)
-        if on_main_process(lambda: recording.is_complete and self.checkpoint.read_note(_RUN_FILE) is None):
+        complete = self._folder / STRUCTURE_FILE
+        if on_main_process(lambda: complete.is_file() and self.checkpoint.read_note(_RUN_FILE) is None):
             return  # the store refused the files before
         run = on_main_process(self._open_run)
         try:
-            network = pull_network(self.teacher, self.plan.split_data.dataset.spec)
-            teacher = self.plan.make_teacher(network)
+            spec = self.plan.split_data.dataset.spec
+            teacher = self.plan.make_teacher(pull_network(self.teacher, spec))
+            form = replace(self.form, explanation=teacher.explanation_size(spec.input_shape))
+            num_views, num_images = self.plan.num_views, len(self.plan.split_data.train)
             record_soft_targets(
                 teacher,
                 self.plan.train,
                 {"validation": self.plan.validation, "test": self.plan.test},
                 self.plan.augmentation,
                 self.plan.recipe.data.seed,
-                recording,
-                lambda engine: self.watch(engine, recording.num_views),
+                SoftTargetFolder(self._folder, form, num_views, num_images),
+                lambda engine: self.watch(engine, num_views),
             )
         except BaseException as error:
             if run is not None and is_main_process():

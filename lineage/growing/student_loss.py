@@ -1,5 +1,8 @@
 """A student's loss as its recipe describes it: labels, distillation loss and terms that compare features."""
 
+from collections.abc import Sequence
+
+import ignite.distributed as idist
 import torch
 from torch import nn
 
@@ -7,11 +10,11 @@ from lineage.data.images import DataSpec
 from lineage.errors import RecipeError
 from lineage.models.networks import build_network
 from lineage.models.stages import map_shapes, pick_stages, require_head
-from lineage.recipe import Recipe
+from lineage.recipe import Recipe, TermSettings
 from lineage.training.maps import Shape
 from lineage.training.student_loss import StudentLoss, build_student_loss, require_working, uses
 from lineage.training.taught import TaughtNetwork, Terms
-from lineage.training.terms import build_term, compares_samples, needs_head
+from lineage.training.terms import build_term, compares_samples, explains
 
 _TEACHER = "the teacher"
 
@@ -45,6 +48,8 @@ def check_student_loss(recipe: Recipe, spec: DataSpec) -> None:
     for term in recipe.student.terms:
         if compares_samples(term.name):
             _require_whole_batches(recipe, f"the term '{term.name}' of student.terms")
+        if term.differentiate:
+            _require_one_process(term)
     if recipe.student.terms:
         settings = recipe.network
         shape = spec.input_shape
@@ -62,13 +67,30 @@ def teacher_stages(recipe: Recipe, teacher: nn.Module, input_shape: Shape) -> li
     return _stages(recipe, teacher, input_shape, _TEACHER)
 
 
-def with_terms(recipe: Recipe, network: nn.Module, teacher: nn.Module, input_shape: Shape) -> nn.Module:
+def teacher_heads(
+    recipe: Recipe, teacher: nn.Module, stages: Sequence[str], input_shape: Shape
+) -> dict[int, nn.Linear | None]:
+    """Return what explains the teacher's maps of some stages, by their position; see ``LiveTeacher``.
+
+    Raises:
+        UsageError: If its logits are no linear layer of the means of the maps.
+    """
+    return {
+        index: _head(term, teacher, stages[index], input_shape, _TEACHER)
+        for index, term in enumerate(recipe.student.terms)
+        if explains(term.name)
+    }
+
+
+def with_terms(
+    recipe: Recipe, network: nn.Module, teacher: nn.Module | None, input_shape: Shape
+) -> nn.Module:
     """Return a student with the terms of its loss, initialised from torch's global random state.
 
     Args:
         recipe: Recipe of the student.
         network: The student; it is returned as it is where its loss has no terms.
-        teacher: Its teacher.
+        teacher: Its teacher; None if what it gave is stored.
         input_shape: (channels, H, W) of an image.
 
     Raises:
@@ -79,15 +101,14 @@ def with_terms(recipe: Recipe, network: nn.Module, teacher: nn.Module, input_sha
         return network
     who = f"the network '{recipe.network.name}'"
     stages = _stages(recipe, network, input_shape, who)
-    theirs = teacher_stages(recipe, teacher, input_shape)
-    shapes = map_shapes(network, stages, input_shape), map_shapes(teacher, theirs, input_shape)
+    shapes = map_shapes(network, stages, input_shape)
+    their_shapes = shapes
+    if teacher is not None:
+        their_shapes = map_shapes(teacher, teacher_stages(recipe, teacher, input_shape), input_shape)
     terms = []
-    for term, stage, their_stage, shape, their_shape in zip(settings, stages, theirs, *shapes, strict=True):
-        heads = {}
-        if needs_head(term.name):
-            heads["head"] = require_head(network, stage, input_shape, who, term.name)
-            heads["teacher_head"] = require_head(teacher, their_stage, input_shape, _TEACHER, term.name)
-        terms.append(build_term(term.name, shape, their_shape, **heads))
+    for term, stage, shape, their_shape in zip(settings, stages, shapes, their_shapes, strict=True):
+        head = _head(term, network, stage, input_shape, who) if explains(term.name) else None
+        terms.append(build_term(term.name, shape, their_shape, head=head))
     return TaughtNetwork(network, Terms(terms, [term.weight for term in settings], stages))
 
 
@@ -99,9 +120,16 @@ def _stages(recipe: Recipe, network: nn.Module, input_shape: Shape, who: str) ->
     stages = pick_stages(network, input_shape, [term.stage for term in terms], who)
     map_shapes(network, stages, input_shape)  # which refuses what are no maps
     for term, stage in zip(terms, stages, strict=True):
-        if needs_head(term.name):
-            require_head(network, stage, input_shape, who, term.name)
+        if explains(term.name):
+            _head(term, network, stage, input_shape, who)
     return stages
+
+
+def _head(
+    term: TermSettings, network: nn.Module, stage: str, input_shape: Shape, who: str
+) -> nn.Linear | None:
+    """Return the layer that explains a network's logits by a stage's maps; None to differentiate them."""
+    return None if term.differentiate else require_head(network, stage, input_shape, who)
 
 
 def _check_distillation(recipe: Recipe, loss: StudentLoss, num_classes: int) -> None:
@@ -113,6 +141,16 @@ def _check_distillation(recipe: Recipe, loss: StudentLoss, num_classes: int) -> 
             f" is {loss.temperature:g}."
         )
     require_working(loss, num_classes)
+
+
+def _require_one_process(term: TermSettings) -> None:
+    processes = idist.get_world_size()
+    if processes > 1:
+        raise RecipeError(
+            f"The term '{term.name}' with differentiate must be trained by one process, since gradients of"
+            f" gradients are not shared between several, but there are {processes}; leave out differentiate,"
+            " or start one process."
+        )
 
 
 def _require_whole_batches(recipe: Recipe, who: str) -> None:

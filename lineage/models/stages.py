@@ -23,20 +23,26 @@ class StagedNetwork(nn.Module):
     Args:
         network: Network with logits (B, C).
         names: Names of submodules whose outputs to return.
+        leaves: Whether logits can be differentiated by the maps though the network is frozen.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, names: Sequence[str], leaves: bool = False) -> None:
         super().__init__()
         self.network = network
         self.names = tuple(names)
+        self.leaves = leaves
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return logits (B, C) and feature maps (B, D, H', W') in the order of the names."""
         maps: dict[str, Tensor] = {}
 
         def keep(name: str) -> Any:
-            def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+                if self.leaves and not output.requires_grad:
+                    maps[name] = output.detach().requires_grad_()
+                    return maps[name].clone()  # which the next module may change in place
                 maps[name] = output
+                return output
 
             return self.network.get_submodule(name).register_forward_hook(hook)
 
@@ -122,9 +128,7 @@ def map_shapes(
     return [(found.shape[1], found.shape[2], found.shape[3]) for found in maps]
 
 
-def require_head(
-    network: nn.Module, stage: str, input_shape: tuple[int, int, int], who: str, term: str
-) -> nn.Linear:
+def require_head(network: nn.Module, stage: str, input_shape: tuple[int, int, int], who: str) -> nn.Linear:
     """Return the linear layer that gives a network's logits from the means of a stage's feature maps.
 
     Args:
@@ -132,7 +136,6 @@ def require_head(
         stage: Name of the submodule that ends the stage.
         input_shape: (channels, H, W) of an image.
         who: Name of the network in errors.
-        term: Term that needs the layer, likewise.
 
     Raises:
         UsageError: If its logits are computed in another way, or from another stage.
@@ -142,9 +145,9 @@ def require_head(
         if _is_linear_in_means(head, maps, logits):
             return head
     raise UsageError(
-        f"The term '{term}' of student.terms needs networks whose logits are a linear layer of the means of"
-        f" the stage's feature maps, but in {who} they are not for the stage '{stage}'; leave stage at -1, or"
-        " choose another term."
+        "The term 'explanation' of student.terms needs networks whose logits are a linear layer of the means"
+        f" of the stage's feature maps, but in {who} they are not for the stage '{stage}'; leave stage at -1,"
+        " or set differentiate = true for the term."
     )
 
 

@@ -35,7 +35,7 @@ from lineage.recipe.sections import (
     TrainingSettings,
 )
 from lineage.recipe.space import check_space, own_values, with_space
-from lineage.recipe.student import DistillationName, StudentSettings, TermName
+from lineage.recipe.student import DistillationName, StudentSettings, TermName, TermSettings
 from lineage.recipe.study import ObjectiveMetric, PrunerName, Range, SamplerName, StudySettings
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "StudySettings",
     "SuccessionSettings",
     "TermName",
+    "TermSettings",
     "TrainingSettings",
     "change_recipe",
     "check_name",

@@ -40,6 +40,8 @@ class TermSettings(Section):
     """Factor of the term in the loss."""
     stage: Annotated[int, AfterValidator(_check_stage)] = -1
     """Stage of the networks that it looks at: 1 is the first one, -1 the last."""
+    differentiate: bool = False
+    """Whether explanations come from gradients of logits, for networks with any head; one process, slower."""
 
 
 Terms = Annotated[tuple[TermSettings, ...], Field(strict=False)]
@@ -129,17 +131,36 @@ class StudentSettings(Section):
             )
 
     def _contradictions_of_terms(self) -> Iterator[str]:
-        if self.terms and self.soft_targets == "stored":
-            yield (
-                "student.terms look at the teacher's feature maps, which stored soft targets do not hold; set"
-                " student.soft_targets to 'live', or leave out the terms."
-            )
+        for term in self.terms:
+            if term.differentiate and term.name != "explanation":
+                yield (
+                    "student.terms.differentiate must be left out but for the term 'explanation', but is set"
+                    f" for '{term.name}', which has no use for it."
+                )
+        if self.soft_targets == "stored":
+            yield from self._contradictions_of_stored_terms()
         places = [(term.name, term.stage) for term in self.terms]
         twice = next((place for place in places if places.count(place) > 1), None)
         if twice is not None:
             yield (
                 f"student.terms must have each term once a stage, but has '{twice[0]}' twice at stage"
                 f" {twice[1]}; give one of them the sum of the weights."
+            )
+
+    def _contradictions_of_stored_terms(self) -> Iterator[str]:
+        explanations = [term for term in self.terms if term.name == "explanation" and not term.differentiate]
+        other = next((term for term in self.terms if term not in explanations), None)
+        if other is not None:
+            kind = "differentiated logits" if other.differentiate else "feature maps"
+            yield (
+                f"The term '{other.name}' of student.terms looks at the teacher's {kind}, which stored soft"
+                " targets do not hold; set student.soft_targets to 'live', or leave out the term."
+            )
+        if len(explanations) > 1:
+            yield (
+                "student.terms must have 'explanation' once where soft targets are stored, which hold those"
+                f" of one stage, but has it {len(explanations)} times; keep one, or set student.soft_targets"
+                " to 'live'."
             )
 
     @property

@@ -58,7 +58,7 @@ def make_trainer(
         with accelerator.accumulate(network):
             teacher_logits, maps = (None, []) if teach is None else teach(images, stored)
             with accelerator.autocast():
-                logits, terms = network(images, maps) if maps else (network(images), None)
+                logits, terms = network(images, maps, teacher_logits) if maps else (network(images), None)
             value = loss(at_least_float32(logits), labels, teacher_logits, share)
             if terms is not None:
                 value = value + share * terms

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from lineage.training.distillation import Gather
-from lineage.training.maps import Shape, at_one_size
+from lineage.training.losses import at_least_float32
+from lineage.training.maps import Features, Shape, at_one_size
 from lineage.training.similarity import linear_cka
 
 
@@ -35,8 +36,9 @@ class Prior(nn.Module):
         self.encoder = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.decoder = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, maps: Tensor, teacher_maps: Tensor) -> Tensor:
-        """Return the term for maps of the student and of the teacher."""
+    def forward(self, student: Features, teacher: Features) -> Tensor:
+        """Return the term for what student and teacher gave for a batch."""
+        maps, teacher_maps = at_least_float32(student.maps), at_least_float32(teacher.maps)
         adapted = self.adapter(maps.to(self.adapter.weight.dtype))
         own, theirs = at_one_size(adapted, teacher_maps.detach().to(adapted.dtype))
         with torch.no_grad():

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from lineage.errors import UsageError
@@ -12,6 +13,7 @@ from lineage.errors import UsageError
 _LOWEST_LOGIT = torch.finfo(torch.float16).min
 _SMALLEST_LOG = -60.0  # e⁻⁶⁰ counts as zero, and 0 · ln 0 would be NaN
 _BYTES_PER_VALUE = 2  # float16 and int16
+EXPLANATION = "explanation"
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,14 @@ class SoftTargetFormat:
         num_classes: Number of classes C.
         top: Number of classes k that are kept, from 1 to C - 1; None for all classes.
         temperature: Temperature of the students; None with all classes, which serve any temperature.
+        explanation: (H, W) of an explanation that follows the logits, stored as float16 in parts of its
+            largest value; None for logits alone.
     """
 
     num_classes: int
     top: int | None = None
     temperature: float | None = None
+    explanation: tuple[PositiveInt, PositiveInt] | None = None
 
     def __post_init__(self) -> None:
         if self.top is not None and not 1 <= self.top < self.num_classes:
@@ -48,18 +53,32 @@ class SoftTargetFormat:
     @property
     def arrays(self) -> dict[str, tuple[torch.dtype, int]]:
         """Type and width of each stored array, by name; a row is one image."""
-        if self.top is None:
-            return {"logits": (torch.float16, self.num_classes)}
-        return {"log_probabilities": (torch.float16, self.top + 1), "classes": (torch.int16, self.top)}
+        arrays = {"logits": (torch.float16, self.num_classes)}
+        if self.top is not None:
+            arrays = {"log_probabilities": (torch.float16, self.top + 1), "classes": (torch.int16, self.top)}
+        if self.explanation is not None:
+            arrays[EXPLANATION] = (torch.float16, math.prod(self.explanation))
+        return arrays
 
     @property
     def bytes_per_image(self) -> int:
         """Size on disk of one view of one image."""
         return _BYTES_PER_VALUE * sum(width for _, width in self.arrays.values())
 
-    def encode(self, logits: Tensor) -> dict[str, Tensor]:
-        """Encode logits (B, C): tensors (B, width) by the names of ``arrays``, in float16 or int64."""
-        logits = logits.float()
+    def encode(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Encode logits (B, C), or with an explanation behind them (B, C + H·W).
+
+        Returns:
+            Tensors (B, width) by the names of ``arrays``, in float16 or int64.
+        """
+        logits, explanation = outputs.float().tensor_split([self.num_classes], dim=1)
+        encoded = self._encode_logits(logits)
+        if self.explanation is not None:
+            largest = explanation.amax(1, keepdim=True)
+            encoded[EXPLANATION] = (explanation / torch.where(largest > 0, largest, 1)).half()
+        return encoded
+
+    def _encode_logits(self, logits: Tensor) -> dict[str, Tensor]:
         if self.top is None:
             return {"logits": (logits - logits.amax(1, keepdim=True)).clamp_min(_LOWEST_LOGIT).half()}
         assert self.temperature is not None
@@ -74,7 +93,11 @@ class SoftTargetFormat:
         if self.top is None:
             return stored[0].float()
         assert self.temperature is not None
-        log_probabilities, classes = stored
+        log_probabilities, classes = stored[:2]
         scaled = log_probabilities.float() * self.temperature
         each = scaled[:, -1:] - self.temperature * math.log(self.num_classes - self.top)
         return each.expand(-1, self.num_classes).scatter(1, classes.long(), scaled[:, :-1])
+
+    def decode_explanation(self, stored: Sequence[Tensor]) -> list[Tensor]:
+        """Decode the explanation in what was read, float32 (B, 1, H, W); nothing where none is stored."""
+        return [] if self.explanation is None else [stored[-1].float().view(-1, 1, *self.explanation)]

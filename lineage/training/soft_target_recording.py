@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 from ignite.engine import Engine, Events
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lineage.data.augmentation import Augmentation
@@ -29,7 +29,7 @@ def record_soft_targets(
     folder: SoftTargetFolder,
     attach: Callable[[Engine], None] = lambda _: None,
 ) -> None:
-    """Write the teacher's logits for every view of ``train``, from where a killed process stopped.
+    """Write what the teacher gives for every view of ``train``, from where a killed process stopped.
 
     The teacher runs under autocast, as it would in training. The logits of one view stay on the device until
     the view is complete; rank 0 alone writes. All ranks must call it.
@@ -51,7 +51,8 @@ def record_soft_targets(
     accelerator = teacher.accelerator
     on_main_process(folder.reserve)
     done = on_main_process(lambda: folder.views_done)
-    recorder = make_evaluator(accelerator, teacher.network, {}, len(train), autocast=True)
+    outputs = teacher.network if folder.format.explanation is None else _Outputs(teacher)
+    recorder = make_evaluator(accelerator, outputs, {}, len(train), autocast=True)
     buffers = _attach_buffers(recorder, folder.format, len(train.images), accelerator.device)
 
     def batches(view: int) -> DataLoader[Batch]:
@@ -78,6 +79,18 @@ def record_soft_targets(
         recorder.run(batches(done + 1), max_epochs=folder.num_views)
     predictions = {name: teacher.predictions(name, subset)[subset.indices] for name, subset in others.items()}
     on_main_process(lambda: folder.finish(predictions))
+
+
+class _Outputs(nn.Module):
+    """A teacher's logits, followed by its explanations: shape (B, C + H * W)."""
+
+    def __init__(self, teacher: LiveTeacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits, (explanation,) = self.teacher.teach(images)
+        return torch.cat([logits, explanation.flatten(1)], 1)
 
 
 def _attach_buffers(

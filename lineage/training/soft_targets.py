@@ -7,6 +7,7 @@ that a teacher gave for it are right for every student that sees it. Layout of a
     logits.npy                    of all classes: float16 (views, N, C), each less the largest of its image
     log_probabilities.npy         or of the k largest classes and the rest: float16 (views, N, k + 1) ...
     classes.npy                   ... with the indices of these k classes: int16 (views, N, k)
+    explanation.npy               explanations of the likeliest class, if asked for: float16 (views, N, H * W)
     validation.npy, test.npy      class that the teacher predicts for each image of these subsets: int16
 """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lineage.models.stages import StagedNetwork
-from lineage.training.losses import at_least_float32
+from lineage.training.maps import Features
 
 
 class Terms(nn.Module):
@@ -24,11 +24,11 @@ class Terms(nn.Module):
         self.weights = tuple(weights)
         self.stages = tuple(stages)
 
-    def forward(self, maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
-        """Return the weighted sum of the terms for maps of the student and of the teacher."""
+    def forward(self, student: Sequence[Features], teacher: Sequence[Features]) -> Tensor:
+        """Return the weighted sum of the terms for what student and teacher gave, one pair a term."""
         values = [
-            weight * term(at_least_float32(own), at_least_float32(theirs))
-            for term, weight, own, theirs in zip(self.terms, self.weights, maps, teacher_maps, strict=True)
+            weight * term(own, theirs)
+            for term, weight, own, theirs in zip(self.terms, self.weights, student, teacher, strict=True)
         ]
         return torch.stack(values).sum()
 
@@ -55,11 +55,15 @@ class TaughtNetwork(nn.Module):
         """The student alone."""
         return self.staged.network
 
-    def forward(self, images: Tensor, teacher_maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits (B, C), and the sum of the terms for the teacher's maps."""
+    def forward(
+        self, images: Tensor, teacher_maps: Sequence[Tensor], teacher_logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (B, C), and the sum of the terms for the teacher's maps, one a term, and logits."""
         logits, maps = self.staged(images)
+        own = [Features(each, logits) for each in maps]
+        theirs = [Features(each, teacher_logits) for each in teacher_maps]
         with torch.autocast(images.device.type, enabled=False):
-            return logits, self.terms(maps, teacher_maps)
+            return logits, self.terms(own, theirs)
 
     @classmethod
     def weights_of_student(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

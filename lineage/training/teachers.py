@@ -1,8 +1,9 @@
 """A student's teacher: a frozen network that runs on every batch, or its stored soft targets."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -10,9 +11,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from lineage.models.stages import StagedNetwork
+from lineage.models.stages import StagedNetwork, map_shapes
 from lineage.training.engines import freeze
+from lineage.training.explanation import explain
 from lineage.training.losses import at_least_float32
+from lineage.training.maps import Features, Shape
 from lineage.training.measurement import Subset, measure
 from lineage.training.soft_targets import StoredSoftTargets, SubsetName
 
@@ -46,18 +49,26 @@ class LiveTeacher:
         network: Network of the previous generation, of which a frozen copy with folded BatchNorm is used.
         input_shape: (channels, H, W) of an image.
         stages: Names of the submodules whose feature maps the terms of the loss take.
+        explained: For each stage whose maps give way to explanations, by its position among the stages, the
+            network's linear layer on their means; None to differentiate the logits.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
         network: nn.Module,
-        input_shape: tuple[int, int, int],
+        input_shape: Shape,
         stages: Sequence[str] = (),
+        explained: Mapping[int, nn.Linear | None] = MappingProxyType({}),
     ) -> None:
         self.accelerator = accelerator
         self.network = freeze(fold(network, input_shape, stages), accelerator.device)
-        self._staged = StagedNetwork(self.network, stages) if stages else None
+        self._heads = {index: copy.deepcopy(head) for index, head in explained.items()}
+        for head in self._heads.values():
+            if head is not None:
+                freeze(head, accelerator.device)
+        self._differentiates = None in self._heads.values()
+        self._staged = StagedNetwork(self.network, stages, leaves=self._differentiates) if stages else None
 
     def logits(self, images: Tensor, stored: Sequence[Tensor] = ()) -> Tensor:
         """See ``Teacher``; runs under the student's autocast and is upcast afterwards."""
@@ -69,9 +80,19 @@ class LiveTeacher:
         """See ``Teacher``."""
         if self._staged is None:
             return self.logits(images, stored), []
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.set_grad_enabled(self._differentiates), self.accelerator.autocast():
             logits, maps = self._staged(images)
-        return at_least_float32(logits), maps
+        for index, head in self._heads.items():
+            seen = Features(maps[index], logits)
+            maps[index] = explain(seen, logits.argmax(1), head)
+        return at_least_float32(logits).detach(), [each.detach() for each in maps]
+
+    def explanation_size(self, input_shape: Shape) -> tuple[int, int] | None:
+        """Return (H, W) of the explanation that follows its logits where it is stored; None without one."""
+        if self._staged is None:
+            return None
+        ((_, height, width),) = map_shapes(self.network, self._staged.names, input_shape)
+        return height, width
 
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``; one pass, in float32."""
@@ -93,8 +114,8 @@ class StoredTeacher:
         return self.soft_targets.format.decode(stored)
 
     def teach(self, images: Tensor, stored: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """See ``Teacher``; there are no feature maps."""
-        return self.logits(images, stored), []
+        """See ``Teacher``; explanations are all that is stored of feature maps."""
+        return self.logits(images, stored), self.soft_targets.format.decode_explanation(stored)
 
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``."""

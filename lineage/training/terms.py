@@ -1,9 +1,9 @@
 """Terms of a student's loss that compare its feature maps with its teacher's.
 
-Each is a module that is called with maps of the student (B, D, H, W) and of the teacher (B, E, H', W'), which
-may differ in channels and in size, and returns a scalar, in float32 or more. What it trains itself, such as
-an adapter between widths, belongs to the training: it is checkpointed, and never registered. No gradient
-reaches the teacher, and nothing waits for the device.
+Each is a module that is called with the ``Features`` of student and teacher, whose maps (B, D, H, W) and
+(B, E, H', W') may differ in channels and in size, and returns a scalar, in float32 or more. What it trains
+itself, such as an adapter between widths, belongs to the training: it is checkpointed, and never registered.
+No gradient reaches the teacher, and nothing waits for the device.
 """
 
 import inspect
@@ -13,17 +13,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import (
-    cosine_similarity,
-    linear,
     mse_loss,
     normalize,
     smooth_l1_loss,
 )
 
 from lineage.training.distillation import Gather
+from lineage.training.explanation import Explanation
 from lineage.training.gathering import gather_rows
 from lineage.training.losses import at_least_float32
-from lineage.training.maps import Shape, at_one_size
+from lineage.training.maps import Features, Shape, at_one_size
 from lineage.training.prior import Prior
 
 
@@ -42,10 +41,10 @@ class Hint(nn.Module):
         super().__init__()
         self.adapter = nn.Conv2d(shape[0], teacher_shape[0], 1)
 
-    def forward(self, maps: Tensor, teacher_maps: Tensor) -> Tensor:
-        """Return the term for maps of the student and of the teacher."""
-        adapted = self.adapter(maps.to(self.adapter.weight.dtype))
-        own, theirs = at_one_size(adapted, teacher_maps.detach())
+    def forward(self, student: Features, teacher: Features) -> Tensor:
+        """Return the term for what student and teacher gave for a batch."""
+        adapted = self.adapter(student.maps.to(self.adapter.weight.dtype))
+        own, theirs = at_one_size(adapted, teacher.maps.detach())
         return mse_loss(own, theirs)
 
 
@@ -88,41 +87,6 @@ def relation_loss(
     return distances * of_pairs + angles * smooth_l1_loss(_angles(own), _angles(theirs))
 
 
-class Explanation(nn.Module):
-    """One minus the cosine of the two networks' explanations of the class that the teacher finds most likely.
-
-    An explanation is GradCAM's: the positive part of the maps' sum, weighed by the gradient of the class's
-    logit. Where logits are a linear layer of the means of the maps, that gradient is the layer's row for the
-    class, up to a factor that the cosine does not see (e²KD, Parchami-Araghi et al., ECCV 2024, arXiv
-    2402.03119). Of two sizes the larger map is averaged to the smaller.
-
-    Args:
-        head: The student's linear layer; it is not copied, so that it learns from the term as well.
-        teacher_head: The teacher's.
-    """
-
-    teacher_weight: Tensor
-    teacher_bias: Tensor
-
-    def __init__(self, head: nn.Linear, teacher_head: nn.Linear) -> None:
-        super().__init__()
-        self._head = (head,)  # in a tuple it is no submodule, which would count it twice
-        bias = teacher_head.bias if teacher_head.bias is not None else torch.zeros(teacher_head.out_features)
-        for name, values in (("weight", teacher_head.weight), ("bias", bias)):
-            self.register_buffer(f"teacher_{name}", values.detach().clone(), persistent=False)
-
-    def forward(self, maps: Tensor, teacher_maps: Tensor) -> Tensor:
-        """Return the term for maps of the student and of the teacher."""
-        teacher_maps = teacher_maps.detach()
-        weight, bias = (each.to(teacher_maps.dtype) for each in (self.teacher_weight, self.teacher_bias))
-        classes = linear(teacher_maps.mean((2, 3)), weight, bias).argmax(1)
-        own, theirs = at_one_size(
-            _explain(maps, self._head[0].weight.to(maps.dtype)[classes]),
-            _explain(teacher_maps, weight[classes]),
-        )
-        return 1 - cosine_similarity(own.flatten(1), theirs.flatten(1)).mean()
-
-
 class _Function(nn.Module):
     """A term without anything to train."""
 
@@ -130,8 +94,8 @@ class _Function(nn.Module):
         super().__init__()
         self.function = function
 
-    def forward(self, maps: Tensor, teacher_maps: Tensor) -> Tensor:
-        return self.function(maps, teacher_maps)
+    def forward(self, student: Features, teacher: Features) -> Tensor:
+        return self.function(student.maps, teacher.maps)
 
 
 def _build_attention() -> nn.Module:
@@ -162,7 +126,6 @@ def build_term(
     *,
     gather: Gather = gather_rows,
     head: nn.Linear | None = None,
-    teacher_head: nn.Linear | None = None,
 ) -> nn.Module:
     """Return the term ``name``, initialised from torch's global random state.
 
@@ -171,15 +134,13 @@ def build_term(
         shape: Shape of the student's maps.
         teacher_shape: Shape of the teacher's.
         gather: Function from the rows of one process to those of all.
-        head: The student's linear layer on the means of its maps; needed where ``needs_head``.
-        teacher_head: The teacher's.
+        head: The student's linear layer on the means of its maps, for a term that ``explains``.
     """
     given = {
         "shape": shape,
         "teacher_shape": teacher_shape,
         "gather": gather,
         "head": head,
-        "teacher_head": teacher_head,
     }
     builder = TERMS[name]
     return builder(**{key: value for key, value in given.items() if _takes(name, key)})
@@ -190,18 +151,13 @@ def compares_samples(name: str) -> bool:
     return _takes(name, "gather")
 
 
-def needs_head(name: str) -> bool:
-    """Return whether a term needs networks whose logits are a linear layer of the means of their maps."""
+def explains(name: str) -> bool:
+    """Return whether a term compares explanations, and takes the teacher's in place of its maps."""
     return _takes(name, "head")
 
 
 def _takes(name: str, parameter: str) -> bool:
     return parameter in inspect.signature(TERMS[name]).parameters
-
-
-def _explain(maps: Tensor, weights: Tensor) -> Tensor:
-    """Positive part of maps (B, D, H, W) summed with weights (B, D): shape (B, 1, H, W)."""
-    return torch.einsum("bdhw,bd->bhw", maps, weights).relu().unsqueeze(1)
 
 
 def _relative_distances(rows: Tensor) -> Tensor:

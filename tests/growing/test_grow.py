@@ -250,6 +250,13 @@ def test_student_of_another_architecture_learns_from_its_teachers_maps(
     assert (again.num_trained, again.versions) == (0, taught.versions)
     with pytest.raises(UsageError, match=r"stages of the network 'resnet20', which has 3 stages"):
         lineage.grow(teacher=teacher, overrides=[*changes, terms.replace("stage = 2", "stage = 9")])
+    hashes = {student.weights_sha256, plain.versions[0].weights_sha256}
+    explained = "student.terms=[{name = 'explanation', weight = 5}]"
+    stored = "student.soft_targets=stored"
+    for more in ([stored], [stored, explained], [explained.replace("5", "5, differentiate = true")]):
+        (others,) = lineage.grow(teacher=teacher, overrides=[*changes, "student.label_weight=0.5", *more])
+        hashes.add(others.versions[0].weights_sha256)
+    assert len(hashes) == 5
     lineage.ensemble([student.uri, teacher], name="both")
     with pytest.raises(UsageError, match=r"stages of the teacher, which has 0 stages"):
         lineage.grow("digits", teacher="models:/both/1", overrides=[*tiny_settings, terms])

@@ -410,8 +410,22 @@ REFUSED = {
         " the sum of the weights."
     ),
     "student={label_weight = 1, soft_targets = 'stored', terms = [{name = 'hint', weight = 1}]}": (
-        "student.terms look at the teacher's feature maps, which stored soft targets do not hold; set"
-        " student.soft_targets to 'live', or leave out the terms."
+        "The term 'hint' of student.terms looks at the teacher's feature maps, which stored soft targets do"
+        " not hold; set student.soft_targets to 'live', or leave out the term."
+    ),
+    "student={label_weight = 1, soft_targets = 'stored', terms = [{name = 'explanation', weight = 1,"
+    " differentiate = true}]}": (
+        "The term 'explanation' of student.terms looks at the teacher's differentiated logits, which stored"
+        " soft targets do not hold; set student.soft_targets to 'live', or leave out the term."
+    ),
+    "student={label_weight = 1, soft_targets = 'stored', terms = [{name = 'explanation', weight = 1},"
+    " {name = 'explanation', weight = 1, stage = 2}]}": (
+        "student.terms must have 'explanation' once where soft targets are stored, which hold those of one"
+        " stage, but has it 2 times; keep one, or set student.soft_targets to 'live'."
+    ),
+    "student.terms=[{name = 'hint', weight = 1, differentiate = true}]": (
+        "student.terms.differentiate must be left out but for the term 'explanation', but is set for 'hint',"
+        " which has no use for it."
     ),
     "student.label_weight=much": "student.label_weight must be a number or a list, but got 'much'.",
     "training.epochs=ten": "training.epochs must be an integer, but got 'ten'.",

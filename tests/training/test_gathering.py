@@ -37,14 +37,15 @@ for name in (name for name in TERMS if name != "prior"):  # its positions differ
         whole = rows == slice(None)
         layers = torch.nn.Linear(6, 20), torch.nn.Unflatten(1, (5, 2, 2)), torch.nn.Flatten()
         network = torch.nn.Sequential(*layers, torch.nn.Linear(20, 5))
-        given = {"head": torch.nn.Linear(5, 3), "teacher_head": torch.nn.Linear(4, 3)}
+        given = {"head": torch.nn.Linear(5, 5)}
         if whole:
             given["gather"] = lambda rows: rows
         term = build_term(name, (5, 2, 2), (4, 1, 1), **given)
         terms = Terms([term], [3.0], ["1"])
         taught = TaughtNetwork(network, terms)
         wrapped = taught if whole else DistributedDataParallel(taught)
-        logits, value = wrapped(images[rows], [maps[rows]])
+        shown = maps[rows, :1] if name == "explanation" else maps[rows]
+        logits, value = wrapped(images[rows], [shown], teacher[rows])
         (value + logits.mean()).backward()
         gradients.append([parameter.grad for parameter in taught.parameters()])
     torch.testing.assert_close(*gradients)

@@ -1,7 +1,8 @@
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import make_accelerator
 from lineage.training.distillation import DISTILLATIONS, distillation_loss
 from lineage.training.engines import Loss
+from lineage.training.explanation import Explanation
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig, TrainResult
 from lineage.training.handlers import build_optimizer, constant, cosine
 from lineage.training.losses import strict_loss
@@ -25,7 +27,7 @@ from lineage.training.measurement import Subset, measure
 from lineage.training.student_loss import build_student_loss
 from lineage.training.taught import TaughtNetwork, Terms
 from lineage.training.teachers import LiveTeacher
-from lineage.training.terms import TERMS, build_term, needs_head
+from lineage.training.terms import TERMS, build_term, explains
 
 NUM_CLASSES = 6
 
@@ -64,6 +66,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
         precision: Any = "fp32",
         loss: Loss | None = None,
         stages: Sequence[str] = (),
+        explained: Mapping[int, nn.Linear | None] = MappingProxyType({}),
         augmentation: Augmentation = PLAIN,
         **config: Any,
     ) -> GenerationTraining:
@@ -85,12 +88,13 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             order_seed=seed,
             accumulation=accumulation,
         )
+        live = teacher and LiveTeacher(accelerator, teacher, spec.input_shape, stages, explained)
         return GenerationTraining(
             accelerator=accelerator,
             network=network,
             optimizer=build_optimizer("sgd", network, decay_norm_and_bias=True, **settings),
             loss=loss or (student_loss if teacher is not None else patriarch_loss),
-            teacher=None if teacher is None else LiveTeacher(accelerator, teacher, spec.input_shape, stages),
+            teacher=live,
             data=GenerationData(
                 batches,
                 Subset(dataset.train, rows[100:], spec, batch_size),
@@ -275,10 +279,13 @@ def with_terms() -> TermsOf:
     def give(network: nn.Module, teacher: nn.Module) -> TaughtNetwork:
         stages, shape = ["trunk.4", "trunk"], (1, 8, 8)
         shapes, teacher_shapes = (map_shapes(each, stages, shape) for each in (network, teacher))
-        heads = {"head": network.classifier, "teacher_head": teacher.classifier}
         torch.manual_seed(7)
-        places = [(name, index) for name in TERMS for index in (0, 1) if index == 1 or not needs_head(name)]
-        terms = [build_term(name, shapes[index], teacher_shapes[index], **heads) for name, index in places]
+        places = [(name, index) for name in TERMS for index in (0, 1) if index == 1 or not explains(name)]
+        heads = [network.classifier if explains(name) else None for name, _ in places]
+        terms = [
+            build_term(name, shapes[index], teacher_shapes[index], head=head)
+            for (name, index), head in zip(places, heads, strict=True)
+        ]
         return TaughtNetwork(network, Terms(terms, [10.0] * len(terms), [stages[i] for _, i in places]))
 
     return give
@@ -294,7 +301,13 @@ def test_student_trains_with_every_term_and_resumes_to_the_same_bits(
 
     def make(folder: str) -> GenerationTraining:
         network = with_terms(copy.deepcopy(start), teacher)
+        explained = {
+            index: teacher.classifier
+            for index, term in enumerate(network.terms.terms)
+            if isinstance(term, Explanation)
+        }
         settings: dict[str, Any] = {"stages": network.terms.stages, "average_decay": average_decay}
+        settings["explained"] = explained
         training = build(teacher, network=network, folder=folder, clip_norm=1.0, **settings)
         adapters.append(training.accelerator.unwrap_model(training.network).terms.state_dict())
         return training

@@ -11,13 +11,14 @@ from lineage.data.datasets import load_dataset
 from lineage.data.images import DataSet
 from lineage.errors import UsageError
 from lineage.models.networks import build_network
+from lineage.models.stages import stage_names
 from lineage.training.devices import make_accelerator
 from lineage.training.measurement import Subset
 from lineage.training.soft_target_folder import SoftTargetFolder
 from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.soft_target_recording import record_soft_targets
 from lineage.training.soft_targets import StoredSoftTargets
-from lineage.training.teachers import LiveTeacher
+from lineage.training.teachers import LiveTeacher, StoredTeacher
 
 AUGMENTATION = Augmentation(1, "zeros", True, mixup=1.0, cutmix=1.0)  # a view's mixing is part of the view
 VIEWS = 3
@@ -48,6 +49,7 @@ def record(digits: DataSet, teacher: LiveTeacher, tmp_path: Path) -> Record:
         form: SoftTargetFormat | None = None,
         attach: Callable[[Engine], None] = lambda _: None,
         views: int = VIEWS,
+        by: LiveTeacher = teacher,
     ) -> SoftTargetFolder:
         folder = SoftTargetFolder(tmp_path / name, form or SoftTargetFormat(10), views, len(ROWS))
         others = {
@@ -55,7 +57,7 @@ def record(digits: DataSet, teacher: LiveTeacher, tmp_path: Path) -> Record:
             "test": Subset(digits.test, torch.arange(len(digits.test)), digits.spec, 32),
         }
         train = Subset(digits.train, ROWS, digits.spec, 32)
-        record_soft_targets(teacher, train, others, AUGMENTATION, 7, folder, attach)  # type: ignore[arg-type]
+        record_soft_targets(by, train, others, AUGMENTATION, 7, folder, attach)  # type: ignore[arg-type]
         return folder
 
     return run
@@ -88,6 +90,32 @@ def test_stored_soft_targets_are_what_the_live_teacher_says_of_every_view(
             assert ((live - kept).abs() <= live.abs() * 2**-11 + 1e-5).all()
     assert len(seen) == 16
     assert not torch.equal(seen[0], seen[4])
+
+
+def test_stored_explanations_are_what_the_live_teacher_shows_up_to_a_factor(
+    record: Record, digits: DataSet
+) -> None:
+    torch.manual_seed(0)
+    network = build_network("resnet8", 10, (1, 8, 8), {"width": 4})
+    (stage,) = stage_names(network, (1, 8, 8))[-1:]
+    explaining = LiveTeacher(make_accelerator(), network, (1, 8, 8), [stage], {0: network.classifier})
+    assert explaining.explanation_size((1, 8, 8)) == (2, 2)
+    form = SoftTargetFormat(10, explanation=(2, 2))
+
+    soft_targets = StoredSoftTargets(record("explained", form, by=explaining).folder)
+
+    assert soft_targets.format == form
+    batches = training_batches(
+        digits.train, digits.spec, ROWS, 25, AUGMENTATION, 7, 1, num_views=VIEWS, soft_targets=soft_targets
+    )
+    batches.select_epoch(2)
+    for images, _, _, *stored in batches.loader:
+        logits, (kept,) = StoredTeacher(soft_targets).teach(images, stored)
+        live_logits, (live,) = explaining.teach(images)
+        torch.testing.assert_close(logits.softmax(1), live_logits.softmax(1), rtol=1e-2, atol=1e-4)
+        assert live.amax() > 0
+        largest = live.amax((2, 3), keepdim=True)
+        torch.testing.assert_close(kept, live / torch.where(largest > 0, largest, 1), rtol=1e-3, atol=1e-4)
 
 
 def test_teachers_classes_of_the_other_parts_are_kept(

@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from lineage.models.ensemble import EnsembleNetwork
 from lineage.models.networks import NETWORKS, build_network
-from lineage.models.stages import StagedNetwork, stage_names
+from lineage.models.stages import StagedNetwork, require_head, stage_names
 from lineage.training.devices import make_accelerator
 from lineage.training.teachers import LiveTeacher, fold
 
@@ -71,6 +71,33 @@ def test_folded_teacher_gives_the_maps_of_its_stages(name: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().amax()))
         assert not ours.requires_grad
     assert num_norms(teacher.network) < num_norms(network)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "densenet-bc-100-12", "torchvision:resnet18"])
+def test_teacher_explains_the_class_that_it_finds_likeliest(name: str) -> None:
+    """By its head as by gradients of its logits, though its weights are frozen and modules work in place."""
+    shape = (3, 64, 64) if name in TORCHVISION else SHAPE
+    network = lived_in(build_network(name, 7, shape)).eval()
+    (stage,) = stage_names(network, shape)[-1:]
+    head = require_head(network, stage, shape, "the teacher")
+
+    found = []
+    for layer in (head, None):
+        logits, (explanation,) = LiveTeacher(make_accelerator(), network, shape, [stage], {0: layer}).teach(
+            images(shape)
+        )
+        assert not logits.requires_grad
+        assert not explanation.requires_grad
+        found.append(explanation / explanation.amax((2, 3), keepdim=True))
+
+    with torch.no_grad():
+        logits, (maps,) = StagedNetwork(network, [stage])(images(shape))
+    expected = torch.einsum("bdhw,bd->bhw", maps, head.weight[logits.argmax(1)]).relu().unsqueeze(1)
+    assert expected.amax((2, 3)).min() > 0
+    for explanation in found:
+        torch.testing.assert_close(
+            explanation, expected / expected.amax((2, 3), keepdim=True), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_members_of_an_ensemble_are_folded() -> None:

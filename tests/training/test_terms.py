@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from itertools import product
 from typing import get_args
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lineage.recipe.student import TermName
+from lineage.training.explanation import Explanation, explain
+from lineage.training.maps import Features
 from lineage.training.prior import Prior
 from lineage.training.taught import TaughtNetwork, Terms
 from lineage.training.terms import (
@@ -17,7 +20,7 @@ from lineage.training.terms import (
     attention_loss,
     build_term,
     compares_samples,
-    needs_head,
+    explains,
     relation_loss,
 )
 
@@ -36,18 +39,30 @@ def maps(size: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
     return own, theirs
 
 
+def head(channels: int) -> nn.Linear:
+    with torch.random.fork_rng():
+        torch.manual_seed(channels)
+        return nn.Linear(channels, 6).double().requires_grad_()
+
+
+TEACHER_HEAD = head(TEACHER_SHAPE[0]).requires_grad_(False)
+
+
 def term(name: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        head, teacher_head = (nn.Linear(shape[0], 6).double() for shape in (SHAPE, TEACHER_SHAPE))
-        return build_term(name, SHAPE, TEACHER_SHAPE, head=head, teacher_head=teacher_head).double()
+        return build_term(name, SHAPE, TEACHER_SHAPE, head=head(SHAPE[0])).double()
 
 
 def evaluate(module: nn.Module, own: Tensor, theirs: Tensor) -> Tensor:
-    """The value of a term, with the same random positions every time."""
+    """The value of a term for a teacher with ``TEACHER_HEAD``, with the same random positions every time."""
+    head = copy.deepcopy(TEACHER_HEAD).to(theirs)
+    logits = head(theirs.detach().mean((2, 3)))
+    if isinstance(module, Explanation):
+        theirs = explain(Features(theirs, logits), logits.argmax(1), head)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        value: Tensor = module(own, theirs)
+        value: Tensor = module(Features(own, logits), Features(theirs, logits))
     return value
 
 
@@ -96,7 +111,7 @@ def numpy_relation(own: Array, theirs: Array) -> float:
 def numpy_explanation(own: Array, theirs: Array) -> float:
     module = term("explanation")
     weight = module._head[0].weight.detach().numpy()
-    teacher_weight, teacher_bias = (each.numpy() for each in (module.teacher_weight, module.teacher_bias))
+    teacher_weight, teacher_bias = (each.numpy() for each in TEACHER_HEAD.parameters())
     similarities = []
     for maps, teacher_maps in zip(own, theirs, strict=True):
         top = np.argmax(teacher_weight @ teacher_maps.mean((1, 2)) + teacher_bias)
@@ -165,7 +180,7 @@ def test_term_has_the_gradient_of_its_formula_and_none_for_the_teacher(name: str
     module = term(name)
 
     assert torch.autograd.gradcheck(lambda given: evaluate(module, given, theirs), own.requires_grad_())
-    value = module(own, theirs.requires_grad_())
+    value = evaluate(module, own, theirs.requires_grad_())
     assert torch.autograd.grad(value, (own, theirs), allow_unused=True)[1] is None
 
 
@@ -176,7 +191,7 @@ def test_term_and_its_gradient_stay_finite_at_the_limits(name: str, kind: str) -
     scale = {"zero": 0, "large": 1e4, "one": 1}[kind]
     own = (own * scale).requires_grad_()
 
-    value = term(name).float()(own, theirs * scale)
+    value = evaluate(term(name).float(), own, theirs * scale)
     (gradient,) = torch.autograd.grad(value, own)
 
     assert value.isfinite()
@@ -190,7 +205,7 @@ def test_term_never_waits_for_the_device(name: str) -> None:
     module = term(name).float().to("meta")
     for head in getattr(module, "_head", ()):  # which moves with the student
         head.to("meta")
-    value = module(own, torch.empty(4, *TEACHER_SHAPE, device="meta"))
+    value = evaluate(module, own, torch.empty(4, *TEACHER_SHAPE, device="meta"))
     assert torch.autograd.grad(value, own)[0].shape == own.shape
 
 
@@ -201,7 +216,7 @@ def test_term_of_equal_maps_is_zero() -> None:
     with torch.no_grad():
         hint.adapter.weight.copy_(torch.eye(3)[:, :, None, None])
         hint.adapter.bias.zero_()
-    assert hint(own, own).item() == 0
+    assert hint(Features(own, own), Features(own, own)).item() == 0
 
 
 def test_relation_does_not_depend_on_the_scale_of_distances_and_rotation() -> None:
@@ -210,30 +225,37 @@ def test_relation_does_not_depend_on_the_scale_of_distances_and_rotation() -> No
 
 
 def test_explanation_is_that_of_gradcam_by_autograd() -> None:
-    """The closed form needs no gradient of the logit (Selvaraju et al., ICCV 2017)."""
+    """The closed form needs no gradient of a logit; it differs by a factor, the number of positions."""
+    own, _ = maps()
+    layer, classes = head(SHAPE[0]), torch.tensor([0, 5, 2, 2, 1])
+    leaf = own.requires_grad_()
+    features = Features(leaf, layer(leaf.mean((2, 3))))
+
+    closed, differentiated = (explain(features, classes, each) for each in (layer, None))
+
+    assert closed.shape == (5, 1, 4, 4)
+    assert closed.amax() > 0
+    torch.testing.assert_close(16 * differentiated, closed)
+
+
+def test_differentiated_term_and_its_gradients_are_those_of_the_closed_form() -> None:
     own, theirs = maps()
-    module = term("explanation")
-    head, explained = module._head[0], []
-    for each, layer in ((own, head), (theirs, nn.Linear(TEACHER_SHAPE[0], 6).double())):
-        if layer is not head:
-            layer.load_state_dict({"weight": module.teacher_weight, "bias": module.teacher_bias})
-            classes = layer(each.mean((2, 3))).argmax(1)
-        leaf = each.clone().requires_grad_()
-        explained.append((leaf, layer))
-    cams = []
-    for leaf, layer in explained:
-        score = layer(leaf.mean((2, 3))).gather(1, classes.unsqueeze(1)).sum()
-        (gradient,) = torch.autograd.grad(score, leaf)
-        cams.append((gradient.mean((2, 3), keepdim=True) * leaf.detach()).sum(1, keepdim=True).relu())
-    own_cam = nn.functional.adaptive_avg_pool2d(cams[0], 2).flatten(1)
-    expected = 1 - nn.functional.cosine_similarity(own_cam, cams[1].flatten(1)).mean()
-    assert module(own, theirs).item() == pytest.approx(expected.item(), rel=1e-9)
+    found = []
+    for closed in (True, False):
+        layer, leaf = head(SHAPE[0]), own.clone().requires_grad_()
+        logits = TEACHER_HEAD(theirs.mean((2, 3)))
+        teacher = Features(explain(Features(theirs, logits), logits.argmax(1), TEACHER_HEAD), logits)
+        module = Explanation(layer if closed else None)
+        value = module(Features(leaf, layer(leaf.mean((2, 3)))), teacher)
+        found.append((value, *torch.autograd.grad(value, (leaf, layer.weight))))
+    assert all(each.abs().max() > 0 for each in found[0])
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_explanation_teaches_the_classifier_as_well() -> None:
     own, theirs = maps()
     module = term("explanation")
-    module(own.requires_grad_(), theirs).backward()
+    evaluate(module, own.requires_grad_(), theirs).backward()
     assert module._head[0].weight.grad.abs().max() > 0
     assert not list(module.parameters())
     assert not module.state_dict()
@@ -244,7 +266,7 @@ def test_prior_tells_a_student_nothing_that_equals_its_teacher_up_to_rotation() 
     module = Prior(TEACHER_SHAPE, TEACHER_SHAPE, gather=lambda rows: rows).double()
     adapted = module.adapter(theirs.flip(1))
 
-    value = module(theirs.flip(1), theirs)
+    value = evaluate(module, theirs.flip(1), theirs)
 
     assert value.item() == pytest.approx(((module.complete(adapted) - theirs) ** 2).mean().item(), rel=1e-9)
 
@@ -253,13 +275,13 @@ def test_prior_compares_the_samples_of_all_processes() -> None:
     own, theirs = maps(1)
     others = torch.randn(4, 5, dtype=torch.float64)
     module = Prior(SHAPE, TEACHER_SHAPE, lambda rows: torch.cat([rows, others[:, : rows.shape[1]]])).double()
-    assert module(own, theirs).item() > 0
+    assert evaluate(module, own, theirs).item() > 0
 
 
 def test_terms_are_those_that_a_recipe_may_name() -> None:
     assert set(TERMS) == set(get_args(TermName))
     assert [name for name in TERMS if compares_samples(name)] == ["relation", "prior"]
-    assert [name for name in TERMS if needs_head(name)] == ["explanation"]
+    assert [name for name in TERMS if explains(name)] == ["explanation"]
 
 
 class Trunk(nn.Module):
@@ -283,13 +305,14 @@ def test_taught_network_adds_weighted_terms_in_full_precision_and_keeps_weights_
     theirs = maps(4)[1].float()
 
     with torch.autocast("cpu", torch.bfloat16):
-        logits, total = network(images, [theirs.bfloat16(), theirs])
+        logits, total = network(images, [theirs.bfloat16(), theirs], torch.zeros(4, 3))
         own = student.stage(images)
 
     hint = terms.terms[0]
     assert own.dtype == torch.bfloat16
     assert torch.equal(logits, own.mean((2, 3)))
-    expected = 2 * hint(own.float(), theirs.bfloat16().float()) + 100 * attention_loss(own.float(), theirs)
+    seen = (Features(each.float(), logits) for each in (own, theirs.bfloat16()))
+    expected = 2 * hint(*seen) + 100 * attention_loss(own.float(), theirs)
     assert total.dtype == torch.float32
     torch.testing.assert_close(total, expected)
     found = TaughtNetwork.weights_of_student(network.state_dict())
@@ -318,4 +341,4 @@ def test_term_equals_torchdistills(name: str) -> None:
         loss = others.RKDLoss("x", "x", dist_factor=25.0, angle_factor=50.0, reduction="mean")
     given = [each if name == "attention" else each.mean((2, 3)) for each in (own, theirs)]
     expected = loss(*({"x": {"output": each}} for each in given))
-    assert term(name).float()(own, theirs).item() == pytest.approx(float(expected), rel=1e-6)
+    assert evaluate(term(name).float(), own, theirs).item() == pytest.approx(float(expected), rel=1e-6)
