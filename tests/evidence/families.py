@@ -141,11 +141,11 @@ class Grower:
         settings = [*self.settings]
         arguments = [piece.recipe, "--seed", str(piece.seed), "--generations", str(piece.students)]
         if piece.temperature is not None:
-            arguments += ["--from", self._patriarch(piece), "--name", piece.family]
+            arguments += ["--from", self.patriarch(piece), "--name", piece.family]
             settings.append(f"student.temperature={piece.temperature}")
         return arguments + [word for setting in settings for word in ("--set", setting)]
 
-    def _patriarch(self, piece: Piece) -> str:
+    def patriarch(self, piece: Piece) -> str:
         """Return the URI of the patriarch of the piece's arm and seed; grow it if the store lacks it."""
         patriarch = Piece(piece.arm, piece.seed, students=0)
         self.run(piece, "grow", *self._arguments(patriarch))
@@ -165,10 +165,10 @@ class Grower:
             self._keep(piece)
 
     def _keep(self, piece: Piece) -> None:
-        record = self._record(piece, piece.family)
+        record = self.record(piece, piece.family)
         if piece.family != piece.recipe:
             arm = {version.key: version.id for version in read_record(self._text(piece.recipe)).family}
-            grown = self._record(piece, piece.recipe).family
+            grown = self.record(piece, piece.recipe).family
             ids = {version.id: arm[version.key] for version in grown if version.key in arm}
             record = replace(record, versions=tuple(with_ids(one, ids) for one in record.versions))
         known = self._text(piece.family)
@@ -179,7 +179,7 @@ class Grower:
         self.kept.mkdir(parents=True, exist_ok=True)
         shutil.move(place, known)
 
-    def _record(self, piece: Piece, family: str) -> FamilyRecord:
+    def record(self, piece: Piece, family: str) -> FamilyRecord:
         """Return what the store holds of a family."""
         place = self.store / f"{family}.json"
         place.unlink(missing_ok=True)
