@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence evidence-study evidence-audit evidence-again evidence-peer full-scale account test-evidence bench audit licenses docs docs-serve screenshots clean
+.PHONY: help setup demo check lint scripts types imports test coverage test-slow test-oldest dist test-dist evidence evidence-study evidence-audit evidence-again evidence-losses evidence-peer full-scale account test-evidence bench audit licenses docs docs-serve screenshots clean
 SHELL := bash
 BIN := .venv/bin
 PYTHON ?= python3
@@ -87,6 +87,9 @@ evidence-audit: setup ## Attack a strict and a tolerant family of the evidence w
 
 evidence-again: setup ## Grow a seed of two arms again and compare the weights (an hour of a core)
 	$(BIN)/python tests/evidence/further.py again --data $(DATA)
+
+evidence-losses: setup ## Teach small students by every loss and term (an hour of a core)
+	$(BIN)/python tests/evidence/losses.py --data $(DATA)
 
 account: setup ## Rebuild the tables and figures of docs/evidence.md from the texts in docs/evidence
 	$(BIN)/python tests/evidence/account.py --data $(DATA)

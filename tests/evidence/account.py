@@ -14,19 +14,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from families import ARMS, KEPT, LONGER, ROOT, SEEDS, TEMPERATURE
+from losses import FILE, LESSONS
 
 import lineage
 from lineage.display.comparison import Comparison, Difference, Spread
 from lineage.evaluation.compare import compare_lines
 from lineage.evaluation.report_values import mean_interval
 from lineage.formats import MISSING, change, counted, quantity
+from lineage.recipe import TermName
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord, read_record
 
-PAGES = (ROOT / "docs" / "evidence.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "evidence.md", ROOT / "docs" / "how-to" / "losses.md", ROOT / "README.md")
 FIGURES = ROOT / "docs" / "images" / "evidence"
 _DRAWN = (
     "accuracy.svg",
@@ -40,6 +42,7 @@ _PLACE = re.compile(
     r"(?<=<!-- evidence: )(?P<name>[a-z-]+)(?P<head> -->\n)(?P<body>.*?)(?=<!-- end -->)", re.DOTALL
 )
 _ACCURACY = "test_accuracy"
+_AGREEMENT = "test_agreement"
 _TRAITS = {
     "test_top_probability": "highest probability",
     "test_top_score_difference": "top score difference",
@@ -60,11 +63,13 @@ class Evidence:
         records: Families by their name without ``evidence-``, in the order of the arms.
         files: Their texts, in the same order.
         trials: Trials of the study, as ``lineage study --json`` prints them; none before it was run.
+        lessons: What ``losses.py`` keeps of each small student.
     """
 
     records: Mapping[str, FamilyRecord]
     files: Sequence[Path]
     trials: Sequence[Mapping[str, Any]] = ()
+    lessons: Sequence[Mapping[str, Any]] = ()
 
     def line(self, arm: str, generation: int | None = None) -> list[Version]:
         """Return the versions of an arm, all or those of one generation."""
@@ -102,7 +107,9 @@ def read_evidence(kept: Path = KEPT) -> Evidence:
     records = {name: read_record(file) for name, file in found.items()}
     study = kept / "study.json"
     trials = json.loads(study.read_text(encoding="utf-8"))["trials"] if study.is_file() else []
-    return Evidence(records, list(found.values()), trials)
+    lessons = kept / FILE
+    rows = json.loads(lessons.read_text(encoding="utf-8")) if lessons.is_file() else []
+    return Evidence(records, list(found.values()), trials, rows)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -240,6 +247,30 @@ def audit_table(evidence: Evidence) -> str:
     return table(["network", "attack", *_RATES.values()], rows) if rows else "Not run yet.\n"
 
 
+def losses_table(evidence: Evidence) -> str:
+    """Return what small students reached by each loss, and its difference from ``kl`` alone."""
+    if not evidence.lessons:
+        return "Not run yet.\n"
+    like = evidence.line(ARMS[0], 0)[0]
+    lines: dict[str, list[Version]] = {name: [] for name in sorted(LESSONS, key=lambda name: name != "kl")}
+    for row in evidence.lessons:
+        lines[row["lesson"]].append(replace(like, seed=row["seed"], metrics=row))
+    agreement = {entry.line: entry.spread for entry in compare_lines(lines, _AGREEMENT).entries}
+    rows = []
+    for entry in compare_lines(lines, _ACCURACY).entries:
+        name = f"`kl` + `{entry.line}`" if entry.line in get_args(TermName) else f"`{entry.line}`"
+        rows.append(
+            [
+                "labels alone" if entry.line == "labels" else name,
+                str(entry.spread.n),
+                with_interval(entry.spread, partial(quantity, _ACCURACY)),
+                *(difference_cells(entry.difference)[1:]),
+                quantity(_AGREEMENT, agreement[entry.line].mean),
+            ]
+        )
+    return table(["loss", "seeds", "test accuracy", "minus `kl`", "95 % interval", "agreement"], rows)
+
+
 def _rate(version: Version, beginning: str, rate: str) -> str:
     names = (beginning + rate, f"{beginning}low_{rate}", f"{beginning}high_{rate}")
     value, low, high = (quantity(rate, version.metrics.get(name)) for name in names)
@@ -272,6 +303,7 @@ BLOCKS: Mapping[str, Callable[[Evidence], str]] = {
     "study": study_table,
     "audit": audit_table,
     "seeds": seeds_table,
+    "losses": losses_table,
     "figures": figures_line,
 }
 

@@ -9,6 +9,8 @@ import pytest
 from account import BLOCKS, FIGURES, PAGES, Evidence, fill, read_evidence
 from records import small_record
 
+from lineage.formats import MISSING
+
 
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
@@ -22,7 +24,7 @@ def test_page_holds_the_numbers_of_the_texts(page: Path, evidence: Evidence) -> 
 
 
 def test_page_has_a_place_for_every_block_and_every_figure() -> None:
-    text = PAGES[0].read_text(encoding="utf-8")
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert set(re.findall(r"<!-- evidence: ([a-z-]+) -->", text)) == BLOCKS.keys()
     shown = set(re.findall(r"\(images/evidence/([a-z.]+)\)", text))
     assert shown == {file.name for file in FIGURES.iterdir()}
@@ -54,6 +56,23 @@ def test_study_and_audits_are_tabled_once_they_are_there() -> None:
     audited = replace(record.versions[0], tags=record.versions[0].tags | {"lineage.audit.lira": rates})
     shown = BLOCKS["audit"](Evidence({"strict": replace(record, versions=(audited,))}, []))
     assert shown.splitlines()[2:] == ["| strict, M⁰ | lira | 60.00 % [50.00 %, 70.00 %] | 2.00 % | – |"]
+
+
+def test_losses_are_compared_with_kl_seed_by_seed() -> None:
+    rows = [
+        {"lesson": lesson, "seed": seed, "test_accuracy": accuracy, "test_agreement": 0.5}
+        for lesson, accuracies in {"hint": (0.31, 0.33), "kl": (0.3, 0.31), "labels": (0.2,)}.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    shown = BLOCKS["losses"](Evidence({"strict": small_record(seeds=1, generations=1)}, [], (), rows))
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines()[2:]]
+    assert [(line[0], line[1], line[3], line[5]) for line in cells] == [
+        ("`kl`", "2", MISSING, "50.00 %"),
+        ("labels alone", "1", "-10.00", "50.00 %"),
+        ("`kl` + `hint`", "2", "+1.50", "50.00 %"),
+    ]
+    assert cells[2][4] == "-4.85 to +7.85"
+    assert BLOCKS["losses"](Evidence({}, [])) == "Not run yet.\n"
 
 
 def test_means_and_differences_are_those_of_the_seeds(evidence: Evidence) -> None:
