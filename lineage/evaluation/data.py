@@ -12,8 +12,8 @@ from lineage.data.splits import split_indices
 from lineage.evaluation.data_index import remember_folder
 from lineage.processes import is_main_process
 from lineage.recipe import DataSettings
-from lineage.training.devices import in_turns
 from lineage.training.measurement import Subset
+from lineage.training.turns import in_turns
 
 _MOST_CLASSES_RANKED = 5
 

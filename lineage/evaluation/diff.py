@@ -22,8 +22,9 @@ from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import find_version
 from lineage.registry.flavor import load_version
 from lineage.registry.store.artifacts import LoadedModel
-from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator
 from lineage.training.measurement import Subset, measure
+from lineage.training.turns import on_main_process
 
 
 @dataclass(frozen=True)

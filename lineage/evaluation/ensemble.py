@@ -30,9 +30,10 @@ from lineage.registry.flavor import load_version, log_model
 from lineage.registry.store.artifacts import ENSEMBLE, LoadedModel, weights_digest
 from lineage.registry.store.connection import ensure_experiment
 from lineage.registry.store.runs import start_run
-from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator
 from lineage.training.measurement import measure
 from lineage.training.top_classes import TopClasses, top_classes
+from lineage.training.turns import on_main_process
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from lineage.evaluation.evaluate import pull_network
 from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import read_ancestors
 from lineage.registry.store.connection import safe_uri
-from lineage.training.devices import make_accelerator, on_main_process
+from lineage.training.devices import make_accelerator
 from lineage.training.measurement import Subset, measure
+from lineage.training.turns import on_main_process
 
 _MOST_CACHED_BYTES = 64 * 2**20
 

@@ -30,8 +30,9 @@ from lineage.registry.family.lookup import find_version, read_ancestors
 from lineage.registry.flavor import load_version
 from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.transfers import Transfer, log_transfer
-from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator
 from lineage.training.measurement import Subset
+from lineage.training.turns import on_main_process
 
 Tell = Callable[[str], None]
 

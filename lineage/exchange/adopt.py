@@ -35,8 +35,9 @@ from lineage.registry.family.adopted import adoption_key, fetch_program, find_ad
 from lineage.registry.family.family import Version
 from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.connection import connect
-from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator
 from lineage.training.measurement import measure
+from lineage.training.turns import on_main_process
 
 _BATCH_SIZE = 128
 _REMEDIES = {

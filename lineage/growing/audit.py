@@ -24,7 +24,8 @@ from lineage.registry.family.family import Version
 from lineage.registry.family.lookup import ancestors_of, find_version, read_ancestors
 from lineage.registry.flavor import LoadedModel, load_version
 from lineage.registry.store.audits import Audit, log_audits
-from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, init_processes, make_accelerator
+from lineage.training.turns import on_main_process
 
 _IMAGE_SETTINGS = ("data.name", "data.root", "data.download", "data.workers")
 _GENERATION = "generation"

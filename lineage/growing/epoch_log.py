@@ -8,7 +8,7 @@ from lineage.errors import UnreachableError
 from lineage.registry.store.connection import require_answer, short_patience
 from lineage.registry.store.runs import GenerationRun
 from lineage.training.checkpoints import History
-from lineage.training.devices import on_main_process
+from lineage.training.turns import on_main_process
 
 T = TypeVar("T")
 

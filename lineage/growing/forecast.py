@@ -12,7 +12,8 @@ from lineage.recipe import Overrides, Recipe, override_texts
 from lineage.registry.family.family import Family, Version
 from lineage.registry.family.lookup import read_family
 from lineage.registry.store.connection import is_missing
-from lineage.training.devices import accelerate_session, on_main_process
+from lineage.training.devices import accelerate_session
+from lineage.training.turns import on_main_process
 
 
 @accelerate_session()

@@ -24,7 +24,8 @@ from lineage.registry.flavor import load_member, load_version
 from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.connection import check_store
 from lineage.registry.store.runs import keep_page
-from lineage.training.devices import accelerate_session, init_processes, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, init_processes, make_accelerator
+from lineage.training.turns import on_main_process
 
 _MOST_SEEDS = 1000
 """Largest number of seeds that one call grows."""

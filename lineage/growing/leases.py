@@ -25,7 +25,7 @@ from lineage.errors import IntegrityError, LineageError
 from lineage.registry.store.connection import ensure_experiment, short_patience
 from lineage.registry.store.leases import Lease, delete_lease, read_lease, write_lease
 from lineage.training.checkpoints import Checkpoint
-from lineage.training.devices import on_main_process
+from lineage.training.turns import on_main_process
 
 T = TypeVar("T")
 

@@ -26,11 +26,11 @@ from lineage.registry.store.soft_targets import (
     start_soft_targets_run,
 )
 from lineage.training.checkpoints import Checkpoint, state_home
-from lineage.training.devices import in_turns, on_main_process
 from lineage.training.soft_target_folder import SoftTargetFolder
 from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.soft_target_recording import record_soft_targets
 from lineage.training.soft_targets import STRUCTURE_FILE, StoredSoftTargets
+from lineage.training.turns import in_turns, on_main_process
 
 _RUN_FILE = "run_id"
 

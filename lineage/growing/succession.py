@@ -31,12 +31,12 @@ from lineage.registry.store.files import require_weights
 from lineage.registry.store.runs import tagging_runs
 from lineage.training.devices import (
     describe_hardware,
-    on_main_process,
     translated_process_errors,
 )
 from lineage.training.generation import TrainResult
 from lineage.training.handlers import AbandonedError
 from lineage.training.soft_targets import StoredSoftTargets
+from lineage.training.turns import on_main_process
 
 
 class GenerationEvents(EventEnum):

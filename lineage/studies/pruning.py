@@ -6,8 +6,8 @@ from lineage.registry.family.family import Version
 from lineage.registry.store.study_runs import epoch_values
 from lineage.studies.objectives import Objective
 from lineage.studies.trial_record import NoRecord
-from lineage.training.devices import on_main_process
 from lineage.training.handlers import AbandonedError
+from lineage.training.turns import on_main_process
 
 
 class Pruning:

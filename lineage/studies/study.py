@@ -18,7 +18,8 @@ from lineage.studies.session import open_session
 from lineage.studies.space import grid
 from lineage.studies.worker import Worker
 from lineage.studies.worker_processes import Job, error_of, run_worker_processes
-from lineage.training.devices import accelerate_session, make_accelerator, on_main_process
+from lineage.training.devices import accelerate_session, make_accelerator
+from lineage.training.turns import on_main_process
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 

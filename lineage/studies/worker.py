@@ -22,8 +22,8 @@ from lineage.studies.space import shown
 from lineage.studies.study_store import NoTrial
 from lineage.studies.trial_record import NoRecord, TrialRecord
 from lineage.studies.trials import grow_trial
-from lineage.training.devices import on_main_process
 from lineage.training.handlers import AbandonedError
+from lineage.training.turns import on_main_process
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

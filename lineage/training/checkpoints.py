@@ -58,9 +58,9 @@ class Checkpoint:
 
     A state is written to a partial folder, flushed to the disk and then renamed: a process that is killed at
     any moment leaves the state of either the last epoch or this one. The digests of its files are kept with
-    it, and so is the state before: what a disk has damaged is found and never trained on. Accelerate writes
-    weights as safetensors and random states as pickle, so the folder is private (mode 0700) and stays on this
-    machine.
+    it, and so is the state before: what a disk has damaged is found and never trained on. Rank 0 alone has
+    one, and tells the other ranks what to continue from. Accelerate writes weights as safetensors and random
+    states as pickle, so the folder is private (mode 0700) and stays on this machine.
 
     One process at a time owns the folder, by a lock of the operating system that ends with the process,
     however it ends. Forked processes, such as those that load images, do not inherit the lock.
@@ -81,28 +81,22 @@ class Checkpoint:
         return max(self._complete(), default=0)
 
     def save(self, accelerator: "Accelerator", epoch: int) -> None:
-        """Keep the state after ``epoch`` and the one before, and delete others; all ranks must call it.
+        """Keep the state after ``epoch`` and the one before, and delete others; rank 0 alone calls it.
 
         Raises:
             IntegrityError: If the disk is full; the states before are left as they are.
         """
         partial = self.folder / _PARTIAL
-        if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            self.make_folder()
-        accelerator.wait_for_everyone()
+        shutil.rmtree(partial, ignore_errors=True)
+        self.make_folder()
         with self._room_for(epoch):
             accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            with self._room_for(epoch):
-                (partial / _DIGESTS).write_text(json.dumps(_digests(partial)))
-                _flush(*partial.rglob("*"), partial)
-            partial.rename(self.folder / f"{_COMPLETE}{epoch}")
-            _flush(self.folder)
-            for _, path in sorted(self._complete().items())[:-_STATES_KEPT]:
-                shutil.rmtree(path)
-        accelerator.wait_for_everyone()
+            (partial / _DIGESTS).write_text(json.dumps(_digests(partial)))
+            _flush(*partial.rglob("*"), partial)
+        partial.rename(self.folder / f"{_COMPLETE}{epoch}")
+        _flush(self.folder)
+        for _, path in sorted(self._complete().items())[:-_STATES_KEPT]:
+            shutil.rmtree(path)
 
     def drop_damaged(self) -> list[str]:
         """Delete the newest states until one is as it was written.
@@ -123,7 +117,7 @@ class Checkpoint:
         return lines
 
     def load(self, accelerator: "Accelerator") -> None:
-        """Restore the last complete state into everything that ``accelerator`` prepared or registered."""
+        """Restore the last complete state into all that ``accelerator`` prepared; rank 0 alone calls it."""
         accelerator.load_state(str(self._complete()[self.epoch]))
 
     def acquire(self) -> None:

@@ -7,27 +7,34 @@ module only follows the group that Accelerate opened. All code that differs betw
 import atexit
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, parse_flag_from_env
 from torch import nn
 
-from lineage.errors import LineageError, LostProcessError, TrainingError, UsageError
-from lineage.processes import is_first_on_machine, is_main_process, was_launched
+from lineage.errors import LostProcessError, TrainingError, UsageError
+from lineage.processes import was_launched
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _TIMEOUT = "LINEAGE_PROCESS_TIMEOUT"
+_SLURM_JOB = "SLURM_JOB_ID"
+_COMPILER = "ACCELERATE_DYNAMO_BACKEND"
+_OTHER_MODES = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 _ACCELERATE_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -45,9 +52,11 @@ def make_accelerator(
         sync_batchnorm: Whether BatchNorm uses the statistics of all processes' batches.
 
     Raises:
-        UsageError: If the hardware does not have ``precision``, or cannot synchronise BatchNorm.
+        UsageError: If the hardware does not have ``precision``, or cannot synchronise BatchNorm, or if
+            Accelerate is configured for more than data parallelism.
         TrainingError: If Ignite and Accelerate do not see the same processes.
     """
+    _require_data_parallelism()
     AcceleratorState._reset_state()  # the precision may differ from the last one's; the process group stays
     try:
         accelerator = Accelerator(
@@ -56,7 +65,11 @@ def make_accelerator(
             gradient_accumulation_steps=accumulation,
             dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=True),
             rng_types=[],
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())],
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=process_timeout()),
+                # Rank 0's buffers are those that are evaluated and registered: no step has to send them
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            ],
         )
     except ValueError as error:
         raise UsageError(_refused(precision, str(error))) from error
@@ -67,7 +80,7 @@ def make_accelerator(
             "training.sync_batchnorm must be false on CPUs, where torch has no synchronised BatchNorm, but is"
             " true; set it to false, or use GPUs."
         )
-    idist.sync()
+    _sync_ignite()
     if idist.get_world_size() != accelerator.num_processes:
         raise TrainingError(
             f"Ignite and Accelerate must see the same processes, but see {idist.get_world_size()} and"
@@ -78,10 +91,37 @@ def make_accelerator(
     return accelerator
 
 
-def process_timeout() -> timedelta:
-    """Return how long a process waits for the others: ``$LINEAGE_PROCESS_TIMEOUT``, in seconds.
+def _require_data_parallelism() -> None:
+    asked = next((name for flag, name in _OTHER_MODES.items() if parse_flag_from_env(flag)), None)
+    compiler = os.environ.get(_COMPILER, "no")
+    if asked is None and compiler.lower() != "no":
+        asked = f"the compiler '{compiler}'"
+    if asked is not None:
+        raise UsageError(
+            "Several processes must train by data parallelism alone, each with the whole network, but"
+            f" Accelerate is configured for {asked}; set distributed_type to MULTI_GPU or MULTI_CPU in its"
+            " configuration, and leave out the rest."
+        )
 
-    The others also wait while rank 0 reads data or speaks to the registry, so the default is half an hour.
+
+def _sync_ignite() -> None:
+    """Let Ignite follow the process group.
+
+    In a job of SLURM it would take its local rank from the variables of the task that SLURM started, in which
+    a launcher has started processes of its own.
+    """
+    job = os.environ.pop(_SLURM_JOB, None) if "LOCAL_RANK" in os.environ else None
+    try:
+        idist.sync()
+    finally:
+        if job is not None:
+            os.environ[_SLURM_JOB] = job
+
+
+def process_timeout() -> timedelta:
+    """Return how long a process waits for a sign of the others: ``$LINEAGE_PROCESS_TIMEOUT``, in seconds.
+
+    Half an hour by default. One that reads data or speaks to the registry for longer gives signs of life.
 
     Raises:
         UsageError: If the variable is not a positive number.
@@ -121,62 +161,6 @@ def _refused(precision: Precision, reason: str) -> str:
         f"training.precision must be one that the hardware has, but '{precision}' was refused: {reason}"
         " Use 'fp32'."
     )
-
-
-def on_main_process(action: Callable[[], T]) -> T:
-    """Run ``action`` on rank 0 and give its result, or its error, to every rank.
-
-    All ranks must call it. The result must be picklable where there are several processes; tensors in it
-    should be on the CPU.
-
-    Raises:
-        LineageError: On every rank, the error that ``action`` raised on rank 0.
-    """
-    if idist.get_world_size() == 1:
-        return action()
-    outcome: list[Any] = [None]
-    if is_main_process():
-        try:
-            outcome = [action()]
-        except LineageError as error:
-            outcome = [error]
-    broadcast_object_list(outcome)
-    if isinstance(outcome[0], LineageError):
-        raise outcome[0]
-    result: T = outcome[0]
-    return result
-
-
-def in_turns(action: Callable[[], T]) -> T:
-    """Run ``action`` on rank 0, then on one process of every other machine, then on the rest.
-
-    Files that the first process downloads are found by the later ones, whether machines share a disk or not.
-    All ranks must call it, and each gets a result of its own.
-
-    Raises:
-        LineageError: On every rank, the first error that ``action`` raised on any.
-    """
-    if idist.get_world_size() == 1:
-        return action()
-    turn = 0 if is_main_process() else 1 if is_first_on_machine() else 2
-    results: list[T] = []
-    for now in range(3):
-        errors: list[LineageError] = []
-        if now == turn:
-            try:
-                results.append(action())
-            except LineageError as error:
-                errors.append(error)
-        errors = gather_object(errors)
-        if errors:
-            raise errors[0]
-    return results[0]
-
-
-def share_weights(network: nn.Module) -> None:
-    """Give every rank the parameters and buffers of rank 0, in place."""
-    if idist.get_world_size() > 1:
-        broadcast([*network.parameters(), *network.buffers()])
 
 
 def synchronise_batchnorm(network: nn.Module, accelerator: Accelerator) -> nn.Module:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches
 from lineage.training.checkpoints import Checkpoint, History
-from lineage.training.devices import on_main_process, share_weights, synchronise_batchnorm
+from lineage.training.devices import synchronise_batchnorm
 from lineage.training.engines import Loss, make_trainer
 from lineage.training.handlers import (
     LossGuard,
@@ -26,6 +26,7 @@ from lineage.training.measurement import Measurement, Subset, measure
 from lineage.training.soft_targets import SubsetName
 from lineage.training.taught import TaughtNetwork
 from lineage.training.teachers import Teacher
+from lineage.training.turns import on_main_process, share_state, share_weights
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class GenerationTraining:
         return self.teacher.predictions(name, part).to(self.accelerator.device)
 
     def _save(self, engine: Engine) -> None:
-        self.checkpoint.save(self.accelerator, engine.state.epoch)
+        on_main_process(lambda: self.checkpoint.save(self.accelerator, engine.state.epoch))
 
     def _resume(self, notify: Callable[[str], None]) -> int:
         """Take over the last checkpoint that is not damaged; the epochs that are done."""
@@ -236,7 +237,9 @@ class GenerationTraining:
             notify(line)
         done = on_main_process(lambda: self.checkpoint.epoch)
         if done:
-            self.checkpoint.load(self.accelerator)
+            on_main_process(lambda: self.checkpoint.load(self.accelerator))
+            share_weights(self.network)
+            share_state(*filter(None, (self.optimizer, self.history, self.average, self.accelerator.scaler)))
             length = len(self.data.batches.loader)
             self.trainer.load_state_dict(
                 {"epoch": done, "epoch_length": length, "max_epochs": self.config.epochs}

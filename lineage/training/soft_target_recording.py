@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 
 from lineage.data.augmentation import Augmentation
 from lineage.data.views import Batch
-from lineage.training.devices import on_main_process
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.measurement import Subset
 from lineage.training.soft_target_folder import SoftTargetFolder
 from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.soft_targets import SubsetName
 from lineage.training.teachers import LiveTeacher
+from lineage.training.turns import on_main_process
 
 
 def record_soft_targets(

@@ -107,7 +107,8 @@ leave_undisturbed()
 STOPPED = """
 import os, signal, sys
 from lineage.errors import LostProcessError
-from lineage.training.devices import make_accelerator, on_main_process, translated_process_errors
+from lineage.training.devices import make_accelerator, translated_process_errors
+from lineage.training.turns import on_main_process
 make_accelerator()
 if os.environ["RANK"] == "1":
     os.kill(os.getpid(), signal.SIGSTOP)

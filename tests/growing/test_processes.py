@@ -34,7 +34,10 @@ def silent_store() -> Iterator[socket.socket]:
 def start(
     home: Path, tiny: Callable[..., list[str]], free_port: Callable[[], int], silent_store: socket.socket
 ) -> Iterator[Start]:
-    """Function that starts two ranks of ``lineage grow digits``; the second one's store is the silent one."""
+    """Function that starts two ranks of ``lineage grow digits``, as if on two machines that share no disk.
+
+    The second one has a folder of its own for states, and the silent store.
+    """
     started: Ranks = []
 
     def start_ranks(*arguments: str) -> Ranks:
@@ -46,7 +49,9 @@ def start(
             WarmProcess(
                 ["-m", "lineage", "grow", "digits", *tiny("training.epochs=6"), *arguments],
                 home,
-                common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MLFLOW_TRACKING_URI": store},
+                common
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MLFLOW_TRACKING_URI": store}
+                | {"LINEAGE_HOME": str(home / f"state-{rank}")},
                 stderr=subprocess.PIPE,
             )
             for rank, store in enumerate(stores)
@@ -91,6 +96,7 @@ def test_death_of_a_process_is_told_in_a_sentence_and_the_run_continues(start: S
     assert "Traceback" not in errors
     resumed = finish(start("--generations", "0"))
     assert "generation 0: resumed after epoch" in resumed
+    assert not [*Path.cwd().glob("state-1/*/epoch-*")]
     finish(start("--generations", "0", "--name", "whole"))
     (version,), (same,) = read_family("digits"), read_family("whole")
     assert version.weights_sha256 == same.weights_sha256

@@ -10,9 +10,9 @@ from lineage.training.devices import (
     derive_seed,
     describe_hardware,
     make_accelerator,
-    on_main_process,
     share_of_machine,
 )
+from lineage.training.turns import on_main_process
 
 TWO_PROCESSES = """
 import sys
@@ -21,9 +21,11 @@ from pathlib import Path
 import torch
 from torch import nn
 from lineage.errors import NotFoundError
+from lineage.processes import is_main_process
 from lineage.training.devices import (
-    in_turns, is_main_process, make_accelerator, on_main_process, share_weights
+    make_accelerator,
 )
+from lineage.training.turns import in_turns, on_main_process, share_weights
 
 accelerator = make_accelerator()
 assert accelerator.num_processes == 2
@@ -87,6 +89,24 @@ def test_precision_that_the_hardware_lacks_is_refused() -> None:
         UsageError, match=r"training\.precision must be one that the hardware has, but 'fp16'"
     ):
         make_accelerator("fp16")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "name"),
+    [
+        ("ACCELERATE_USE_FSDP", "true", "FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "1", "DeepSpeed"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "the compiler 'INDUCTOR'"),
+    ],
+)
+def test_more_than_data_parallelism_is_refused(
+    variable: str, value: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=f"data parallelism alone.*configured for {name}; set distributed"):
+        make_accelerator()
+    monkeypatch.setenv(variable, "no")
+    assert make_accelerator().num_processes == 1
 
 
 def test_precision_may_change_between_generations() -> None:
