@@ -17,8 +17,9 @@ from lineage.formats import json_digest
 from lineage.models.initial import InitialWeights
 from lineage.recipe import Recipe, StudentSettings
 from lineage.training.devices import derive_seed
-from lineage.training.handlers import optimizer_settings, schedule_settings
+from lineage.training.handlers import schedule_settings
 from lineage.training.losses import objective_settings
+from lineage.training.optimizers import changed_options, optimizer_settings
 from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.student_loss import DEFAULT, distillation_options
 
@@ -235,8 +236,11 @@ class GenerationSettings:
         """Training settings that are used; of optimizer and schedule, those that the chosen ones read."""
         given = self.recipe.training.model_dump()
         shape = {name: given[name] for name in SCHEDULE_SETTINGS}
+        optimizer = [given["optimizer"], optimizer_settings(given["optimizer"], given)]
+        if options := changed_options(given["optimizer"], given["optimizer_options"]):
+            optimizer.append(options)
         return {name: given[name] for name in ALWAYS_USED} | {
-            "optimizer": [given["optimizer"], optimizer_settings(given["optimizer"], given)],
+            "optimizer": optimizer,
             "schedule": [given["schedule"], schedule_settings(given["schedule"], shape)],
         }
 

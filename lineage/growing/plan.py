@@ -27,9 +27,10 @@ from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
-from lineage.training.handlers import Schedule, build_optimizer, build_schedule
+from lineage.training.handlers import Schedule, build_schedule
 from lineage.training.losses import build_objective, objective_settings
 from lineage.training.measurement import Subset
+from lineage.training.optimizers import build_optimizer
 from lineage.training.soft_targets import StoredSoftTargets
 from lineage.training.teachers import LiveTeacher, StoredTeacher
 
@@ -158,6 +159,7 @@ class GenerationPlan(GenerationSettings):
             self.initial_weights.build(spec.num_classes, spec.input_shape, network.builder_options)
         self._loss()
         self._schedule()
+        self._check_optimizer()
         self._batches(None)
         training = self.recipe.training
         require_batch_size(
@@ -222,12 +224,20 @@ class GenerationPlan(GenerationSettings):
             checkpoint=self.checkpoint,
         )
 
+    def _check_optimizer(self) -> None:
+        """Build the optimizer for a network like the recipe's, unless it is one that cannot fail."""
+        training = self.recipe.training
+        if training.optimizer not in {"sgd", "adamw"} or training.optimizer_options:
+            with torch.random.fork_rng():
+                self._optimizer(self._build_network())
+
     def _optimizer(self, network: nn.Module) -> Optimizer:
         training = self.recipe.training
         return build_optimizer(
             training.optimizer,
             network,
             decay_norm_and_bias=training.decay_norm_and_bias,
+            options=training.optimizer_options,
             lr=training.lr,
             momentum=training.momentum,
             nesterov=training.nesterov,

@@ -40,6 +40,7 @@ NetworkName = Literal[
     "wrn-40-2",
 ]
 ObjectiveName = Literal["tolerant", "strict", "label-smoothing", "confidence-penalty"]
+OptimizerName = Literal["sgd", "adamw", "lion", "lamb", "muon"]
 ScheduleName = Literal["constant", "cosine", "step"]
 
 STORED = "stored"
@@ -163,8 +164,10 @@ class TrainingSettings(Section):
     """Number of passes through the training set."""
     batch_size: PositiveInt = 128
     """Number of samples in one optimizer step, over all processes and accumulated parts."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Optimizer."""
+    optimizer: OptimizerName | PackageName = "sgd"
+    """Optimizer: a built-in name (lion and lamb need the extra timm), or package:name of a package."""
+    optimizer_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options of the optimizer by name, such as beta1 and beta2 (adamw)."""
     lr: PositiveFloat = 0.1
     """Highest learning rate of the schedule."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -165,6 +165,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "epochs": 1,
         "batch_size": 128,
         "optimizer": "sgd",
+        "optimizer_options": {},
         "lr": 0.1,
         "momentum": 0.9,
         "nesterov": False,

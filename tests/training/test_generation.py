@@ -19,9 +19,10 @@ from lineage.training.devices import make_accelerator
 from lineage.training.distillation import DISTILLATIONS, distillation_loss
 from lineage.training.engines import Loss
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig, TrainResult
-from lineage.training.handlers import build_optimizer, constant, cosine
+from lineage.training.handlers import constant, cosine
 from lineage.training.losses import strict_loss
 from lineage.training.measurement import Subset, measure
+from lineage.training.optimizers import build_optimizer
 from lineage.training.student_loss import build_student_loss
 from lineage.training.taught import TaughtNetwork, Terms
 from lineage.training.teachers import LiveTeacher
