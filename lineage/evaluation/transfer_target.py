@@ -32,6 +32,7 @@ _FINETUNING_DEFAULTS = {
     "schedule": "cosine",
 }
 _OPTIMIZER_SETTINGS = {*SETTINGS, "decay_norm_and_bias"}
+_NOT_OF_FINETUNING = {"handlers"}
 _SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
 _AUGMENTATION_SETTINGS = ("crop_padding", "padding_mode", "flip")
 _REMEDIES = {"data.name": "name the data set with --to"}
@@ -69,9 +70,9 @@ class Target:
             names += _AUGMENTATION_SETTINGS
         settings = {f"data.{name}": getattr(self.settings.data, name) for name in names}
         if self.probe == FINETUNE:
-            given = self.settings.training  # the options of its optimizer are a later setting
-            later = set() if given.optimizer_options else {"optimizer_options"}
-            training = given.model_dump(mode="json", exclude=later)
+            given = self.settings.training
+            idle = _NOT_OF_FINETUNING | (set() if given.optimizer_options else {"optimizer_options"})
+            training = given.model_dump(mode="json", exclude=idle)
             settings |= {f"training.{name}": value for name, value in training.items()}
         if self.settings.data.subset is not None:  # a later setting: at its default, older keys stay valid
             settings["data.subset"] = self.settings.data.subset.model_dump()
@@ -161,7 +162,7 @@ def _used_keys(settings: TargetSettings, probe: str) -> list[str]:
         "epochs",
         "decay_norm_and_bias",
     }
-    idle = (_OPTIMIZER_SETTINGS | _SCHEDULE_SETTINGS) - chosen
+    idle = ((_OPTIMIZER_SETTINGS | _SCHEDULE_SETTINGS) - chosen) | _NOT_OF_FINETUNING
     return keys + [f"training.{name}" for name in TrainingSettings.model_fields if name not in idle]
 
 

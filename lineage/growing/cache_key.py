@@ -14,6 +14,7 @@ from lineage.data.policies import policy_options
 from lineage.evaluation.data import SplitData, augmentation_of
 from lineage.extensions import REVISIONS, Source, source_of
 from lineage.formats import json_digest
+from lineage.growing.optimization import altering_handlers, later_settings
 from lineage.models.initial import InitialWeights
 from lineage.recipe import Recipe, StudentSettings
 from lineage.training.devices import derive_seed
@@ -132,6 +133,7 @@ class GenerationSettings:
                 self.recipe.network.builder_options,
             )
             depends_on["initial_weights"] = self.initial_weights.digest(channels, options)
+        depends_on |= later_settings(self.recipe.training)
         if self._code:
             depends_on["code"] = self._code
         if self.attached is not None:
@@ -153,6 +155,8 @@ class GenerationSettings:
         That of data sets is not part of it, since the key holds the digest of their contents.
         """
         found = {kind: source_of(kind, name) for kind, name in self._builders.items()}
+        for handler in altering_handlers(self.recipe.training):
+            found[f"handler {handler.name}"] = source_of("handler", handler.name)
         return {kind: source for kind, source in found.items() if source is not None}
 
     @property

@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches, training_batches
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.formats import first_line
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
+from lineage.growing.optimization import check_optimization, make_handlers, make_optimizer
 from lineage.growing.student_loss import check_student_loss, student_loss, teacher_stages, with_terms
 from lineage.models.networks import build_network, check_network
 from lineage.recipe import PatriarchSettings, Recipe
 from lineage.registry.family.data import find_other_data
+from lineage.training.attaching import Attach
 from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, make_accelerator
@@ -30,7 +31,6 @@ from lineage.training.generation import GenerationData, GenerationTraining, Trai
 from lineage.training.handlers import Schedule, build_schedule
 from lineage.training.losses import build_objective, objective_settings
 from lineage.training.measurement import Subset
-from lineage.training.optimizers import build_optimizer
 from lineage.training.soft_targets import StoredSoftTargets
 from lineage.training.teachers import LiveTeacher, StoredTeacher
 
@@ -159,7 +159,7 @@ class GenerationPlan(GenerationSettings):
             self.initial_weights.build(spec.num_classes, spec.input_shape, network.builder_options)
         self._loss()
         self._schedule()
-        self._check_optimizer()
+        check_optimization(self.recipe.training, self._build_network)
         self._batches(None)
         training = self.recipe.training
         require_batch_size(
@@ -181,11 +181,14 @@ class GenerationPlan(GenerationSettings):
         input_shape = self.split_data.dataset.spec.input_shape
         return LiveTeacher(self._make_accelerator(), network, input_shape, stages)
 
-    def make_training(self, teacher: nn.Module | StoredSoftTargets | None) -> GenerationTraining:
+    def make_training(
+        self, teacher: nn.Module | StoredSoftTargets | None, handlers: Sequence[Attach] = ()
+    ) -> GenerationTraining:
         """Return this generation's training, on a fresh Accelerator.
 
         Args:
             teacher: Network of the previous generation, or its stored soft targets; None for a patriarch.
+            handlers: Handlers to attach besides those of the recipe.
 
         Raises:
             UsageError: If the hardware lacks what the recipe asks for.
@@ -204,7 +207,7 @@ class GenerationPlan(GenerationSettings):
         return GenerationTraining(
             accelerator=live.accelerator if live else self._make_accelerator(),
             network=network,
-            optimizer=self._optimizer(network),
+            optimizer=make_optimizer(training, network),
             loss=self._loss(),
             teacher=live if stored is None else StoredTeacher(stored),
             data=GenerationData(self._batches(stored), self.validation, self.test),
@@ -220,28 +223,10 @@ class GenerationPlan(GenerationSettings):
                 sync_batchnorm=training.sync_batchnorm,
                 needs_teacher=self.needs_teacher,
                 teacher_warmup=self.recipe.student.warmup_epochs,
+                generation=self.generation,
+                handlers=(*make_handlers(training), *handlers),
             ),
             checkpoint=self.checkpoint,
-        )
-
-    def _check_optimizer(self) -> None:
-        """Build the optimizer for a network like the recipe's, unless it is one that cannot fail."""
-        training = self.recipe.training
-        if training.optimizer not in {"sgd", "adamw"} or training.optimizer_options:
-            with torch.random.fork_rng():
-                self._optimizer(self._build_network())
-
-    def _optimizer(self, network: nn.Module) -> Optimizer:
-        training = self.recipe.training
-        return build_optimizer(
-            training.optimizer,
-            network,
-            decay_norm_and_bias=training.decay_norm_and_bias,
-            options=training.optimizer_options,
-            lr=training.lr,
-            momentum=training.momentum,
-            nesterov=training.nesterov,
-            weight_decay=training.weight_decay,
         )
 
     def _make_accelerator(self) -> Accelerator:

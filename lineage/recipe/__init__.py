@@ -23,6 +23,7 @@ from lineage.recipe.overrides import Overrides, override, override_texts
 from lineage.recipe.recipe import Recipe, recipe_schema
 from lineage.recipe.renamed import present_name
 from lineage.recipe.sections import (
+    HandlerSettings,
     ModelSettings,
     NetworkName,
     NetworkSettings,
@@ -44,6 +45,7 @@ __all__ = [
     "DataSetName",
     "DataSettings",
     "DistillationName",
+    "HandlerSettings",
     "ModelSettings",
     "NetworkName",
     "NetworkSettings",

@@ -43,7 +43,7 @@ _ADDED_LATER = {
         "warmup_epochs",
         "terms",
     ),
-    "training": ("sync_batchnorm", "optimizer_options"),
+    "training": ("sync_batchnorm", "optimizer_options", "handlers"),
 }
 
 

@@ -157,6 +157,18 @@ class PatriarchSettings(Section):
     """Weight β of the entropy that the loss rewards (confidence-penalty)."""
 
 
+class HandlerSettings(Section):
+    """Handler of an installed package, attached to the engines of each generation."""
+
+    name: PackageName
+    """Name of the handler, package:name."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options of the handler, by name."""
+
+
+Handlers = Annotated[tuple[HandlerSettings, ...], Field(strict=False)]
+
+
 class TrainingSettings(Section):
     """Optimisation of each generation."""
 
@@ -196,6 +208,8 @@ class TrainingSettings(Section):
     """Number of parts that a batch is computed in, to save memory; it must divide batch_size."""
     sync_batchnorm: bool = False
     """Whether BatchNorm computes its statistics over all processes; on GPUs only."""
+    handlers: Handlers = ()
+    """Handlers and metrics of installed packages, attached to training and validation; by default none."""
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:

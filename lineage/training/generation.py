@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches
+from lineage.training.attaching import Attach, numbers
 from lineage.training.checkpoints import Checkpoint, History
 from lineage.training.devices import on_main_process, share_weights, synchronise_batchnorm
 from lineage.training.engines import Loss, make_trainer
@@ -63,6 +64,8 @@ class TrainConfig:
         sync_batchnorm: Whether BatchNorm uses the statistics of all processes' batches.
         needs_teacher: Whether the loss looks at the teacher, if there is one; else it is only compared with.
         teacher_warmup: Number of epochs in which the teacher's weight in the loss rises linearly.
+        generation: Index of the generation, which handlers are told.
+        handlers: Handlers of a user's own.
     """
 
     epochs: int
@@ -76,6 +79,8 @@ class TrainConfig:
     sync_batchnorm: bool = False
     needs_teacher: bool = True
     teacher_warmup: int = 0
+    generation: int = 0
+    handlers: Sequence[Attach] = ()
 
 
 @dataclass(frozen=True)
@@ -159,9 +164,10 @@ class GenerationTraining:
             notify: Callback for a line about each damaged checkpoint.
 
         Raises:
-            TrainingError: If the loss is not finite.
+            TrainingError: If the loss is not finite, or a handler's metric is not a number.
         """
         self._attach_evaluation(self._predictions_of_teacher("validation", self.data.validation))
+        self._attach_handlers()
         attach(self.trainer)
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
         if self._resume(notify) < self.config.epochs:  # Ignite starts a finished engine from zero
@@ -201,12 +207,34 @@ class GenerationTraining:
             self.history.seconds += time.perf_counter() - started
             engine.state.metrics = record
 
+    def _attach_handlers(self) -> None:
+        """Attach the user's own handlers to the engine that trains; what they measure joins the record."""
+        if not self.config.handlers:
+            return
+        for handler in self.config.handlers:
+            handler(self.trainer, "training", self.config.generation)
+
+        @self.trainer.on(Events.EPOCH_COMPLETED)
+        def _record(engine: Engine) -> None:
+            self.history.epochs[-1].update(numbers(engine.state.metrics))
+
+    def _attach_to_validation(self, evaluator: Engine) -> None:
+        for handler in self.config.handlers:
+            handler(evaluator, "validation", self.config.generation)
+
     def _measure_validation(self, teacher_predictions: Tensor | None) -> dict[str, float]:
         if len(self.data.validation) == 0:
             return {}
         self._take_weights()
         part, top_k = self.data.validation, self.config.top_k
-        measured = measure(self.accelerator, self.evaluated, part, top_k, teacher_predictions)
+        measured = measure(
+            self.accelerator,
+            self.evaluated,
+            part,
+            top_k,
+            teacher_predictions,
+            attach=self._attach_to_validation,
+        )
         return {f"validation_{name}": value for name, value in measured.metrics.items()}
 
     def _take_weights(self) -> None:

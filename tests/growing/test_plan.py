@@ -125,7 +125,7 @@ def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chos
 
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
     used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, *SETTINGS, "optimizer", "schedule"}
-    used |= {"sync_batchnorm", "optimizer_options"}
+    used |= {"sync_batchnorm", "optimizer_options", "handlers"}
     assert used == set(TrainingSettings.model_fields)
 
 
