@@ -223,6 +223,8 @@ class GenerationPlan(GenerationSettings):
                 sync_batchnorm=training.sync_batchnorm,
                 needs_teacher=self.needs_teacher,
                 teacher_warmup=self.recipe.student.warmup_epochs,
+                validate_every=training.validate_every,
+                patience=training.patience,
                 generation=self.generation,
                 handlers=(*make_handlers(training), *handlers),
             ),

@@ -271,6 +271,7 @@ class Succession:
             | {name: value for name, value in trained.history[-1].items() if name.startswith("validation_")}
             | self.ensemble.add(trained.test.logits)
             | {"seconds": trained.seconds}
+            | ({} if self.recipe.training.patience is None else {"epochs": len(trained.history)})
             | ({"images_per_second": statistics.mean(speeds)} if speeds else {})
         )
 

@@ -208,6 +208,11 @@ class TrainingSettings(Section):
     """Number of parts that a batch is computed in, to save memory; it must divide batch_size."""
     sync_batchnorm: bool = False
     """Whether BatchNorm computes its statistics over all processes; on GPUs only."""
+    validate_every: PositiveInt = 1
+    """Number of epochs from one validation to the next; the last epoch is validated as well."""
+    patience: PositiveInt | None = None
+    """Number of epochs without a higher validation accuracy after which training ends early; by default it
+    never does."""
     handlers: Handlers = ()
     """Handlers and metrics of installed packages, attached to training and validation; by default none."""
 
@@ -230,6 +235,11 @@ class TrainingSettings(Section):
             yield (
                 "training.batch_size must be divisible by training.accumulation, "
                 f"but got {self.batch_size} and {self.accumulation}."
+            )
+        if self.patience is not None and self.patience >= self.epochs:
+            yield (
+                f"training.patience must be less than training.epochs, {self.epochs}, or it ends nothing, but"
+                f" got {self.patience}; lower it or leave it out."
             )
 
 

@@ -5,10 +5,10 @@ An entry point of the group ``lineage.handlers`` is a builder that takes options
 training, unless the builder has an attribute ``alters_training = False``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import Tensor
 
 from lineage.errors import RecipeError, TrainingError
@@ -70,6 +70,23 @@ def alters_training(name: str) -> bool:
         RecipeError: If there is no such handler.
     """
     return bool(getattr(resolve("handler", name, {}), "alters_training", True))
+
+
+def attach_to_training(trainer: Engine, handlers: Sequence[Attach], generation: int) -> None:
+    """Attach handlers to the engine that trains; at the end of an epoch its metrics are made numbers."""
+    for handler in handlers:
+        handler(trainer, "training", generation)
+    if handlers:
+
+        @trainer.on(Events.EPOCH_COMPLETED)
+        def _require_numbers(engine: Engine) -> None:
+            engine.state.metrics.update(numbers(engine.state.metrics))
+
+
+def attach_to_validation(handlers: Sequence[Attach], generation: int, evaluator: Engine) -> None:
+    """Attach handlers to an engine that measures the validation part."""
+    for handler in handlers:
+        handler(evaluator, "validation", generation)
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

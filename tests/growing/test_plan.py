@@ -90,6 +90,7 @@ def test_key_of_a_patriarch_ignores(key: Key, setting: str) -> None:
         ("training.momentum=0.5", "training.optimizer=adamw"),
         ("training.nesterov=true", "training.optimizer=adamw"),
         ("training.optimizer_options={beta1 = 0.9, eps = 1e-8}", "training.optimizer=adamw"),
+        ("training.validate_every=2", ""),
         ("data.padding_mode=reflect", "data.crop_padding=0"),
     ],
 )
@@ -114,6 +115,8 @@ def test_key_ignores_what_the_chosen_part_does_not_use(key: Key, setting: str, c
         ("training.ema=0.9", []),
         ("training.accumulation=2", []),
         ("training.optimizer=adamw", []),
+        ("training.patience=3", []),
+        ("training.validate_every=2", ["training.patience=3"]),
         ("training.optimizer_options.beta2=0.95", ["training.optimizer=adamw"]),
         ("training.schedule=constant", []),
         ("data.padding_mode=reflect", []),
@@ -125,7 +128,7 @@ def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chos
 
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
     used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, *SETTINGS, "optimizer", "schedule"}
-    used |= {"sync_batchnorm", "optimizer_options", "handlers"}
+    used |= {"sync_batchnorm", "optimizer_options", "handlers", "patience", "validate_every"}
     assert used == set(TrainingSettings.model_fields)
 
 

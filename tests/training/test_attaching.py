@@ -98,7 +98,7 @@ def test_python_attaches_to_training_and_to_each_validation(tiny_settings: tuple
     assert version.metrics["validation_half"] == 0.25
     from lineage.registry.store.study_runs import epoch_values
 
-    assert epoch_values(version, "seen") == [0.5, 0.5]
-    assert epoch_values(version, "validation_half") == [0.25, 0.25]
+    assert epoch_values(version, "seen") == {1: 0.5, 2: 0.5}
+    assert epoch_values(version, "validation_half") == {1: 0.25, 2: 0.25}
     with pytest.raises(UsageError, match=r"attach must be left out where seeds grow in processes"):
         lineage.grow("digits", seeds=[0, 1], parallel=2, attach=attach)
