@@ -59,6 +59,8 @@ def altering_handlers(training: TrainingSettings) -> list[HandlerSettings]:
 def later_settings(training: TrainingSettings) -> dict[str, Any]:
     """Return settings that came later, where they are not at their defaults: older keys stay valid."""
     found: dict[str, Any] = {}
+    if training.balance_classes:
+        found["balance_classes"] = True
     if training.patience is not None:
         found["early_stop"] = [training.patience, training.validate_every]
     if handlers := altering_handlers(training):

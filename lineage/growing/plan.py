@@ -281,4 +281,5 @@ class GenerationPlan(GenerationSettings):
             accumulation=training.accumulation,
             num_views=self.views_before_repeat,
             soft_targets=soft_targets,
+            balance_classes=training.balance_classes,
         )

@@ -43,7 +43,14 @@ _ADDED_LATER = {
         "warmup_epochs",
         "terms",
     ),
-    "training": ("sync_batchnorm", "optimizer_options", "handlers", "patience", "validate_every"),
+    "training": (
+        "sync_batchnorm",
+        "optimizer_options",
+        "handlers",
+        "patience",
+        "validate_every",
+        "balance_classes",
+    ),
 }
 
 

@@ -208,6 +208,9 @@ class TrainingSettings(Section):
     """Number of parts that a batch is computed in, to save memory; it must divide batch_size."""
     sync_batchnorm: bool = False
     """Whether BatchNorm computes its statistics over all processes; on GPUs only."""
+    balance_classes: bool = False
+    """Whether an epoch shows all classes equally often: images of small classes come again, and some of large
+    classes are left out."""
     validate_every: PositiveInt = 1
     """Number of epochs from one validation to the next; the last epoch is validated as well."""
     patience: PositiveInt | None = None

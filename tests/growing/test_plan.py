@@ -116,6 +116,7 @@ def test_key_ignores_what_the_chosen_part_does_not_use(key: Key, setting: str, c
         ("training.accumulation=2", []),
         ("training.optimizer=adamw", []),
         ("training.patience=3", []),
+        ("training.balance_classes=true", []),
         ("training.validate_every=2", ["training.patience=3"]),
         ("training.optimizer_options.beta2=0.95", ["training.optimizer=adamw"]),
         ("training.schedule=constant", []),
@@ -128,7 +129,14 @@ def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chos
 
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
     used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, *SETTINGS, "optimizer", "schedule"}
-    used |= {"sync_batchnorm", "optimizer_options", "handlers", "patience", "validate_every"}
+    used |= {
+        "sync_batchnorm",
+        "optimizer_options",
+        "handlers",
+        "patience",
+        "validate_every",
+        "balance_classes",
+    }
     assert used == set(TrainingSettings.model_fields)
 
 

@@ -180,6 +180,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "ema": None,
         "accumulation": 1,
         "sync_batchnorm": False,
+        "balance_classes": False,
         "validate_every": 1,
         "patience": None,
         "handlers": (),
