@@ -1,9 +1,9 @@
 """Look-up of builders by name: built-in ones in a dict, those of installed packages through entry points.
 
 A package registers a builder in one of the entry-point groups ``lineage.networks``, ``lineage.datasets``,
-``lineage.objectives``, ``lineage.distillations``, ``lineage.augmentations`` and ``lineage.schedules``; a
-recipe names it ``package:name``. A recipe never holds an import path: reading a configuration file must not
-run code that is not installed for this purpose.
+``lineage.objectives``, ``lineage.distillations``, ``lineage.augmentations``, ``lineage.optimizers``,
+``lineage.schedules`` and ``lineage.handlers``; a recipe names it ``package:name``. A recipe never holds an
+import path: reading a configuration file must not run code that is not installed for this purpose.
 
 What a builder makes depends on its code, so keys of generations hold a digest of the source of its package.
 """
@@ -68,7 +68,8 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Builder]) -> Builder:
 
     Args:
         kind: Product of the builder, ``network``, ``dataset``, ``objective``, ``distillation``,
-            ``augmentation`` or ``schedule``; its entry-point group is ``lineage.<kind>s``.
+            ``augmentation``, ``optimizer``, ``schedule`` or ``handler``; its entry-point group is
+            ``lineage.<kind>s``.
         name: Key of ``builtin``, or ``package:name`` for an entry point of an installed package.
         builtin: Builders that ``lineage`` ships.
 

@@ -28,6 +28,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (information / "entry_points.txt").write_text(
         "[lineage.networks]\ntiny = mypkg:Tiny\n[lineage.objectives]\nfocal = mypkg:build_focal\n"
         "[lineage.distillations]\nmargin = mypkg:build_margin\n"
+        "[lineage.handlers]\nkappa = mypkg:build_kappa\n"
         "[lineage.augmentations]\ndimmed = mypkg:build_dimmed\n"
     )
     monkeypatch.syspath_prepend(site)
@@ -37,12 +38,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_own_network_and_losses_grow_as_the_guide_says(tiny_settings: tuple[str, ...]) -> None:
     own = ("network.name=mypkg:tiny", "patriarch.objective=mypkg:focal", "patriarch.penalty=2.0")
     own += ("student.loss=mypkg:margin", "student.options.margin=1")
+    own += ("training.handlers=[{name = 'mypkg:kappa', options = {weights = 'quadratic'}}]",)
     own += ("data.augment.policy=mypkg:dimmed", "data.augment.options.least=0.25")
     (grown,) = lineage.grow(
         "digits",
         generations=1,
         overrides=[*(setting for setting in tiny_settings if "width" not in setting), *own],
     )
+    assert -1 <= grown.versions[1].metrics["validation_kappa"] <= 1
     model = lineage.load(grown.versions[1].uri)
     assert type(model.network).__name__ == "Tiny"
     assert model.network_name == "mypkg:tiny"

@@ -45,15 +45,22 @@ class EpochOrder(Sampler[int]):
         num_drawn: Number of samples per epoch; the rest of the permutation is dropped.
         order_seed: Seed of the permutations.
         num_views: Distinct augmented views per image before they repeat; None shows new ones in every epoch.
+        labels: Class of each image, shape (N,), to draw all classes alike; None draws every image once.
     """
 
     def __init__(
-        self, num_samples: int, num_drawn: int, order_seed: int, num_views: int | None = None
+        self,
+        num_samples: int,
+        num_drawn: int,
+        order_seed: int,
+        num_views: int | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         self.num_samples = num_samples
         self.num_drawn = num_drawn
         self.order_seed = order_seed
         self.num_views = num_views
+        self.labels = labels
         self.epoch = 0
 
     @property
@@ -66,8 +73,33 @@ class EpochOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         seed = random_bits(self.order_seed, torch.tensor(self.epoch), torch.tensor(0))
-        order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(int(seed)))
+        generator = torch.Generator().manual_seed(int(seed))
+        order = torch.randperm(self.num_samples, generator=generator)
+        if self.labels is not None:
+            order = balanced(order, self.labels, generator)
         return iter((self.view * self.num_samples + order[: self.num_drawn]).tolist())
+
+
+def balanced(order: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return an order of as many samples in which all classes come equally often, to within one in a round.
+
+    The samples are drawn in rounds of one of each class, in a new order of the classes each time. Those of a
+    class come in ``order``, and again from its start where they are used up; of a large class some are left
+    out.
+
+    Args:
+        order: Permutation of the samples, int64, shape (N,).
+        labels: Class of each sample, int64, shape (N,).
+        generator: Source of the order of classes.
+    """
+    by_class = order[labels[order].argsort(stable=True)]
+    counts = labels.bincount()
+    counts = counts[counts > 0]
+    num_rounds = -(-len(order) // len(counts))
+    starts = counts.cumsum(0) - counts
+    rows = by_class[starts + torch.arange(num_rounds)[:, None] % counts]  # (rounds, classes)
+    shuffled = torch.rand(rows.shape, generator=generator).argsort(dim=1)
+    return rows.gather(1, shuffled).flatten()[: len(order)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +133,7 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
     accumulation: int = 1,
     num_views: int | None = None,
     soft_targets: SoftTargets | None = None,
+    balance_classes: bool = False,
 ) -> TrainingBatches:
     """Return shuffled batches of equal size; an incomplete last batch is dropped.
 
@@ -116,6 +149,7 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
         accumulation: Batches accumulated per optimizer step; must divide ``batch_size``.
         num_views: Distinct augmented views per image before they repeat; None shows new ones in every epoch.
         soft_targets: Stored soft targets to append to every batch; none by default.
+        balance_classes: Whether to draw all classes equally often, whatever their number of images.
 
     Raises:
         UsageError: If ``batch_size`` exceeds the number of images, ``accumulation`` does not divide it, the
@@ -132,7 +166,8 @@ def training_batches(  # noqa: PLR0913, PLR0917 - each is one setting of a recip
             "change either."
         )
     steps = len(indices) // batch_size
-    order = EpochOrder(len(indices), steps * batch_size, order_seed, num_views)
+    labels = images.labels[indices] if balance_classes else None
+    order = EpochOrder(len(indices), steps * batch_size, order_seed, num_views, labels)
     view: Dataset[Batch] = view_of(images, spec, indices, augmentation, data_seed)
     if soft_targets is not None:
         view = ViewWithSoftTargets(view, soft_targets, len(indices))

@@ -186,7 +186,7 @@ def _require_recorded(
 def _suspect(version: Version) -> str:
     """Return what the differences may come from, and what to do."""
     for kind, code in version.code.items():
-        now = source_of(kind, code["name"])
+        now = source_of(kind.partition(" ")[0], code["name"])
         if now is None or now.sha256 != code["sha256"]:
             there = f"{now.version} with the source {now.sha256[:12]}…" if now else "missing"
             return (

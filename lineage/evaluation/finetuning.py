@@ -19,8 +19,8 @@ from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import derive_seed
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
-from lineage.training.handlers import build_optimizer
 from lineage.training.losses import strict_loss
+from lineage.training.optimizers import build_optimizer
 
 
 class FreshlyHeaded(nn.Module):

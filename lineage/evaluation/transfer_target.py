@@ -18,7 +18,8 @@ from lineage.registry.family.family import Version
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed
 from lineage.training.generation import TrainConfig
-from lineage.training.handlers import build_schedule, optimizer_settings, schedule_settings
+from lineage.training.handlers import build_schedule, schedule_settings
+from lineage.training.optimizers import SETTINGS, optimizer_settings
 
 FINETUNE = "finetune"
 BATCH_SIZE = 128
@@ -30,7 +31,8 @@ _FINETUNING_DEFAULTS = {
     "nesterov": True,
     "schedule": "cosine",
 }
-_OPTIMIZER_SETTINGS = {"lr", "momentum", "nesterov", "weight_decay", "decay_norm_and_bias"}
+_OPTIMIZER_SETTINGS = {*SETTINGS, "decay_norm_and_bias"}
+_NOT_OF_FINETUNING = {"handlers", "patience", "validate_every", "balance_classes"}
 _SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
 _AUGMENTATION_SETTINGS = ("crop_padding", "padding_mode", "flip")
 _REMEDIES = {"data.name": "name the data set with --to"}
@@ -68,7 +70,9 @@ class Target:
             names += _AUGMENTATION_SETTINGS
         settings = {f"data.{name}": getattr(self.settings.data, name) for name in names}
         if self.probe == FINETUNE:
-            training = self.settings.training.model_dump(mode="json")
+            given = self.settings.training
+            idle = _NOT_OF_FINETUNING | (set() if given.optimizer_options else {"optimizer_options"})
+            training = given.model_dump(mode="json", exclude=idle)
             settings |= {f"training.{name}": value for name, value in training.items()}
         if self.settings.data.subset is not None:  # a later setting: at its default, older keys stay valid
             settings["data.subset"] = self.settings.data.subset.model_dump()
@@ -110,7 +114,8 @@ class Target:
         return Finetuning(
             config=config,
             optimizer=training.optimizer,
-            optimizer_settings=training.model_dump(include=_OPTIMIZER_SETTINGS),
+            optimizer_settings=training.model_dump(include=_OPTIMIZER_SETTINGS)
+            | {"options": training.optimizer_options},
             batch_size=training.batch_size,
             augmentation=augmentation_of(data),
             data_seed=data.seed,
@@ -157,7 +162,7 @@ def _used_keys(settings: TargetSettings, probe: str) -> list[str]:
         "epochs",
         "decay_norm_and_bias",
     }
-    idle = (_OPTIMIZER_SETTINGS | _SCHEDULE_SETTINGS) - chosen
+    idle = ((_OPTIMIZER_SETTINGS | _SCHEDULE_SETTINGS) - chosen) | _NOT_OF_FINETUNING
     return keys + [f"training.{name}" for name in TrainingSettings.model_fields if name not in idle]
 
 

@@ -14,11 +14,13 @@ from lineage.data.policies import policy_options
 from lineage.evaluation.data import SplitData, augmentation_of
 from lineage.extensions import REVISIONS, Source, source_of
 from lineage.formats import json_digest
+from lineage.growing.optimization import altering_handlers, later_settings
 from lineage.models.initial import InitialWeights
 from lineage.recipe import Recipe, StudentSettings
 from lineage.training.devices import derive_seed
-from lineage.training.handlers import optimizer_settings, schedule_settings
+from lineage.training.handlers import schedule_settings
 from lineage.training.losses import objective_settings
+from lineage.training.optimizers import changed_options, optimizer_settings
 from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.student_loss import DEFAULT, distillation_options
 
@@ -135,6 +137,7 @@ class GenerationSettings:
                 self.recipe.network.builder_options,
             )
             depends_on["initial_weights"] = self.initial_weights.digest(channels, options)
+        depends_on |= later_settings(self.recipe.training)
         if self._code:
             depends_on["code"] = self._code
         if self.attached is not None:
@@ -156,6 +159,8 @@ class GenerationSettings:
         That of data sets is not part of it, since the key holds the digest of their contents.
         """
         found = {kind: source_of(kind, name) for kind, name in self._builders.items()}
+        for handler in altering_handlers(self.recipe.training):
+            found[f"handler {handler.name}"] = source_of("handler", handler.name)
         return {kind: source for kind, source in found.items() if source is not None}
 
     @property
@@ -241,8 +246,11 @@ class GenerationSettings:
         """Training settings that are used; of optimizer and schedule, those that the chosen ones read."""
         given = self.recipe.training.model_dump()
         shape = {name: given[name] for name in SCHEDULE_SETTINGS}
+        optimizer = [given["optimizer"], optimizer_settings(given["optimizer"], given)]
+        if options := changed_options(given["optimizer"], given["optimizer_options"]):
+            optimizer.append(options)
         return {name: given[name] for name in ALWAYS_USED} | {
-            "optimizer": [given["optimizer"], optimizer_settings(given["optimizer"], given)],
+            "optimizer": optimizer,
             "schedule": [given["schedule"], schedule_settings(given["schedule"], shape)],
         }
 

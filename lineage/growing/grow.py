@@ -24,6 +24,7 @@ from lineage.registry.flavor import load_member, load_version
 from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.connection import check_store
 from lineage.registry.store.runs import keep_page
+from lineage.training.attaching import Attach
 from lineage.training.devices import accelerate_session, init_processes, make_accelerator
 from lineage.training.turns import on_main_process
 
@@ -47,6 +48,7 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
     new_data: bool = False,
     parallel: int = 1,
     reporter: Reporter | None = None,
+    attach: Attach | None = None,
 ) -> list[Lineage]:
     """Grow a family from a recipe, or students of a registered version; what is registered is not retrained.
 
@@ -65,6 +67,10 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
             share of cores and GPUs; images in memory are there once for all of them, besides this one's.
             What a program has added to lineage's dicts is not known there, only what entry points add.
         reporter: Progress callbacks; none by default. Processes of their own report lines and bars alone.
+        attach: Callback ``(engine, part, generation)`` that adds Ignite's handlers and metrics: once to the
+            engine that trains, where ``part`` is ``"training"``, and before each validation to one that
+            measures, where it is ``"validation"``. It may change the training, and no key can tell: every
+            call trains generations of its own. Not together with ``parallel``.
 
     Returns:
         One lineage a seed, without the teacher.
@@ -85,6 +91,11 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         ['models:/digits/1', 'models:/digits/2', 'models:/digits/3']
         >>> lineage.grow(teacher="models:/digits@best", seeds=[1])  # a branch from the best generation
     """
+    if attach is not None and parallel > 1:
+        raise UsageError(
+            f"attach must be left out where seeds grow in processes of their own, but parallel is {parallel};"
+            " leave out one of them, or name an installed package's handler in training.handlers."
+        )
     setup = prepare(
         recipe, teacher, changes_of(name, generations, override_texts(overrides)), seeds, parallel
     )
@@ -100,7 +111,7 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         outcomes = [
             SeedOutcome(
                 one.succession.seed,
-                Succession(one, setup.split_data, reporter, fresh, setup.from_version).run(),
+                Succession(one, setup.split_data, reporter, fresh, setup.from_version, attach=attach).run(),
             )
             for one in setup.recipes
         ]

@@ -3,6 +3,7 @@
 The recipe is read here for the last time: everything below takes plain arguments.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches, training_batches
 from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.formats import first_line
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
+from lineage.growing.optimization import check_optimization, make_handlers, make_optimizer
 from lineage.growing.student_loss import (
     check_student_loss,
     student_loss,
@@ -27,12 +28,13 @@ from lineage.growing.student_loss import (
 from lineage.models.networks import build_network, check_network
 from lineage.recipe import PatriarchSettings, Recipe
 from lineage.registry.family.data import find_other_data
+from lineage.training.attaching import Attach
 from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint, state_home
 from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
-from lineage.training.handlers import Schedule, build_optimizer, build_schedule
+from lineage.training.handlers import Schedule, build_schedule
 from lineage.training.losses import build_objective, objective_settings
 from lineage.training.measurement import Subset
 from lineage.training.soft_targets import StoredSoftTargets
@@ -163,6 +165,7 @@ class GenerationPlan(GenerationSettings):
             self.initial_weights.build(spec.num_classes, spec.input_shape, network.builder_options)
         self._loss()
         self._schedule()
+        check_optimization(self.recipe.training, self._build_network)
         self._batches(None)
         training = self.recipe.training
         require_batch_size(
@@ -185,11 +188,14 @@ class GenerationPlan(GenerationSettings):
         explained = teacher_heads(self.recipe, network, stages, shape)
         return LiveTeacher(self._make_accelerator(), network, shape, stages, explained)
 
-    def make_training(self, teacher: nn.Module | StoredSoftTargets | None) -> GenerationTraining:
+    def make_training(
+        self, teacher: nn.Module | StoredSoftTargets | None, handlers: Sequence[Attach] = ()
+    ) -> GenerationTraining:
         """Return this generation's training, on a fresh Accelerator.
 
         Args:
             teacher: Network of the previous generation, or its stored soft targets; None for a patriarch.
+            handlers: Handlers to attach besides those of the recipe.
 
         Raises:
             UsageError: If the hardware lacks what the recipe asks for.
@@ -210,7 +216,7 @@ class GenerationPlan(GenerationSettings):
         return GenerationTraining(
             accelerator=live.accelerator if live else self._make_accelerator(),
             network=network,
-            optimizer=self._optimizer(network),
+            optimizer=make_optimizer(training, network),
             loss=self._loss(),
             teacher=live if stored is None else StoredTeacher(stored),
             data=GenerationData(self._batches(stored), self.validation, self.test),
@@ -226,20 +232,12 @@ class GenerationPlan(GenerationSettings):
                 sync_batchnorm=training.sync_batchnorm,
                 needs_teacher=self.needs_teacher,
                 teacher_warmup=self.recipe.student.warmup_epochs,
+                validate_every=training.validate_every,
+                patience=training.patience,
+                generation=self.generation,
+                handlers=(*make_handlers(training), *handlers),
             ),
             checkpoint=self.checkpoint,
-        )
-
-    def _optimizer(self, network: nn.Module) -> Optimizer:
-        training = self.recipe.training
-        return build_optimizer(
-            training.optimizer,
-            network,
-            decay_norm_and_bias=training.decay_norm_and_bias,
-            lr=training.lr,
-            momentum=training.momentum,
-            nesterov=training.nesterov,
-            weight_decay=training.weight_decay,
         )
 
     def _make_accelerator(self) -> Accelerator:
@@ -292,4 +290,5 @@ class GenerationPlan(GenerationSettings):
             accumulation=training.accumulation,
             num_views=self.views_before_repeat,
             soft_targets=soft_targets,
+            balance_classes=training.balance_classes,
         )

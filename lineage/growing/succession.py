@@ -29,6 +29,7 @@ from lineage.registry.family.family import Version
 from lineage.registry.store.connection import short_patience
 from lineage.registry.store.files import require_weights
 from lineage.registry.store.runs import tagging_runs
+from lineage.training.attaching import Attach
 from lineage.training.devices import (
     describe_hardware,
     translated_process_errors,
@@ -86,8 +87,8 @@ class Succession:
         observe: Callback on every rank that adds handlers to a generation's trainer, given with its index.
             They must not change the training. An ``AbandonedError`` from one of them, or from a handler of
             ``engine``, ends the succession.
-        attach: The same for handlers that may change the training: what they do is not in the key, so its
-            generations are new ones every time, and nobody finds them by key.
+        attach: Callback that may change the training: what it does is not in the key, so its generations are
+            new ones every time, and nobody finds them by key.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Succession:
         from_version: Version | None = None,
         leases: Leases | None = None,
         observe: Callable[[Engine, int], None] = lambda _trainer, _generation: None,
-        attach: Callable[[Engine, int], None] | None = None,
+        attach: Attach | None = None,
     ) -> None:
         self.recipe = recipe
         self.split_data = split_data
@@ -210,7 +211,7 @@ class Succession:
                 run = on_main_process(lambda: open_run(plan, teacher, self.fresh))
             if note := plan.starting_note():
                 self._notify_of(plan, note)
-            training = plan.make_training(source)
+            training = plan.make_training(source, () if self.attach is None else (self.attach,))
             log = EpochLog(run, training.history, partial(self._notify_of, plan))
             trained = training.run(partial(self._attach, plan, log), partial(self._notify_of, plan))
             metrics = self._final_metrics(trained)
@@ -259,8 +260,6 @@ class Succession:
         )
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: on_main_process(log_epoch))
         self.observe(trainer, plan.generation)
-        if self.attach is not None:
-            self.attach(trainer, plan.generation)
         if is_main_process():
             self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
 
@@ -272,6 +271,7 @@ class Succession:
             | {name: value for name, value in trained.history[-1].items() if name.startswith("validation_")}
             | self.ensemble.add(trained.test.logits)
             | {"seconds": trained.seconds}
+            | ({} if self.recipe.training.patience is None else {"epochs": len(trained.history)})
             | ({"images_per_second": statistics.mean(speeds)} if speeds else {})
         )
 

@@ -23,10 +23,12 @@ from lineage.recipe.overrides import Overrides, override, override_texts
 from lineage.recipe.recipe import Recipe, recipe_schema
 from lineage.recipe.renamed import present_name
 from lineage.recipe.sections import (
+    HandlerSettings,
     ModelSettings,
     NetworkName,
     NetworkSettings,
     ObjectiveName,
+    OptimizerName,
     PatriarchSettings,
     ScheduleName,
     Section,
@@ -43,11 +45,13 @@ __all__ = [
     "DataSetName",
     "DataSettings",
     "DistillationName",
+    "HandlerSettings",
     "ModelSettings",
     "NetworkName",
     "NetworkSettings",
     "ObjectiveMetric",
     "ObjectiveName",
+    "OptimizerName",
     "Overrides",
     "PatriarchSettings",
     "PolicyName",

@@ -28,7 +28,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "training": TrainingSettings,
     "succession": SuccessionSettings,
 }
-_OPTIONS = ("network.options.", "student.options.")
+_OPTIONS = ("network.options.", "student.options.", "training.optimizer_options.")
 _ONE_FAMILY = {"model.name"}
 _IMAGE_KEYS = (
     "name",

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Self
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 
 from lineage.errors import RecipeError
 from lineage.formats import text_digest
@@ -43,7 +43,14 @@ _ADDED_LATER = {
         "warmup_epochs",
         "terms",
     ),
-    "training": ("sync_batchnorm",),
+    "training": (
+        "sync_batchnorm",
+        "optimizer_options",
+        "handlers",
+        "patience",
+        "validate_every",
+        "balance_classes",
+    ),
 }
 
 
@@ -60,6 +67,16 @@ class Recipe(Sections):
     training: TrainingSettings
     succession: SuccessionSettings = SuccessionSettings()
     study: StudySettings = StudySettings()
+
+    @model_validator(mode="after")
+    def _require_validation(self) -> Self:
+        for key in ("patience", "validate_every"):
+            if self.data.validation == 0 and not self.training.is_default(key):
+                raise ValueError(
+                    f"training.{key} needs a validation part, but data.validation is 0; set it to 0.1, or"
+                    f" leave training.{key} out."
+                )
+        return self
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -40,6 +40,7 @@ NetworkName = Literal[
     "wrn-40-2",
 ]
 ObjectiveName = Literal["tolerant", "strict", "label-smoothing", "confidence-penalty"]
+OptimizerName = Literal["sgd", "adamw", "lion", "lamb", "muon"]
 ScheduleName = Literal["constant", "cosine", "step"]
 
 STORED = "stored"
@@ -156,6 +157,18 @@ class PatriarchSettings(Section):
     """Weight β of the entropy that the loss rewards (confidence-penalty)."""
 
 
+class HandlerSettings(Section):
+    """Handler of an installed package, attached to the engines of each generation."""
+
+    name: PackageName
+    """Name of the handler, package:name."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options of the handler, by name."""
+
+
+Handlers = Annotated[tuple[HandlerSettings, ...], Field(strict=False)]
+
+
 class TrainingSettings(Section):
     """Optimisation of each generation."""
 
@@ -163,8 +176,10 @@ class TrainingSettings(Section):
     """Number of passes through the training set."""
     batch_size: PositiveInt = 128
     """Number of samples in one optimizer step, over all processes and accumulated parts."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Optimizer."""
+    optimizer: OptimizerName | PackageName = "sgd"
+    """Optimizer: a built-in name (lion and lamb need the extra timm), or package:name of a package."""
+    optimizer_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options of the optimizer by name, such as beta1 and beta2 (adamw)."""
     lr: PositiveFloat = 0.1
     """Highest learning rate of the schedule."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -193,6 +208,16 @@ class TrainingSettings(Section):
     """Number of parts that a batch is computed in, to save memory; it must divide batch_size."""
     sync_batchnorm: bool = False
     """Whether BatchNorm computes its statistics over all processes; on GPUs only."""
+    balance_classes: bool = False
+    """Whether an epoch shows all classes equally often: images of small classes come again, and some of large
+    classes are left out."""
+    validate_every: PositiveInt = 1
+    """Number of epochs from one validation to the next; the last epoch is validated as well."""
+    patience: PositiveInt | None = None
+    """Number of epochs without a higher validation accuracy after which training ends early; by default it
+    never does."""
+    handlers: Handlers = ()
+    """Handlers and metrics of installed packages, attached to training and validation; by default none."""
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -213,6 +238,11 @@ class TrainingSettings(Section):
             yield (
                 "training.batch_size must be divisible by training.accumulation, "
                 f"but got {self.batch_size} and {self.accumulation}."
+            )
+        if self.patience is not None and self.patience >= self.epochs:
+            yield (
+                f"training.patience must be less than training.epochs, {self.epochs}, or it ends nothing, but"
+                f" got {self.patience}; lower it or leave it out."
             )
 
 

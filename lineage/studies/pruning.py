@@ -41,7 +41,9 @@ class Pruning:
 
         @trainer.on(Events.EPOCH_COMPLETED)
         def _judge(engine: Engine) -> None:
-            epoch, value = engine.state.epoch, engine.state.metrics[self.metric]
+            epoch, value = engine.state.epoch, engine.state.metrics.get(self.metric)
+            if value is None:  # not validated
+                return
             if on_main_process(lambda: self._is_hopeless_in(generation, epoch, value)):
                 raise AbandonedError(f"worse than other trials in epoch {epoch} of generation {generation}")
 
@@ -71,7 +73,7 @@ class Pruning:
     def _is_hopeless_after(self, version: Version, was_trained: bool) -> bool:
         generation = version.generation
         if not was_trained:  # another trial reported its epochs; this one is compared by them as well
-            for epoch, value in enumerate(epoch_values(version, self.metric), start=1):
+            for epoch, value in epoch_values(version, self.metric).items():
                 self.record.report(self.metric, value, self._step(generation, epoch))
         return generation < self.last_generation and self.record.is_hopeless(self._step(generation, 1))
 

@@ -2,8 +2,9 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches
+from lineage.training.attaching import Attach, attach_to_training, attach_to_validation
 from lineage.training.checkpoints import Checkpoint, History
 from lineage.training.devices import synchronise_batchnorm
 from lineage.training.engines import Loss, make_trainer
@@ -24,6 +26,7 @@ from lineage.training.handlers import (
 )
 from lineage.training.measurement import Measurement, Subset, measure
 from lineage.training.soft_targets import SubsetName
+from lineage.training.stopping import EarlyStop, is_validated
 from lineage.training.taught import TaughtNetwork
 from lineage.training.teachers import Teacher
 from lineage.training.turns import on_main_process, share_state, share_weights
@@ -35,8 +38,8 @@ class TrainResult:
 
     Attributes:
         network: Network with the weights to register (their moving average if one is kept), on the CPU.
-        history: One record per epoch: ``train_loss``, ``lr``, ``images_per_second`` and, where there is a
-            validation part, ``validation_…``. Without epochs, one record of the initial weights.
+        history: One record per epoch: ``train_loss``, ``lr``, ``images_per_second`` and, where it was
+            validated, ``validation_…``. Without epochs, one record of the initial weights.
         test: Measurement of the last epoch on the test set, read once, with the logits and the most probable
             classes of every sample.
         seconds: Time spent on training and evaluation.
@@ -64,6 +67,11 @@ class TrainConfig:
         sync_batchnorm: Whether BatchNorm uses the statistics of all processes' batches.
         needs_teacher: Whether the loss looks at the teacher, if there is one; else it is only compared with.
         teacher_warmup: Number of epochs in which the teacher's weight in the loss rises linearly.
+        validate_every: Number of epochs from one validation to the next; the last epoch is validated as well.
+        patience: Number of epochs without a higher validation accuracy after which training ends early; it
+            never does if None.
+        generation: Index of the generation, which handlers are told.
+        handlers: Handlers of a user's own.
     """
 
     epochs: int
@@ -77,6 +85,10 @@ class TrainConfig:
     sync_batchnorm: bool = False
     needs_teacher: bool = True
     teacher_warmup: int = 0
+    validate_every: int = 1
+    patience: int | None = None
+    generation: int = 0
+    handlers: Sequence[Attach] = ()
 
 
 @dataclass(frozen=True)
@@ -160,12 +172,16 @@ class GenerationTraining:
             notify: Callback for a line about each damaged checkpoint.
 
         Raises:
-            TrainingError: If the loss is not finite.
+            TrainingError: If the loss is not finite, or a handler's metric is not a number.
         """
         self._attach_evaluation(self._predictions_of_teacher("validation", self.data.validation))
+        attach_to_training(self.trainer, self.config.handlers, self.config.generation)
         attach(self.trainer)
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save)
-        if self._resume(notify) < self.config.epochs:  # Ignite starts a finished engine from zero
+        stop = EarlyStop(self.history, self.config.patience)
+        stop.attach(self.trainer, notify)
+        done = self._resume(notify)
+        if done < self.config.epochs and not stop.is_due():  # Ignite starts a finished engine from zero
             self.trainer.run(max_epochs=self.config.epochs, epoch_length=len(self.data.batches.loader))
         return self._finish()
 
@@ -197,7 +213,8 @@ class GenerationTraining:
             record = {"train_loss": self.guard.mean(), "lr": self.optimizer.param_groups[0]["lr"]}
             passed = time.perf_counter() - started  # the mean waited for the device
             record["images_per_second"] = len(self.data.batches.order) / passed
-            record |= self._measure_validation(teacher_predictions)
+            if is_validated(engine.state.epoch, self.config.validate_every, self.config.epochs):
+                record |= self._measure_validation(teacher_predictions)
             self.history.epochs.append(record)
             self.history.seconds += time.perf_counter() - started
             engine.state.metrics = record
@@ -207,7 +224,14 @@ class GenerationTraining:
             return {}
         self._take_weights()
         part, top_k = self.data.validation, self.config.top_k
-        measured = measure(self.accelerator, self.evaluated, part, top_k, teacher_predictions)
+        measured = measure(
+            self.accelerator,
+            self.evaluated,
+            part,
+            top_k,
+            teacher_predictions,
+            attach=partial(attach_to_validation, self.config.handlers, self.config.generation),
+        )
         return {f"validation_{name}": value for name, value in measured.metrics.items()}
 
     def _take_weights(self) -> None:

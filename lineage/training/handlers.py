@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches
 from lineage.errors import TrainingError
@@ -25,10 +25,6 @@ from lineage.training.engines import Batch
 Schedule = Callable[[float], float]
 """Function from the epochs passed, with fractions, to a factor of the base learning rate."""
 
-_OPTIMIZER_SETTINGS = {
-    "sgd": ("lr", "weight_decay", "momentum", "nesterov"),
-    "adamw": ("lr", "weight_decay"),
-}
 _STEPS_BETWEEN_CHECKS = 200
 _SAMPLES_LISTED = 64
 
@@ -81,45 +77,20 @@ def schedule_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return named_settings(resolve("schedule", name, SCHEDULES), settings)
 
 
-def optimizer_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ``settings`` that the optimizer ``name`` uses, which enter a generation's key."""
-    return {key: settings[key] for key in _OPTIMIZER_SETTINGS[name]}
-
-
-def build_optimizer(
-    name: str, network: nn.Module, *, decay_norm_and_bias: bool, **settings: Any
-) -> Optimizer:
-    """Return an SGD or AdamW optimizer of the network's parameters.
-
-    Args:
-        name: ``sgd`` or ``adamw``.
-        network: Network to optimise.
-        decay_norm_and_bias: Whether weight decay also applies to parameters of one dimension.
-        settings: ``lr``, ``weight_decay``, and for SGD ``momentum`` and ``nesterov``; those of another
-            optimizer are ignored.
-    """
-    parameters = list(network.parameters())
-    groups: list[dict[str, Any]] = [{"params": parameters}]
-    if not decay_norm_and_bias:
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-    used = optimizer_settings(name, settings)
-    return AdamW(groups, **used) if name == "adamw" else SGD(groups, **used)
-
-
 def attach_learning_rate(
     trainer: Engine, optimizer: Optimizer, lr: float, schedule: Schedule, accumulation: int
 ) -> None:
-    """Set the learning rate before every step: a function of the iteration, so resuming needs no state."""
+    """Set the learning rate before every step: a function of the iteration, so resuming needs no state.
+
+    A group's ``lr_factor`` multiplies its rate.
+    """
 
     @trainer.on(Events.ITERATION_STARTED)
     def _set_learning_rate(engine: Engine) -> None:
         iterations = (engine.state.iteration - 1) // accumulation * accumulation
         rate = lr * schedule(iterations / (engine.state.epoch_length or 1))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)
 
 
 def attach_epoch_order(trainer: Engine, batches: TrainingBatches, loader: Any, seed: int, rank: int) -> None:

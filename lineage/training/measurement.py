@@ -1,10 +1,12 @@
 """One pass of a network over part of a data set, in float32, and what came out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
 
 import torch
 from accelerate import Accelerator
+from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -12,6 +14,7 @@ from lineage.data.augmentation import Augmentation
 from lineage.data.batches import evaluation_batches
 from lineage.data.images import DataSpec, Images
 from lineage.data.views import Batch
+from lineage.training.attaching import numbers
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.metrics import classification_metrics
 from lineage.training.top_classes import TopClasses, read_rows, row_width, top_rows
@@ -89,6 +92,7 @@ def measure(
     teacher_predictions: Tensor | None = None,
     keep_logits: bool = False,
     keep_top_classes: bool = False,
+    attach: Callable[[Engine], None] = lambda _: None,
 ) -> Measurement:
     """Measure ``network`` on ``subset`` in one pass, in float32, on all processes; each sample counts once.
 
@@ -100,6 +104,10 @@ def measure(
         teacher_predictions: Classes that the teacher predicts, by row; no agreement is measured if None.
         keep_logits: Whether to return the logits as well.
         keep_top_classes: Whether to return the most probable classes as well, from the same pass.
+        attach: Adds handlers and metrics to the engine that measures; their metrics are returned as well.
+
+    Raises:
+        TrainingError: If a metric that was attached is not a number.
     """
     spec = subset.spec
     superclasses = None if spec.superclasses is None else torch.tensor(spec.superclasses)
@@ -118,9 +126,10 @@ def measure(
         collect_rows(
             evaluator, lambda output: top_rows(output["logits"], output["labels"], top_k, grouped), top
         )
+    attach(evaluator)
     evaluator.run(subset.batches(accelerator))
     return Measurement(
-        {name: float(evaluator.state.metrics[name]) for name in metrics},
+        numbers(evaluator.state.metrics),
         accelerator.reduce(rows, reduction="sum").cpu() if keep_logits else rows,
         _read_top(accelerator, top, subset, top_k) if keep_top_classes else None,
     )

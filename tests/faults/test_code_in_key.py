@@ -158,12 +158,15 @@ def test_what_python_code_attaches_is_never_pulled_by_key(home: Path, tiny_setti
     recipe = load_recipe("digits", [*tiny_settings, "succession.generations=0"])
     data = read_split_data(recipe)
 
-    def attach(_trainer: Engine, _generation: int) -> None:
+    def attach(_engine: Engine, _part: str, _generation: int) -> None:
         """Change nothing; nobody can know that."""
+
+    def observe(_trainer: Engine, _generation: int) -> None:
+        """Change nothing, as promised."""
 
     def grow(**options: object) -> lineage.Lineage:
         return Succession(recipe, data, SilentReporter(), **options).run()  # type: ignore[arg-type]
 
-    grown = [grow(attach=attach), grow(attach=attach), grow(), grow(observe=attach)]
+    grown = [grow(attach=attach), grow(attach=attach), grow(), grow(observe=observe)]
     assert [line.num_trained for line in grown] == [1, 1, 1, 0]
     assert len({line.versions[0].key for line in grown}) == 3

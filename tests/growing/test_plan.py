@@ -11,8 +11,8 @@ from lineage.extensions import REVISIONS
 from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS
 from lineage.growing.plan import GenerationPlan, check_against_data, read_split_data
 from lineage.recipe import Recipe, TrainingSettings, load_recipe
-from lineage.training.handlers import _OPTIMIZER_SETTINGS
 from lineage.training.losses import OBJECTIVES
+from lineage.training.optimizers import SETTINGS
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,8 @@ def test_key_of_a_patriarch_ignores(key: Key, setting: str) -> None:
         ("training.gamma=0.5", "training.schedule=constant"),
         ("training.momentum=0.5", "training.optimizer=adamw"),
         ("training.nesterov=true", "training.optimizer=adamw"),
+        ("training.optimizer_options={beta1 = 0.9, eps = 1e-8}", "training.optimizer=adamw"),
+        ("training.validate_every=2", ""),
         ("data.padding_mode=reflect", "data.crop_padding=0"),
     ],
 )
@@ -113,6 +115,10 @@ def test_key_ignores_what_the_chosen_part_does_not_use(key: Key, setting: str, c
         ("training.ema=0.9", []),
         ("training.accumulation=2", []),
         ("training.optimizer=adamw", []),
+        ("training.patience=3", []),
+        ("training.balance_classes=true", []),
+        ("training.validate_every=2", ["training.patience=3"]),
+        ("training.optimizer_options.beta2=0.95", ["training.optimizer=adamw"]),
         ("training.schedule=constant", []),
         ("data.padding_mode=reflect", []),
     ],
@@ -122,8 +128,15 @@ def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chos
 
 
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
-    used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, "optimizer", "schedule", "sync_batchnorm"}
-    used |= {name for names in _OPTIMIZER_SETTINGS.values() for name in names}
+    used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, *SETTINGS, "optimizer", "schedule"}
+    used |= {
+        "sync_batchnorm",
+        "optimizer_options",
+        "handlers",
+        "patience",
+        "validate_every",
+        "balance_classes",
+    }
     assert used == set(TrainingSettings.model_fields)
 
 

@@ -165,6 +165,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "epochs": 1,
         "batch_size": 128,
         "optimizer": "sgd",
+        "optimizer_options": {},
         "lr": 0.1,
         "momentum": 0.9,
         "nesterov": False,
@@ -179,6 +180,10 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "ema": None,
         "accumulation": 1,
         "sync_batchnorm": False,
+        "balance_classes": False,
+        "validate_every": 1,
+        "patience": None,
+        "handlers": (),
     }
     assert settings["succession"] == {"generations": 2, "seed": 0}
 
@@ -367,6 +372,11 @@ REFUSED = {
     "student.loss=kld": (
         "student.loss must be 'kl', 'dkd', 'dist' or 'package:name', but got 'kld'. Did you mean 'kl'?"
     ),
+    "training.patience=1": (
+        "training.patience must be less than training.epochs, 1, or it ends nothing, but got 1; lower it or"
+        " leave it out."
+    ),
+    "training.validate_every=0": "training.validate_every must be greater than 0, but got 0.",
     "student.loss_weight=-1": "student.loss_weight must be at least 0, but got -1.",
     "student.loss_weight=[]": "student.loss_weight must be a list that is not empty, but got [].",
     "student.options.beta=[1]": (
@@ -667,3 +677,13 @@ def test_wheel_carries_the_recipes(tmp_path: Path) -> None:
     assert Path(path) == installed / "lineage" / "recipes" / "digits.toml"
     assert names == recipe_names()
     assert digest == load_recipe("digits").digest
+
+
+@pytest.mark.parametrize("key", ["patience", "validate_every"])
+def test_settings_of_validation_are_refused_without_a_validation_part(minimal: str, key: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(minimal, ["training.epochs=9", f"training.{key}=2", "data.validation=0"])
+    assert str(caught.value) == (
+        f"training.{key} needs a validation part, but data.validation is 0; set it to 0.1, or leave"
+        f" training.{key} out."
+    )

@@ -82,10 +82,10 @@ def test_epochs_of_a_version_are_those_of_its_run(
         run.log_epoch({"validation_accuracy": value}, epoch)
     version = add_version()
     known = Version(version.name, version.version, run_id=run.run_id)
-    assert epoch_values(known, "validation_accuracy") == [0.25, 0.5]
-    assert epoch_values(known, "validation_entropy") == []
-    assert epoch_values(Version(version.name, version.version), "validation_accuracy") == []
-    assert epoch_values(Version(version.name, 1, run_id="0" * 32), "validation_accuracy") == []
+    assert epoch_values(known, "validation_accuracy") == {1: 0.25, 2: 0.5}
+    assert epoch_values(known, "validation_entropy") == {}
+    assert epoch_values(Version(version.name, version.version), "validation_accuracy") == {}
+    assert epoch_values(Version(version.name, 1, run_id="0" * 32), "validation_accuracy") == {}
 
 
 def test_alias_of_the_winner_moves_and_is_logged_once(

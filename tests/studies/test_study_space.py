@@ -70,7 +70,7 @@ CANNOT_HOLD = [
 ENDS_CANNOT_HOLD = [
     (["strictness=0.4:1.5"], "patriarch.strictness must be greater than 0 and at most 1, but got 1.5."),
     (["label_weight=-0.1:1"], "student.label_weight must be at least 0 and at most 1, but got -0.1."),
-    (["optimizer=sgd,adam"], "training.optimizer must be 'sgd' or 'adamw', but got 'adam'."),
+    (["optimizer=sgd,adam"], "'lamb', 'muon' or 'package:name', but got 'adam'. Did you mean 'adamw'?"),
     (["flip=1,0"], "data.flip must be true or false, but got 1."),
     (
         [],

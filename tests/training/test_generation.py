@@ -21,9 +21,10 @@ from lineage.training.distillation import DISTILLATIONS, distillation_loss
 from lineage.training.engines import Loss
 from lineage.training.explanation import Explanation
 from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig, TrainResult
-from lineage.training.handlers import build_optimizer, constant, cosine
+from lineage.training.handlers import constant, cosine
 from lineage.training.losses import strict_loss
 from lineage.training.measurement import Subset, measure
+from lineage.training.optimizers import build_optimizer
 from lineage.training.student_loss import build_student_loss
 from lineage.training.taught import TaughtNetwork, Terms
 from lineage.training.teachers import LiveTeacher
@@ -190,6 +191,39 @@ def test_training_resumes_to_the_same_bits(
     assert [record["train_loss"] for record in trained.history] == [
         record["train_loss"] for record in whole.history
     ]
+
+
+def test_training_that_stops_early_resumes_to_the_same_epoch_and_bits(build: Build) -> None:
+    settings = {"epochs": 9, "patience": 2, "schedule": constant(), "lr": 1e-6}  # learns nothing
+    lines: list[str] = []
+    whole = build(folder="whole", **settings).run(notify=lines.append)
+    epochs = len(whole.history)
+    assert 3 <= epochs < 9
+    assert lines == [f"stopped after epoch {epochs}: no higher validation accuracy for 2 epochs"]
+
+    def stop(_: Engine) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        build(folder="torn", **settings).run(
+            lambda trainer: trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3 * epochs - 1), stop)
+        )
+    resumed = build(folder="torn", **settings).run()
+    assert_equal(weights(whole), weights(resumed))
+    assert len(resumed.history) == epochs
+    steps: list[int] = []  # killed after its last checkpoint, it only measures
+    again = build(folder="torn", **settings)
+    again.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: steps.append(e.state.iteration))
+    assert_equal(weights(whole), weights(again.run()))
+    assert steps == []
+
+
+def test_validation_every_few_epochs_changes_no_weights(build: Build) -> None:
+    each, few = build(epochs=3, folder="each").run(), build(epochs=3, folder="few", validate_every=2).run()
+    assert_equal(weights(each), weights(few))
+    validated = ["validation_accuracy" in record for record in few.history]
+    assert validated == [False, True, True]
+    assert few.history[2]["validation_accuracy"] == each.history[2]["validation_accuracy"]
 
 
 def test_training_that_is_done_measures_without_training(build: Build) -> None:

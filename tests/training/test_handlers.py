@@ -3,18 +3,13 @@ from itertools import pairwise
 from typing import get_args
 
 import pytest
-import torch
 from ignite.engine import Engine
 from torch import nn
 
 from lineage.errors import RecipeError
 from lineage.recipe import ScheduleName
-from lineage.training.handlers import (
-    SCHEDULES,
-    attach_learning_rate,
-    build_optimizer,
-    build_schedule,
-)
+from lineage.training.handlers import SCHEDULES, attach_learning_rate, build_schedule
+from lineage.training.optimizers import build_optimizer
 
 SETTINGS = {"epochs": 10, "milestones": (4, 8), "gamma": 0.1}
 SGD_SETTINGS = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
@@ -55,25 +50,6 @@ def test_warmup_rises_linearly_into_the_schedule() -> None:
 def test_schedule_of_an_unknown_name_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"Unknown schedule 'cosin'.* Did you mean 'cosine'\?"):
         build_schedule("cosin", 0, SETTINGS)
-
-
-def test_optimizer_spares_norms_and_biases_where_asked() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    decayed, spared = build_optimizer("sgd", network, decay_norm_and_bias=False, **SGD_SETTINGS).param_groups
-    assert [p.ndim for p in decayed["params"]] == [4]
-    assert decayed["weight_decay"] == 1e-3
-    assert {p.ndim for p in spared["params"]} == {1}
-    assert spared["weight_decay"] == 0
-
-
-@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-def test_optimizer_takes_the_settings_it_has(name: str, kind: type) -> None:
-    optimizer = build_optimizer(name, nn.Linear(2, 2), decay_norm_and_bias=True, **SGD_SETTINGS)
-    assert isinstance(optimizer, kind)
-    (group,) = optimizer.param_groups
-    assert (group["lr"], group["weight_decay"]) == (0.1, 1e-3)
-    if name == "sgd":
-        assert (group["momentum"], group["nesterov"]) == (0.9, True)
 
 
 def test_learning_rate_is_a_function_of_the_step() -> None:

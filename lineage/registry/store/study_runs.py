@@ -150,17 +150,16 @@ def resume_study_run(run_id: str, name: str) -> StudyRun | None:
     return StudyRun(run_id, name)
 
 
-def epoch_values(version: Version, metric: str) -> list[float]:
-    """Return a metric epoch by epoch from the run that trained ``version``; [] if the run is gone."""
+def epoch_values(version: Version, metric: str) -> dict[int, float]:
+    """Return a metric by epoch, in order, from the run that trained ``version``; {} if the run is gone."""
     if not version.run_id:
-        return []
+        return {}
     try:
         with translated_errors():
             history = MlflowClient().get_metric_history(version.run_id, metric)
     except NotFoundError:
-        return []
-    by_epoch = {point.step: point.value for point in history}
-    return [by_epoch[step] for step in sorted(by_epoch)]
+        return {}
+    return dict(sorted((point.step, point.value) for point in history))
 
 
 def winner_note(trials: str, winner: Version | None, alias: str) -> str:
