@@ -262,7 +262,7 @@ class Succession:
         if self.attach is not None:
             self.attach(trainer, plan.generation)
         if is_main_process():
-            self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
+            self.reporter.watch(trainer, plan.generation, plan.recipe.training.epochs)
 
     def _final_metrics(self, trained: TrainResult) -> dict[str, float]:
         """Return the metrics to register, with the accuracy of the ensemble of all generations so far."""
