@@ -83,8 +83,12 @@ def stored_recipe(text: str, spec: KnownData) -> Recipe:
     Raises:
         RecipeError: If it cannot be read.
     """
-    recipe = read_recipe(text, spec)
-    folder = _read_index().get(spec.digest)
+    return with_own_folder(read_recipe(text, spec), spec.digest)
+
+
+def with_own_folder(recipe: Recipe, digest: str) -> Recipe:
+    """Return a recipe that somebody stored, made to read images where this user keeps those of ``digest``."""
+    folder = _read_index().get(digest)
     workers = min(recipe.data.workers, os.cpu_count() or 1)
     return _change_data(recipe, {"root": folder or None, "download": False, "workers": workers})
 
