@@ -22,7 +22,7 @@ from .registry.family.lookup import tree
 from .registry.family.overview import FamilyOverview, families
 from .registry.flavor import LoadedModel
 from .registry.store.audits import Audit
-from .registry.store.predictions_file import Predictions
+from .registry.store.predicted import Predictions
 from .studies.results import StudyResult
 from .studies.study import study
 

@@ -37,6 +37,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # On a busy machine, threads of tiny networks wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Nor may they find folders that the person who runs them has named; fixtures of stores give one of their own
+os.environ["XDG_STATE_HOME"] = os.devnull
+
 # MLflow looks for this module of Databricks at each request, and Python remembers no search that failed
 sys.modules.setdefault("dbruntime", None)  # type: ignore[arg-type]
 
@@ -397,6 +400,7 @@ def module_registry(
         patch.chdir(tmp_path_factory.mktemp("home"))
         patch.setenv("MLFLOW_TRACKING_URI", found.uri)
         patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        patch.setenv("XDG_STATE_HOME", f"{Path.cwd()}-state")
         patch.delenv("LINEAGE_HOME", raising=False)
         yield found
 
@@ -406,4 +410,5 @@ def _move_to(folder: Path, database: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(folder)
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
     patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    patch.setenv("XDG_STATE_HOME", f"{folder}-state")
     patch.delenv("LINEAGE_HOME", raising=False)

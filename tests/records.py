@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lineage.registry.packing.record import DataRecord, FamilyRecord, TransferRecord, VersionRecord
-from lineage.registry.store.predictions_file import Predictions, make_predictions, predictions_text
+from lineage.registry.store.predicted import Predictions
+from lineage.registry.store.predictions_file import make_predictions, predictions_text
 
 NAMES = ("apple", "pear", "plum", "$x^2$", "wolf", "dog")
 SUPERCLASSES = (0, 0, 0, 1, 1, 1)

@@ -57,10 +57,14 @@ Workers = Annotated[int, typer.Option(min=1, help="Number of worker processes on
 
 
 def study(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")
-    ],
     name: Annotated[str, typer.Option(metavar="STUDY", help="Name of the study and its family.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a shipped recipe, or a TOML file; without one, STUDY goes on as it was run last.",
+        ),
+    ] = None,
     more: MoreKeys = None,
     space: Space = None,
     trials: Trials = None,
@@ -73,7 +77,8 @@ def study(
     as_json: AsJson = False,
 ) -> None:
     """Try variants of a recipe in one family, and train no generation twice; run again to continue."""
-    recipe, axes = _recipe_and_space([recipe, *(more or [])], space or [])
+    words = [word for word in (recipe, *(more or ())) if word is not None]
+    recipe, axes = _recipe_and_space(words, space or [])
     with importing():
         from rich.console import Console
 
@@ -146,13 +151,13 @@ def study_worker() -> None:
         work(job, reporter)
 
 
-def _recipe_and_space(words: list[str], space: list[str]) -> tuple[str, list[str]]:
+def _recipe_and_space(words: list[str], space: list[str]) -> tuple[str | None, list[str]]:
     """Return the recipe and all words of the space: ``--space`` takes one, further ones come as arguments."""
     recipes = [word for word in words if "=" not in word or Path(word).is_file()]
-    if len(recipes) != 1:
-        found = " and ".join(f"'{word}'" for word in recipes) or "none"
+    if len(recipes) > 1:
+        found = " and ".join(f"'{word}'" for word in recipes)
         raise UsageError(f"A study must be given one recipe, but got {found}; see 'lineage recipes ls'.")
-    return recipes[0], [*space, *(word for word in words if word not in recipes)]
+    return recipes[0] if recipes else None, [*space, *(word for word in words if word not in recipes)]
 
 
 def _print(result: "StudyResult") -> None:

@@ -1,6 +1,7 @@
 """Data of a page's image view: what a version and its teacher predicted of test images, as plain values."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +11,8 @@ from lineage.registry.family.family import Version
 from lineage.registry.packing.record import DataRecord
 from lineage.registry.packing.recording import MEASURED_FILES, data_in
 from lineage.registry.store.files import fetch_files
+from lineage.registry.store.predicted import Predictions
 from lineage.registry.store.predictions import predictions_in
-from lineage.registry.store.predictions_file import Predictions
 
 MOST_IMAGES = 100_000  # that a page is given
 
@@ -92,7 +93,7 @@ def read_measured(model_id: str, uri: str, fetch: Fetch = fetch_files) -> Measur
             f"{uri} must name as many classes as it predicts, but names {num_names} and predicts"
             f" {predictions.num_classes}; restore its files."
         )
-    return Measured(predictions, data)
+    return Measured(replace(predictions, class_names=data.class_names), data)
 
 
 def _read_teacher(student: Version, own: Measured, fetch: Fetch) -> tuple[Predictions | None, str]:

@@ -1,7 +1,7 @@
 """Folders of data sets that this user has named, by the digest of their contents.
 
 A recipe in a registry was written by somebody else: its folder is not read and its downloads are not made.
-The images of a registered version are found here instead.
+The images of a registered version are found here instead, from whatever working directory.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from lineage.recipe import DataSettings, Recipe
 from lineage.training.checkpoints import state_home
 
 _FILE = "data.json"
+_HOME = "LINEAGE_HOME"
 _SECONDS = 5
 
 
@@ -35,10 +36,12 @@ def remember_folder(digest: str, data: DataSettings) -> None:
     folder = "" if data.root is None else str(Path(data.root).expanduser().resolve())
     if _read_index().get(digest) == folder:
         return
-    with contextlib.suppress(OSError, Timeout):  # the next command asks for the folder again
-        state_home().mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(_index_file().with_suffix(".lock"), timeout=_SECONDS, mode=0o600):
-            _write_index(_read_index() | {digest: folder})
+    for place in _places():
+        with contextlib.suppress(OSError, Timeout):  # if all fail, the next command asks for the folder again
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with FileLock(place / _FILE.replace(".json", ".lock"), timeout=_SECONDS, mode=0o600):
+                _write_index(place, _read_file(place) | {digest: folder})
+            return
 
 
 class KnownData(Protocol):
@@ -83,8 +86,12 @@ def stored_recipe(text: str, spec: KnownData) -> Recipe:
     Raises:
         RecipeError: If it cannot be read.
     """
-    recipe = read_recipe(text, spec)
-    folder = _read_index().get(spec.digest)
+    return with_own_folder(read_recipe(text, spec), spec.digest)
+
+
+def with_own_folder(recipe: Recipe, digest: str) -> Recipe:
+    """Return a recipe that somebody stored, made to read images where this user keeps those of ``digest``."""
+    folder = _read_index().get(digest)
     workers = min(recipe.data.workers, os.cpu_count() or 1)
     return _change_data(recipe, {"root": folder or None, "download": False, "workers": workers})
 
@@ -112,14 +119,30 @@ def require_named(data: DataSettings, stored_name: str, digest: str) -> None:
         )
 
 
-def _index_file() -> Path:
-    return state_home() / _FILE
+def _places() -> list[Path]:
+    """Return the folders that may hold an index, the one to write first.
+
+    That is ``$LINEAGE_HOME``; or else the user's folder for the state of programs, which XDG's base directory
+    specification names, and where it cannot be written, the folder of unfinished generations.
+    """
+    if _HOME in os.environ:
+        return [state_home()]
+    user = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
+    return [user / "lineage", state_home()]
 
 
 def _read_index() -> dict[str, str]:
     """Return the folders that exist, by digest; nothing if there is no index, or it is damaged."""
+    found: dict[str, str] = {}
+    for place in reversed(_places()):
+        found |= _read_file(place)
+    return found
+
+
+def _read_file(place: Path) -> dict[str, str]:
+    """Return the folders that exist of the index in ``place``."""
     try:
-        found = json.loads(_index_file().read_text(encoding="utf-8"))
+        found = json.loads((place / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     entries = found.items() if isinstance(found, dict) else ()
@@ -127,12 +150,12 @@ def _read_index() -> dict[str, str]:
     return {digest: folder for digest, folder in texts.items() if not folder or Path(folder).is_dir()}
 
 
-def _write_index(index: dict[str, str]) -> None:
-    """Replace the index, which is readable for this user alone."""
-    descriptor, name = tempfile.mkstemp(dir=state_home(), prefix=_FILE)  # mode 0600
+def _write_index(place: Path, index: dict[str, str]) -> None:
+    """Replace the index in ``place``, which is readable for this user alone."""
+    descriptor, name = tempfile.mkstemp(dir=place, prefix=_FILE)  # mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(index, file, indent=2, sort_keys=True)
-        Path(name).replace(_index_file())
+        Path(name).replace(place / _FILE)
     finally:
         Path(name).unlink(missing_ok=True)

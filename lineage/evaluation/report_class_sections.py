@@ -12,7 +12,7 @@ from lineage.evaluation.report_examples import choose_images, make_examples, rea
 from lineage.evaluation.report_values import ReportData
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord
-from lineage.registry.store.predictions_file import Predictions
+from lineage.registry.store.predicted import Predictions
 
 _MOST_CLASSES = 2000
 _MOST_SIMILAR = 12

@@ -14,7 +14,7 @@ from lineage.evaluation.pictures import (
 )
 from lineage.formats import first_line
 from lineage.registry.packing.record import DataRecord, VersionRecord
-from lineage.registry.store.predictions_file import Predictions
+from lineage.registry.store.predicted import Predictions
 
 NUM_EXAMPLES = 12
 

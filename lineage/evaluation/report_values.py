@@ -12,7 +12,7 @@ from lineage.evaluation.compare import compare_lines, newest
 from lineage.formats import unit_of
 from lineage.registry.family.family import Version
 from lineage.registry.packing.record import FamilyRecord
-from lineage.registry.store.predictions_file import Predictions
+from lineage.registry.store.predicted import Predictions
 
 Lines = Mapping[str, Sequence[Version]]
 PredictionsOf = Callable[[Version], Predictions | None]

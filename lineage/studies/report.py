@@ -14,12 +14,12 @@ from lineage.errors import NotFoundError, UsageError
 from lineage.formats import counted
 from lineage.registry.store.study_runs import StudyRun
 from lineage.studies.database import check_url, open_storage, require_database, translated_errors
+from lineage.studies.lookup import load_study
 from lineage.studies.objectives import OBJECTIVES
-from lineage.studies.plots import draw, objective_value
+from lineage.studies.plots import draw, objective_value, trials_for_importances
 from lineage.studies.results import StudyResult, TrialResult, read_result
 from lineage.studies.space import short, shown_value, with_present_names
 from lineage.studies.study import study_storage
-from lineage.studies.study_store import load_study
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def _summary(result: StudyResult) -> list[str]:
 
 
 def _importances(study: optuna.Study, names: list[str]) -> dict[str, dict[str, float]]:
-    """Return importances by Optuna's default evaluator; none of an objective with fewer than two values."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    """Return importances by Optuna's default evaluator; none if there are too few trials."""
+    complete = trials_for_importances(study)
     importances: dict[str, dict[str, float]] = {}
     for place, name in enumerate(names):
         values = {trial.values[place] for trial in complete}

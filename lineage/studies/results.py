@@ -7,10 +7,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lineage.studies.lookup import objective_names
 from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.running_trial import FAILED, INTERRUPTED, SECONDS
 from lineage.studies.space import with_present_names
-from lineage.studies.study_store import RUN_ID, is_retry, objective_names
+from lineage.studies.study_store import RUN_ID, is_retry
 from lineage.studies.trial_record import GENERATIONS, TRAINED
 
 

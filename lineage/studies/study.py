@@ -5,20 +5,29 @@ import re
 from collections.abc import Sequence
 
 from lineage.display.study_progress import SilentStudyReporter, StudyReporter
-from lineage.errors import RecipeError, UsageError
+from lineage.errors import NotFoundError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.growing.plan import check_against_data, read_split_data, require_family_data
 from lineage.growing.worker_processes import require_one_process
-from lineage.recipe import Overrides, Recipe, check_space, load_recipe, override, override_texts, with_space
+from lineage.recipe import (
+    Overrides,
+    Recipe,
+    check_space,
+    load_recipe,
+    override,
+    override_texts,
+    with_space,
+)
 from lineage.registry.store.connection import check_store
 from lineage.studies.database import DEFAULT_STORAGE, VARIABLE, check_url
+from lineage.studies.lookup import last_recipe
 from lineage.studies.results import StudyResult
 from lineage.studies.samplers import check_methods
 from lineage.studies.session import open_session
 from lineage.studies.space import grid
 from lineage.studies.worker import Worker
 from lineage.studies.worker_processes import Job, error_of, run_worker_processes
-from lineage.training.devices import accelerate_session, make_accelerator
+from lineage.training.devices import accelerate_session, init_processes, make_accelerator
 from lineage.training.turns import on_main_process
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
@@ -26,7 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 @accelerate_session()
 def study(
-    recipe: str,
+    recipe: str | None = None,
     *,
     name: str,
     space: Sequence[str] = (),
@@ -39,7 +48,8 @@ def study(
     """Try variants of a recipe, all in one family; what the registry holds is not trained again.
 
     Args:
-        recipe: Name of a shipped recipe, or path of a TOML file.
+        recipe: Name of a shipped recipe, or path of a TOML file; None to continue a study with the recipe,
+            space and settings of its last session.
         name: Name of the study and its family; a study that exists is continued.
         space: Keys that vary, in place of the recipe's ``[study.space]``: texts ``key=RANGE``, or TOML files.
             A file may hold further keys of ``[study]``, which are used in place of the recipe's.
@@ -55,14 +65,14 @@ def study(
 
     Raises:
         UsageError: If recipe, space or storage cannot hold; nothing is created then.
-        NotFoundError: If the recipe or the images are not there.
+        NotFoundError: If the recipe, the study to continue or the images are not there.
         IntegrityError: If the study was begun with other settings.
         RegistryError: If the registry or the study's database cannot be reached or written.
         TrainingError: If all workers were lost.
     """
-    resolved = _resolve(recipe, name, space, trials, override_texts(overrides))
     url = study_storage(storage)
     check_url(url, workers)
+    resolved = _resolve(recipe, name, url, space, trials, override_texts(overrides))
     accelerator = make_accelerator(
         resolved.training.precision, sync_batchnorm=resolved.training.sync_batchnorm
     )
@@ -96,13 +106,18 @@ def study_storage(given: str | None) -> str:
 
 
 def _resolve(
-    recipe: str, name: str, space: Sequence[str], trials: int | None, overrides: Sequence[str]
+    recipe: str | None,
+    name: str,
+    url: str,
+    space: Sequence[str],
+    trials: int | None,
+    overrides: Sequence[str],
 ) -> Recipe:
     """Load the study's recipe, and check all that can be checked without the images.
 
     Raises:
         UsageError: If name, recipe or space cannot hold.
-        NotFoundError: If the recipe or a file of the space is not there.
+        NotFoundError: If the recipe, the study to continue or a file of the space is not there.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -112,7 +127,7 @@ def _resolve(
     changes = [*overrides, override("model.name", name)]
     if trials is not None:
         changes.append(override("study.trials", trials))
-    resolved = load_recipe(recipe, changes)
+    resolved = load_recipe(recipe, changes) if recipe else _last_recipe(url, name, changes)
     if space:
         resolved = with_space(resolved, space, changes)
     if resolved.data.validation == 0:
@@ -124,6 +139,21 @@ def _resolve(
     check_methods(resolved.study)
     grid(resolved.study)
     return resolved
+
+
+def _last_recipe(url: str, name: str, changes: Sequence[str]) -> Recipe:
+    """Return the recipe of the study that is to be continued, changed; all ranks must call it.
+
+    Raises:
+        NotFoundError: If there is no such study.
+    """
+    init_processes()
+    try:
+        return on_main_process(lambda: last_recipe(url, name, changes))
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{error} A study that is to begin must be given a recipe; see 'lineage recipes ls'."
+        ) from None
 
 
 def _run_in_processes(

@@ -13,10 +13,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lineage.errors import IntegrityError, NotFoundError, suggestion
+from lineage.errors import IntegrityError
 from lineage.recipe import Recipe, StudySettings, own_values, present_name
 from lineage.studies.database import safe_url, translated_errors
 from lineage.studies.leases import StudyLeases
+from lineage.studies.lookup import RECIPE, SETTINGS
 from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.running_trial import FAILED, INTERRUPTED, RunningTrial
 from lineage.studies.samplers import make_pruner, make_sampler
@@ -28,7 +29,6 @@ RUN_ID = "lineage.run_id"
 NUM_KILLS = "lineage.kills"
 
 _OWNER = "lineage.owner"
-_SETTINGS = "lineage.settings"
 _ASKING = "asking for a trial"
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -79,8 +79,10 @@ class StudyStore:
         self._kept = kept_settings(recipe, data_digest)
         with self._alone(), translated_errors(storage.url):
             self.study = self._open()
+            if self.study.user_attrs.get(RECIPE) != recipe.to_json():
+                self.study.set_user_attr(RECIPE, recipe.to_json())
             # A study that was begun under earlier names of recipe keys goes on under them in Optuna.
-            names = {present_name(name): name for name in self.study.user_attrs[_SETTINGS]["space"]}
+            names = {present_name(name): name for name in self.study.user_attrs[SETTINGS]["space"]}
         self._distributions = {names[key]: found for key, found in distributions(self.settings).items()}
         self._grid = {names[key]: values for key, values in grid(self.settings).items()}
 
@@ -94,10 +96,10 @@ class StudyStore:
             pruner=make_pruner(self.settings),
             directions=[OBJECTIVES[name].direction for name in self.settings.objective],
         )
-        if self.name in names or _SETTINGS in study.user_attrs:
-            self._check_settings(study.user_attrs.get(_SETTINGS))
+        if self.name in names or SETTINGS in study.user_attrs:
+            self._check_settings(study.user_attrs.get(SETTINGS))
             return study
-        study.set_user_attr(_SETTINGS, self._kept)
+        study.set_user_attr(SETTINGS, self._kept)
         own = None if self.settings.sampler == "grid" else own_values(self.recipe)
         if own is not None:
             study.enqueue_trial(own)
@@ -255,27 +257,3 @@ def _num_kills(trial: FrozenTrial) -> int:
     """Return how many workers died of the trial, if it failed; interruptions by people do not count."""
     kills: int = trial.user_attrs.get(NUM_KILLS, 0)
     return kills + (INTERRUPTED not in trial.user_attrs)
-
-
-def load_study(storage: RDBStorage, name: str) -> optuna.Study:
-    """Load a study that ``lineage`` began.
-
-    Raises:
-        NotFoundError: If the database holds none of that name.
-        RegistryError: If the database does not answer.
-    """
-    with translated_errors(storage.url):
-        names = [found.study_name for found in storage.get_all_studies()]
-        if name in names:
-            study = optuna.load_study(study_name=name, storage=storage)
-            if _SETTINGS in study.user_attrs:
-                return study
-    raise NotFoundError(
-        f"The database {safe_url(storage.url)} holds no study '{name}' of lineage.{suggestion(name, names)}"
-        " Name another database with --storage."
-    )
-
-
-def objective_names(study: optuna.Study) -> list[str]:
-    """Return the objectives of a study that ``lineage`` began, by their names in a recipe."""
-    return list(study.user_attrs[_SETTINGS]["objective"])

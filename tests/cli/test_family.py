@@ -53,6 +53,23 @@ def test_ls_lists_families_last_changed_first(call_main: Lineage) -> None:
     ]
 
 
+def test_show_counts_classes_and_what_they_are_mistaken_for(call_main: Lineage) -> None:
+    shown = json.loads(call_main("show", "models:/digits/1", "--classes", "--json").stdout)
+    predicted = lineage.predictions("models:/digits/1")
+    assert [row["name"] for row in shown["classes"]] == list(predicted.class_names) == list("0123456789")
+    right = sum(row["images"] * row["accuracy"] for row in shown["classes"])
+    assert right / len(predicted) == pytest.approx(shown["metrics"]["test_accuracy"])
+    mistakes = sum(mistake["images"] for row in shown["classes"] for mistake in row["mistaken_for"])
+    assert mistakes == (predicted.classes[:, 0] != predicted.labels).sum()
+    table = call_main("show", "models:/digits/1", "--classes").stdout.partition(
+        "Classes of models:/digits/1"
+    )[2]
+    worst = min(shown["classes"], key=lambda row: row["accuracy"])
+    row = table.splitlines()[3].split()
+    assert row[:3] == [worst["name"], str(worst["images"]), f"{100 * worst['accuracy']:.2f}"]
+    assert "classes" not in json.loads(call_main("show", "models:/digits/1", "--json").stdout)
+
+
 def test_frame_has_a_row_for_each_version_with_typed_columns() -> None:
     table = lineage.frame("digits", settings=True)
     versions = read_family("digits").versions

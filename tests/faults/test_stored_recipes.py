@@ -30,9 +30,11 @@ def _stored(**data: object) -> str:
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory without an index."""
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.delenv("LINEAGE_HOME", raising=False)
-    return tmp_path
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "here"
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -45,23 +47,51 @@ def test_stored_recipe_brings_no_folder_no_download_and_no_crowd_of_workers() ->
     assert Recipe.from_json(text).digest == stored_recipe(text, SPEC).digest
 
 
-def test_folder_that_the_user_named_last_is_found_by_the_digest(elsewhere: Path) -> None:
+@pytest.fixture
+def index(elsewhere: Path) -> Path:
+    """The file that notes folders; it need not exist."""
+    return elsewhere.parent / "state" / "lineage" / "data.json"
+
+
+def test_folder_that_the_user_named_last_is_found_by_the_digest(elsewhere: Path, index: Path) -> None:
     for name in ("first", "second"):
         (elsewhere / name).mkdir()
         remember_folder(DIGEST, DataSettings(name="imagefolder", root=name))
     assert stored_recipe(_stored(), SPEC).data.root == str(elsewhere / "second")
     assert stored_recipe(_stored(), replace(SPEC, digest="e" * 64)).data.root is None
-    index = elsewhere / ".lineage" / "data.json"
     assert index.stat().st_mode & 0o777 == 0o600
     assert index.parent.stat().st_mode & 0o777 == 0o700
     (elsewhere / "second").rmdir()
     assert stored_recipe(_stored(), SPEC).data.root is None
 
 
+def test_folder_is_found_from_anywhere_unless_lineage_home_keeps_it(
+    elsewhere: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / "images").mkdir()
+    remember_folder(DIGEST, DataSettings(name="imagefolder", root="images"))
+    monkeypatch.chdir(elsewhere.parent)
+    assert stored_recipe(_stored(), SPEC).data.root == str(elsewhere / "images")
+    monkeypatch.setenv("LINEAGE_HOME", str(elsewhere / "home"))
+    assert stored_recipe(_stored(), SPEC).data.root is None
+    remember_folder(DIGEST, DataSettings(name="imagefolder", root="here/images"))
+    assert (elsewhere / "home" / "data.json").read_text() == index.read_text()
+
+
+def test_index_is_beside_unfinished_generations_where_the_user_has_no_place_for_it(
+    elsewhere: Path, index: Path
+) -> None:
+    index.parents[1].write_text("a file, in which no folder can be made")
+    (elsewhere / "images").mkdir()
+    remember_folder(DIGEST, DataSettings(name="imagefolder", root="images"))
+    assert (elsewhere / ".lineage" / "data.json").is_file()
+    assert stored_recipe(_stored(), SPEC).data.root == str(elsewhere / "images")
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"' + DIGEST + '": 3}', "\udcff"])
-def test_damaged_index_is_as_good_as_none(content: str, elsewhere: Path) -> None:
-    (elsewhere / ".lineage").mkdir()
-    (elsewhere / ".lineage" / "data.json").write_text(content, errors="surrogateescape")
+def test_damaged_index_is_as_good_as_none(content: str, elsewhere: Path, index: Path) -> None:
+    index.parent.mkdir(parents=True)
+    index.write_text(content, errors="surrogateescape")
     assert stored_recipe(_stored(), SPEC).data.root is None
     remember_folder(DIGEST, DataSettings(name="imagefolder", root=str(elsewhere)))
     assert stored_recipe(_stored(), SPEC).data.root == str(elsewhere)
@@ -79,12 +109,15 @@ def test_images_of_the_hub_are_fetched_only_for_a_user_who_named_them() -> None:
     require_named(named, named.name, DIGEST)
 
 
-def test_data_without_a_folder_leave_no_index(elsewhere: Path) -> None:
+def test_data_without_a_folder_leave_no_index(elsewhere: Path, index: Path) -> None:
     read_dataset(DataSettings(name="digits"))
     assert not (elsewhere / ".lineage").exists()
+    assert not index.exists()
 
 
-def test_branch_and_evaluation_find_the_images_that_the_user_named(home: Path) -> None:
+def test_branch_and_evaluation_find_the_images_that_the_user_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = torch.Generator().manual_seed(0)
     for part in ("train", "val"):
         for kind in ("cat", "dog"):
@@ -104,7 +137,9 @@ def test_branch_and_evaluation_find_the_images_that_the_user_named(home: Path) -
     grow("digits", overrides=[*settings, "data.root=images"], generations=0)
     (branch,) = grow(teacher="models:/digits/1")
     assert branch.versions[0].teacher == "digits/1"
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
     assert evaluate("models:/digits/1").metrics
-    (home / ".lineage" / "data.json").unlink()
+    Path(f"{home}-state", "lineage", "data.json").unlink()
     with pytest.raises(UsageError, match=r"data\.root"):
         evaluate("models:/digits/1")

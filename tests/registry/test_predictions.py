@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from lineage.errors import AlteredFilesError, IntegrityError, LineageError, NotFoundError
 from lineage.registry.family.family import Version
 from lineage.registry.flavor import LoadedModel, load_version, log_model
-from lineage.registry.store.predictions import read_predictions
+from lineage.registry.store.files import fetch_files
+from lineage.registry.store.predictions import predictions_in
 from lineage.registry.store.predictions_file import (
     PREDICTIONS_FILE,
     Predictions,
@@ -59,6 +60,32 @@ def test_arrays_come_back(num_classes: int) -> None:
     assert after.reliability.calibration_error == pytest.approx(before.reliability.calibration_error)
 
 
+def test_classes_are_counted_as_by_hand() -> None:
+    found = predicted(num_images=40, num_classes=7)
+    for label in range(7):
+        own = found.classes[found.labels == label, 0]
+        assert found.confusion[label].tolist() == [(own == other).sum() for other in range(7)]
+        assert found.class_accuracy[label] == pytest.approx((own == label).mean())
+    assert found.confusion.trace() == round(40 * found.accuracy)
+    top = np.array([[0.9, 0.1]])
+    alone = make_predictions(np.array([1]), np.array([[1, 0]]), top, {}, 3, 2)
+    assert np.isnan(alone.class_accuracy).tolist() == [True, False, True]
+
+
+def test_table_of_images_has_names_and_the_probability_of_the_label() -> None:
+    classes, top = np.array([[0, 1], [0, 1], [2, 1]]), np.array([[0.7, 0.2], [0.6, 0.3], [0.5, 0.4]])
+    found = make_predictions(np.array([0, 1, 0]), classes, top, {}, 3, 2)
+    table = replace(found, class_names=("cat", "dog", "cow")).frame()
+    assert table.index.tolist() == found.indices.tolist() == [0, 1, 2]
+    assert table.label.tolist() == ["cat", "dog", "cat"]
+    assert table.predicted.tolist() == ["cat", "cat", "cow"]
+    assert table.correct.tolist() == [True, False, False]
+    assert table.probability.tolist() == [0.7, 0.6, 0.5]
+    assert table.label_probability.tolist()[:2] == [0.7, 0.3]
+    assert np.isnan(table.label_probability[2])
+    assert found.frame().predicted.tolist() == [0, 0, 2]
+
+
 def test_bins_hold_borders_below_and_what_is_no_number_counts_as_nought() -> None:
     top = np.array([[1 / 15, 0.01], [1 / 15 + 1e-9, 0.01], [1.0, 0.0], [np.nan, np.nan]])
     classes = np.array([[0, 1]] * 4)
@@ -86,9 +113,10 @@ def test_predictions_are_read_with_the_version_alone(
     model_id = log_model(replace(model, predictions=TEXT), "with", run.run_id, {})
     version = add_version()
     with pytest.raises(NotFoundError, match=f"^{version.uri} must have predictions.json .*, but has none"):
-        read_predictions(version)
+        predictions_in(fetch_files(version.model_id, (PREDICTIONS_FILE,)), version.uri)
     with_file = replace(version, model_id=model_id)
-    assert predictions_text(read_predictions(with_file)) == TEXT
+    found = predictions_in(fetch_files(model_id, (PREDICTIONS_FILE,)), version.uri)
+    assert predictions_text(found) == TEXT
     with pytest.raises(AlteredFilesError, match="the recipe, the predictions or the environment"):
         load_version(with_file)  # it has the digest of files without predictions
     assert load_version(replace(with_file, files_sha256="")).predictions == ""

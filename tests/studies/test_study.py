@@ -161,6 +161,8 @@ def test_first_trial_is_the_recipe_and_more_trials_continue(study: Study) -> Non
     longer = study("s", space=RANGES, trials=3)
     assert longer.trials[:2] == first.trials
     assert len(longer.trials) == 3
+    assert lineage.study(name="s") == longer  # with the last number of trials
+    assert lineage.study(name="s", trials=4).trials[:3] == longer.trials
     whole = study("whole", space=RANGES, trials=3)
     assert [trial.values for trial in whole.trials] == [trial.values for trial in longer.trials]
 

@@ -9,14 +9,16 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import text
 
-from lineage.errors import IntegrityError, NotFoundError
+from lineage.errors import IntegrityError, NotFoundError, UsageError
 from lineage.recipe import Recipe, load_recipe, set_values, with_space
 from lineage.studies.database import open_storage
 from lineage.studies.leases import Heartbeat
+from lineage.studies.lookup import SETTINGS, last_recipe, load_study
 from lineage.studies.report import report_study
 from lineage.studies.results import read_result
 from lineage.studies.running_trial import FAILED, RunningTrial
-from lineage.studies.study_store import NoTrial, StudyStore, load_study, num_trials
+from lineage.studies.settings import kept_settings
+from lineage.studies.study_store import NoTrial, StudyStore, num_trials
 from lineage.studies.trial_record import GENERATIONS
 
 
@@ -299,12 +301,24 @@ def test_study_of_the_first_names_of_keys_goes_on(sampler: str, url: str, name: 
         assert len({tuple(trial.values.values()) for trial in result.trials}) == 8
 
 
+def test_study_begun_before_studies_kept_their_recipes_needs_it_once(tmp_path: Path, name: str) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    recipe = _recipe(name, "trials=3")
+    kept = kept_settings(recipe, "digest")
+    optuna.create_study(storage=url, study_name=name, direction="maximize").set_user_attr(SETTINGS, kept)
+    with pytest.raises(UsageError, match="must be given its recipe and settings once more"):
+        last_recipe(url, name, [])
+    _store(url, recipe)
+    assert last_recipe(url, name, ["study.trials=4"]).study.trials == 4
+    assert last_recipe(url, name, []) == recipe
+
+
 @pytest.mark.usefixtures("home")
 def test_report_of_a_study_of_the_first_names_shows_present_ones(name: str, tmp_path: Path) -> None:
     url = "sqlite:///studies.db"
     store = _store(url, _recipe(name, space="soft_targets=stored,live soft_target_classes=2..3"))
     store.ensure_run(lambda _: "0" * 32)
-    for number in range(4):
+    for number in range(8):
         _complete(_taken(store), 0.1 * number)
     _give_first_names(store)
     report = report_study(name, url, tmp_path / "report")

@@ -17,7 +17,8 @@ from lineage.errors import IntegrityError, NotFoundError
 from lineage.formats import read_problem
 from lineage.registry.family.family import Family, Version
 from lineage.registry.family.lookup import family_of
-from lineage.registry.store.predictions_file import PREDICTIONS_FILE, Predictions, parse_predictions
+from lineage.registry.store.predicted import Predictions
+from lineage.registry.store.predictions_file import PREDICTIONS_FILE, parse_predictions
 
 KIND = "lineage-family"
 

@@ -3,22 +3,8 @@
 from collections.abc import Mapping
 
 from lineage.errors import NotFoundError
-from lineage.registry.family.family import Version
-from lineage.registry.store.connection import translated_errors
-from lineage.registry.store.files import fetch_files
-from lineage.registry.store.predictions_file import PREDICTIONS_FILE, Predictions, parse_predictions
-
-
-@translated_errors()
-def read_predictions(version: Version) -> Predictions:
-    """Read what ``version`` predicted on its test part.
-
-    Raises:
-        NotFoundError: If the store holds no predictions of it.
-        IntegrityError: If they are damaged.
-        RegistryError: If the store does not answer.
-    """
-    return predictions_in(fetch_files(version.model_id, (PREDICTIONS_FILE,)), version.uri)
+from lineage.registry.store.predicted import Predictions
+from lineage.registry.store.predictions_file import PREDICTIONS_FILE, parse_predictions
 
 
 def predictions_in(files: Mapping[str, bytes], uri: str) -> Predictions:

@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter
 
 from lineage.errors import IntegrityError
 from lineage.formats import read_problem
+from lineage.registry.store.predicted import Integers, Numbers, Predictions, Reliability
 
 PREDICTIONS_FILE = "predictions.json"
 NUM_RELIABILITY_BINS = 15
@@ -30,62 +31,6 @@ _ONE = 2**16 - 1  # the probability 1 as it is stored
 _MOST_IMAGES = 10**7
 _MOST_CLASSES = 2**24
 _CLASS_KINDS = {"u1": 2**8, "<u2": 2**16, "<u4": _MOST_CLASSES}
-
-Integers = npt.NDArray[np.int64]
-Numbers = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Reliability:
-    """Bins of equal width over [0, 1] by top probability, a border belonging to the bin below it.
-
-    Attributes:
-        count: Number of images in each bin, shape (15,).
-        confidence: Sum of their top probabilities, shape (15,).
-        correct: Number of them whose label is the top class, shape (15,).
-    """
-
-    count: Integers
-    confidence: Numbers
-    correct: Integers
-
-    @property
-    def calibration_error(self) -> float:
-        """Expected calibration error."""
-        return float(np.abs(self.correct - self.confidence).sum() / self.count.sum())
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """The most probable classes of N test images, in the order of the test part.
-
-    Attributes:
-        labels: Class of each image, shape (N,).
-        classes: The k = min(5, C) most probable classes, the most probable one first, shape (N, k).
-        probabilities: Their probabilities to 1/65535, shape (N, k).
-        num_classes: C.
-        top_k: K of secondary mass and top score difference.
-        reliability: Bins of the reliability diagram.
-        histograms: Number of images in 20 bins of equal width over [0, 1], by score: ``top_probability``,
-            ``top_score_difference``, ``secondary_mass`` and, where the data set has superclasses,
-            ``superclass_share``, the part of an image's secondary mass inside its label's superclass.
-    """
-
-    labels: Integers
-    classes: Integers
-    probabilities: Numbers
-    num_classes: int
-    top_k: int
-    reliability: Reliability
-    histograms: Mapping[str, Integers]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the images whose label is the most probable class."""
-        return float((self.classes[:, 0] == self.labels).mean())
 
 
 def make_predictions(
