@@ -213,7 +213,8 @@ class GenerationSettings:
     @cached_property
     def soft_targets_digest(self) -> str:
         """Digest of what a teacher's stored soft targets depend on, except views and temperature."""
-        terms = self.recipe.student.terms
+        student = self.recipe.student
+        terms = student.terms if student.soft_targets == "stored" else ()  # whose maps are stored as well
         return json_digest(
             {
                 "data": self._contents,

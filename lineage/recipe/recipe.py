@@ -178,6 +178,9 @@ class Recipe(Sections):
             for key in keys:
                 if getattr(self, section).is_default(key):
                     del settings[section][key]
+        for term in settings["student"].get("terms", ()):
+            if not term["differentiate"]:
+                del term["differentiate"]
         if self.student.network is not None:
             network = self.student.network.model_dump(mode="json", exclude_defaults=True)
             settings["student"]["network"] = network
