@@ -7,7 +7,7 @@ the data set.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "SoftTargets",
     "TrainingBatches",
+    "ViewOrder",
     "evaluation_batches",
     "split_indices",
     "training_batches",
@@ -100,6 +101,24 @@ def balanced(order: Tensor, labels: Tensor, generator: torch.Generator) -> Tenso
     rows = by_class[starts + torch.arange(num_rounds)[:, None] % counts]  # (rounds, classes)
     shuffled = torch.rand(rows.shape, generator=generator).argsort(dim=1)
     return rows.gather(1, shuffled).flatten()[: len(order)]
+
+
+class ViewOrder(Sampler[int]):
+    """Samples in their order, with keys as ``EpochOrder`` has; the next pass shows the view that is set.
+
+    Attributes:
+        view: Number of the view.
+    """
+
+    def __init__(self, num_samples: int) -> None:
+        self.num_samples = num_samples
+        self.view = 0
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.view * self.num_samples, (self.view + 1) * self.num_samples))
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +202,7 @@ def evaluation_batches(
     workers: int = 0,
     augmentation: Augmentation | None = None,
     data_seed: int = 0,
-    view: int = 0,
+    order: ViewOrder | None = None,
 ) -> DataLoader[Batch]:
     """Return batches in the order of ``indices``; the last may be smaller.
 
@@ -195,14 +214,13 @@ def evaluation_batches(
         workers: Number of worker processes; 0 loads in the calling process.
         augmentation: Settings of the augmentation; None, as for an evaluation, applies none.
         data_seed: Seed of the augmentation.
-        view: Number of the augmented view to load of every image.
+        order: Sampler that names the view to load of every image; the first one by default.
 
     Raises:
         UsageError: If the padding does not fit the images, or the workers' batches shared memory.
     """
     shown = view_of(images, spec, indices, augmentation, data_seed)
-    keys = range(view * len(indices), (view + 1) * len(indices))
-    return _loader(shown, spec, batch_size, workers, keys, drop_last=False)
+    return _loader(shown, spec, batch_size, workers, order or ViewOrder(len(indices)), drop_last=False)
 
 
 def _loader(
@@ -210,7 +228,7 @@ def _loader(
     spec: DataSpec,
     batch_size: int,
     workers: int,
-    keys: Iterable[int],
+    keys: Sampler[int],
     drop_last: bool,
 ) -> DataLoader[Batch]:
     """Return a loader with persistent workers that draws nothing from the global generator."""

@@ -38,6 +38,18 @@ class WorkerError(RetoldError):
     """A loader process died, or could not hand over what it had loaded."""
 
 
+def stop_workers(loader: Any) -> None:
+    """End a loader's persistent processes now, and not whenever it is collected.
+
+    Args:
+        loader: Loader, which Accelerate may have prepared; it starts new ones if it is iterated again.
+    """
+    own = getattr(loader, "base_dataloader", loader)
+    if own.num_workers and own._iterator is not None:
+        own._iterator._shutdown_workers()
+        own._iterator = None
+
+
 def require_shared_memory(workers: int, bytes_per_batch: int) -> None:
     """Check that all batches that loader processes hold at a time fit into shared memory.
 

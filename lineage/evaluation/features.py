@@ -11,8 +11,8 @@ from torchvision.transforms.v2 import functional as pixel_operations
 from lineage.data.images import DataSet, DataSpec, Images, MemoryImages, StreamedImages
 from lineage.errors import IntegrityError, UsageError
 from lineage.formats import counted
-from lineage.training.engines import collect_rows, freeze, make_evaluator
-from lineage.training.measurement import Subset
+from lineage.training.engines import freeze
+from lineage.training.measurement import Subset, collect
 
 _IMAGES_A_CHUNK = 4096  # resized at once, in float32
 
@@ -85,11 +85,7 @@ def extract_features(accelerator: Accelerator, network: nn.Module, part: Subset,
     """
     body = freeze(_Body(network), accelerator.device)
     size = num_features(network, part.spec.input_shape)
-    rows = torch.zeros(len(part.images), size, device=accelerator.device)
-    evaluator = make_evaluator(accelerator, body, {}, len(part))
-    collect_rows(evaluator, itemgetter("logits"), rows)
-    evaluator.run(part.batches(accelerator))
-    features: Tensor = accelerator.reduce(rows, reduction="sum").cpu()[part.indices]
+    features = collect(accelerator, body, part, itemgetter("logits"), [size])
     if not features.isfinite().all():
         num_broken = int((~features.isfinite()).any(1).sum())
         raise IntegrityError(

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from lineage.errors import IntegrityError
 from lineage.training.devices import sum_dtype
-from lineage.training.engines import collect_rows, make_evaluator
-from lineage.training.measurement import Subset
+from lineage.training.measurement import Subset, collect
 
 THRESHOLD, LIRA = "threshold", "lira"
 """Names of the attacks."""
@@ -98,12 +97,13 @@ def score_images(accelerator: Accelerator, network: nn.Module, subset: Subset, w
     Raises:
         IntegrityError: If a score is not finite.
     """
-    device = accelerator.device
-    rows = torch.zeros(len(subset.images), dtype=sum_dtype(device), device=device)
-    evaluator = make_evaluator(accelerator, network.to(device), {}, len(subset))
-    collect_rows(evaluator, lambda passed: membership_scores(passed["logits"], passed["labels"]), rows)
-    evaluator.run(subset.batches(accelerator))
-    scores: Tensor = accelerator.reduce(rows, reduction="sum").cpu()[subset.indices]
+    scores = collect(
+        accelerator,
+        network.to(accelerator.device),
+        subset,
+        lambda passed: membership_scores(passed["logits"], passed["labels"]),
+        dtype=sum_dtype(accelerator.device),
+    )
     if not scores.isfinite().all():
         num_broken = int((~scores.isfinite()).sum())
         raise IntegrityError(

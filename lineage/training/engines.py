@@ -96,22 +96,32 @@ def make_evaluator(
         network: Network that is not prepared; its weights must be equal on all ranks.
         metrics: Metrics by name, computed when the pass is complete.
         num_samples: Number of samples in the pass, over all processes.
-        teacher_predictions: Classes that the teacher predicts, by sample index; None without a teacher.
+        teacher_predictions: Classes that the teacher predicts, in the order of the pass; None without one.
         autocast: Whether to use the training precision.
     """
 
+    whole = 0
+
     def step(engine: Engine, batch: Batch) -> dict[str, Tensor]:
+        nonlocal whole
         images, labels, indices = batch
-        share, length = len(labels), engine.state.epoch_length or 1
-        passed = (engine.state.iteration - 1) % length
-        start = (passed * accelerator.num_processes + accelerator.process_index) * share
-        keep = min(max(num_samples - start, 0), share)
+        passed = (engine.state.iteration - 1) % (engine.state.epoch_length or 1)
+        if passed == 0:
+            whole = len(labels)  # the last batch may be smaller
+        start = (passed * accelerator.num_processes + accelerator.process_index) * whole
+        keep = min(max(num_samples - start, 0), len(labels))
         network.eval()
         with torch.inference_mode(), _precision(accelerator, autocast):
             logits = network(images)[:keep].float()
-        output = {"logits": logits, "labels": labels[:keep], "indices": indices[:keep]}
+        positions = torch.arange(start, start + keep, device=logits.device)
+        output = {
+            "logits": logits,
+            "labels": labels[:keep],
+            "indices": indices[:keep],
+            "positions": positions,
+        }
         if teacher_predictions is not None:
-            output["teacher_predictions"] = teacher_predictions[indices[:keep]]
+            output["teacher_predictions"] = teacher_predictions[positions]
         return output
 
     evaluator = Engine(step)
@@ -126,12 +136,19 @@ def _precision(accelerator: Accelerator, autocast: bool) -> AbstractContextManag
 
 
 def collect_rows(evaluator: Engine, row: Callable[[dict[str, Tensor]], Tensor], into: Tensor) -> None:
-    """Write what ``row`` makes of an output, shape (n, …), into the rows of ``into`` by sample index."""
+    """Write what ``row`` makes of an output, shape (n, …), into ``into`` by positions in the pass."""
 
     @evaluator.on(Events.ITERATION_COMPLETED)
     def _write(engine: Engine) -> None:
         output = cast(dict[str, Tensor], engine.state.output)
-        into[output["indices"]] = row(output).to(into.dtype)
+        into[output["positions"]] = row(output).to(into.dtype)
+
+
+def release(engine: Engine) -> None:
+    """Let go of all that an engine that has run refers to, so that nothing waits for the collector."""
+    engine._event_handlers.clear()
+    engine.state.dataloader = None
+    engine._dataloader_iter = None
 
 
 def _leave_loader(engine: Engine) -> None:

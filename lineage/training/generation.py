@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches
+from lineage.data.workers import stop_workers
 from lineage.training.attaching import Attach, attach_to_training, attach_to_validation
 from lineage.training.checkpoints import Checkpoint, History
 from lineage.training.devices import synchronise_batchnorm
-from lineage.training.engines import Loss, make_trainer
+from lineage.training.engines import Loss, make_trainer, release
 from lineage.training.handlers import (
     LossGuard,
     Schedule,
@@ -156,6 +157,7 @@ class GenerationTraining:
             config.clip_norm,
             config.teacher_warmup,
         )
+        self.loader = accelerator.prepare_data_loader(data.batches.loader)
         self.average = self._attach_training()
         accelerator.register_for_checkpointing(self.history)
 
@@ -174,6 +176,12 @@ class GenerationTraining:
         Raises:
             TrainingError: If the loss is not finite, or a handler's metric is not a number.
         """
+        try:
+            return self._run(attach, notify)
+        finally:
+            self._close()
+
+    def _run(self, attach: Callable[[Engine], None], notify: Callable[[str], None]) -> TrainResult:
         self._attach_evaluation(self._predictions_of_teacher("validation", self.data.validation))
         attach_to_training(self.trainer, self.config.handlers, self.config.generation)
         attach(self.trainer)
@@ -185,12 +193,18 @@ class GenerationTraining:
             self.trainer.run(max_epochs=self.config.epochs, epoch_length=len(self.data.batches.loader))
         return self._finish()
 
+    def _close(self) -> None:
+        """End the workers of its loaders, and take the engine apart, which refers to itself in circles."""
+        stop_workers(self.loader)
+        self.data.validation.close()
+        self.data.test.close()
+        release(self.trainer)
+
     def _attach_training(self) -> nn.Module | None:
         """Attach all that moves weights; the network that holds their average, if one is kept."""
         config = self.config
-        loader = self.accelerator.prepare_data_loader(self.data.batches.loader)
         attach_epoch_order(
-            self.trainer, self.data.batches, loader, config.seed, self.accelerator.process_index
+            self.trainer, self.data.batches, self.loader, config.seed, self.accelerator.process_index
         )
         attach_learning_rate(self.trainer, self.optimizer, config.lr, config.schedule, config.accumulation)
         self.guard.attach(self.trainer)

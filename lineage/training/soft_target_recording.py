@@ -7,10 +7,9 @@ from typing import cast
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from lineage.data.augmentation import Augmentation
-from lineage.data.views import Batch
+from lineage.data.workers import stop_workers
 from lineage.training.engines import collect_rows, make_evaluator
 from lineage.training.measurement import Subset
 from lineage.training.soft_target_folder import SoftTargetFolder
@@ -53,31 +52,29 @@ def record_soft_targets(
     done = on_main_process(lambda: folder.views_done)
     outputs = teacher.network if folder.format.explanation is None else _Outputs(teacher)
     recorder = make_evaluator(accelerator, outputs, {}, len(train), autocast=True)
-    buffers = _attach_buffers(recorder, folder.format, len(train.images), accelerator.device)
+    buffers = _attach_buffers(recorder, folder.format, len(train), accelerator.device)
 
-    def batches(view: int) -> DataLoader[Batch]:
-        return train.batches(accelerator, augmentation, data_seed, view)
+    loader, order = train.views(accelerator, augmentation, data_seed)
 
     @recorder.on(Events.EPOCH_STARTED)
     def _start(engine: Engine) -> None:
-        engine.set_data(batches(engine.state.epoch))
+        order.view = engine.state.epoch
+        engine.set_data(loader)
 
     @recorder.on(Events.EPOCH_COMPLETED)
     def _write(engine: Engine) -> None:
         whole = {name: accelerator.reduce(buffer, reduction="sum") for name, buffer in buffers.items()}
-        rows = train.indices.to(accelerator.device)
-        on_main_process(
-            lambda: folder.write_view(
-                engine.state.epoch, {name: values[rows] for name, values in whole.items()}
-            )
-        )
+        on_main_process(lambda: folder.write_view(engine.state.epoch, whole))
 
     attach(recorder)
     if done < folder.num_views:  # Ignite starts a finished engine from zero
-        length = len(batches(1))
+        length = len(loader)
         recorder.load_state_dict({"epoch": done, "epoch_length": length, "max_epochs": folder.num_views})
-        recorder.run(batches(done + 1), max_epochs=folder.num_views)
-    predictions = {name: teacher.predictions(name, subset)[subset.indices] for name, subset in others.items()}
+        try:
+            recorder.run(max_epochs=folder.num_views)
+        finally:
+            stop_workers(loader)
+    predictions = {name: teacher.predictions(name, subset) for name, subset in others.items()}
     on_main_process(lambda: folder.finish(predictions))
 
 

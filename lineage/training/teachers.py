@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.fx.experimental.optimization import fuse
 
 from lineage.models.stages import StagedNetwork, map_shapes
@@ -16,7 +17,7 @@ from lineage.training.engines import freeze
 from lineage.training.explanation import explain
 from lineage.training.losses import at_least_float32
 from lineage.training.maps import Features, Shape
-from lineage.training.measurement import Subset, measure
+from lineage.training.measurement import Subset, collect
 from lineage.training.soft_targets import StoredSoftTargets, SubsetName
 
 _PROBE_SIZE = 2
@@ -38,7 +39,7 @@ class Teacher(Protocol):
         """Return logits as ``logits`` does, and feature maps (B, D, H, W) for terms of the loss, if any."""
 
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
-        """Return the predicted classes, int64, by row of ``subset.images``; other rows are zero."""
+        """Return the classes predicted for the subset's samples, int64 (N,), in their order."""
 
 
 class LiveTeacher:
@@ -96,7 +97,13 @@ class LiveTeacher:
 
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``; one pass, in float32."""
-        return measure(self.accelerator, self.network, subset, keep_logits=True).logits.argmax(1)
+        return collect(
+            self.accelerator,
+            self.network,
+            subset,
+            lambda passed: passed["logits"].argmax(1),
+            dtype=torch.int64,
+        )
 
 
 class StoredTeacher:
@@ -119,9 +126,7 @@ class StoredTeacher:
 
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``."""
-        rows = torch.zeros(len(subset.images), dtype=torch.int64)
-        rows[subset.indices] = self.soft_targets.predictions(name)
-        return rows
+        return self.soft_targets.predictions(name)
 
 
 def fold(network: nn.Module, input_shape: tuple[int, int, int], kept: Sequence[str] = ()) -> nn.Module:
@@ -154,7 +159,10 @@ def _fold_parts(network: nn.Module, kept: Sequence[str] = ()) -> nn.Module:
     """Fold the whole network, or else each of its modules; those that are kept stay modules of their own."""
     if not kept:
         with suppress(Exception):  # traced code may raise anything when it is given proxies
-            return fuse(network)
+            fused = fuse(network)
+            if isinstance(fused, GraphModule):
+                fused.graph.owning_module = None  # a circle that would keep its weights until collected
+            return fused
     copied = copy.deepcopy(network)
     for name, part in network.named_children():
         inside = [path.removeprefix(f"{name}.") for path in kept if path.startswith(f"{name}.")]

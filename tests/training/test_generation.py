@@ -1,10 +1,13 @@
 import copy
+import gc
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -69,6 +72,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
         stages: Sequence[str] = (),
         explained: Mapping[int, nn.Linear | None] = MappingProxyType({}),
         augmentation: Augmentation = PLAIN,
+        workers: int = 0,
         **config: Any,
     ) -> GenerationTraining:
         accumulation = config.get("accumulation", 1)
@@ -87,6 +91,7 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             augmentation,
             data_seed=0,
             order_seed=seed,
+            workers=workers,
             accumulation=accumulation,
         )
         live = teacher and LiveTeacher(accelerator, teacher, spec.input_shape, stages, explained)
@@ -98,8 +103,8 @@ def build(dataset: DataSet, tmp_path: Path) -> Build:
             teacher=live,
             data=GenerationData(
                 batches,
-                Subset(dataset.train, rows[100:], spec, batch_size),
-                Subset(dataset.test, torch.arange(45), spec, batch_size),
+                Subset(dataset.train, rows[100:], spec, batch_size, workers),
+                Subset(dataset.test, torch.arange(45), spec, batch_size, workers),
             ),
             config=TrainConfig(
                 **{"epochs": 2, "lr": lr, "schedule": cosine(2), "seed": seed, "top_k": 3} | config
@@ -301,6 +306,34 @@ def test_student_trains_with_every_distillation_loss_and_resumes_to_the_same_bit
         )
     assert_equal(weights(whole), weights(build(folder="torn", **settings).run()))
     assert whole.history[0]["train_loss"] != whole.history[1]["train_loss"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loaders_are_made_once_and_all_is_gone_when_a_generation_ends(build: Build, workers: int) -> None:
+    """Without help of the collector, which comes when it likes."""
+    process = psutil.Process()
+    before = len(process.children(recursive=True))
+    counts: list[tuple[int, int]] = []
+    training = build(small_network(), workers=workers, epochs=3)
+    kept = [weakref.ref(each) for each in (training.network, training.teacher.network, training.trainer)]
+
+    def count(trainer: Engine) -> None:
+        @trainer.on(Events.EPOCH_COMPLETED)
+        def _count(_: Engine) -> None:
+            counts.append((len(process.children(recursive=True)) - before, process.num_fds()))
+
+    gc.collect()
+    gc.disable()
+    try:
+        result = training.run(count)
+        del training
+        assert len(process.children(recursive=True)) == before
+        assert [each() for each in kept] == [None, None, None]
+    finally:
+        gc.enable()
+    assert len(result.history) == 3
+    assert counts[0] == counts[1] == counts[2]
+    assert counts[0][0] == 2 * workers
 
 
 TermsOf = Callable[[nn.Module, nn.Module], TaughtNetwork]
