@@ -1,5 +1,6 @@
 """What a call of ``grow`` would do, as plain values, and its table: ``growing`` finds it out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ class ExpectedGeneration:
     Attributes:
         seed: Seed of its succession.
         generation: Index from 0.
+        network: Its network with its options.
         key: Digest of everything that its weights depend on.
         version: Version that has this key; None if it would be trained.
         seconds: Mean time that generations of its recipe took; None if none was trained, or it is registered.
@@ -26,6 +28,7 @@ class ExpectedGeneration:
 
     seed: int
     generation: int
+    network: str
     key: str
     version: Version | None
     seconds: float | None
@@ -36,6 +39,7 @@ class ExpectedGeneration:
         return {
             "seed": self.seed,
             "generation": self.generation,
+            "network": self.network,
             "key": self.key,
             "version": uri,
             "seconds": self.seconds,
@@ -53,8 +57,7 @@ class Forecast:
         num_validation: Number of images that are held out.
         num_test: Number of test images.
         num_classes: Number of classes.
-        network: Name of the network.
-        num_parameters: Number of its parameters.
+        networks: Number of parameters of each network.
         generations: Generations, seed by seed, the oldest first.
     """
 
@@ -64,8 +67,7 @@ class Forecast:
     num_validation: int
     num_test: int
     num_classes: int
-    network: str
-    num_parameters: int
+    networks: Mapping[str, int]
     generations: tuple[ExpectedGeneration, ...]
 
     @property
@@ -87,12 +89,15 @@ class Forecast:
 
 def forecast_table(forecast: Forecast) -> Table:
     """Return the table that ``lineage grow --dry-run`` prints: one row for each generation."""
-    table = new_table(*numeric("seed", "generation"), "outcome", "key", title=forecast.name)
+    several = len(forecast.networks) > 1
+    names = ("network", "outcome", "key") if several else ("outcome", "key")
+    table = new_table(*numeric("seed", "generation"), *names, title=forecast.name)
     for row in forecast.generations:
         outcome = "to train" if row.version is None else f"registered: v{row.version.version}"
         if row.seconds is not None:
             outcome += f", {_duration(row.seconds)}"
-        add_row(table, str(row.seed), str(row.generation), outcome, row.key[:_DIGITS])
+        network = [row.network] if several else []
+        add_row(table, str(row.seed), str(row.generation), *network, outcome, row.key[:_DIGITS])
     return table
 
 
@@ -108,7 +113,7 @@ def forecast_lines(forecast: Forecast) -> list[str]:
     time = "" if forecast.seconds is None else f", about {_duration(forecast.seconds)} one after the other"
     return [
         f"{forecast.data}, {forecast.num_classes:,} classes: {shown}",
-        f"{forecast.network}: {forecast.num_parameters:,} parameters",
+        *(f"{network}: {number:,} parameters" for network, number in forecast.networks.items()),
         f"{counted(missing, 'generation')} to train{time}"
         if missing
         else "All generations are registered; nothing would be trained.",

@@ -125,6 +125,7 @@ def version_table(version: Version, settings: Mapping[str, str]) -> Table:
         "teacher": version.teacher or "none",
         "root": version.root,
         "objective": version.objective,
+        **({"network": version.network} if version.network else {}),
         "seed": str(version.seed),
         "aliases": " ".join(f"@{alias}" for alias in version.aliases),
         "recipe digest": version.recipe_digest,

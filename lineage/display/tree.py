@@ -168,7 +168,12 @@ def _rows(family: Family, version: Version) -> list[Fragments]:
         [(f"v{version.version}", "bold"), (f"generation {version.generation}", "")],
         accuracies,
         [(f"@{alias}", "magenta") for alias in version.aliases],
-        [(role, ""), (f"seed {version.seed}", "dim"), (_REMOVED if version.kind == _REMOVED else "", "red")],
+        [
+            (role, ""),
+            (version.network, ""),
+            (f"seed {version.seed}", "dim"),
+            (_REMOVED if version.kind == _REMOVED else "", "red"),
+        ],
     ]
 
 

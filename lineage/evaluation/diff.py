@@ -95,14 +95,19 @@ def diff(first: str, second: str, overrides: Overrides = ()) -> Difference:
     return Difference(
         versions[0].uri,
         versions[1].uri,
-        _changed(
-            *(flatten(read_recipe(model.recipe, model.spec)) if model.recipe else {} for model in models)
-        ),
+        _changed(*(_settings(version, model) for version, model in pairs)),
         _changed(*(_describe_code(version) for version in versions)),
         _side_by_side(versions[0].metrics, versions[1].metrics),
         agreement(*logits),
         cka,
     )
+
+
+def _settings(version: Version, model: LoadedModel) -> dict[str, Any]:
+    """Return what a version's recipe says of its own generation."""
+    if not model.recipe:
+        return {}
+    return flatten(read_recipe(model.recipe, model.spec).for_generation(version.generation))
 
 
 def _logits(accelerator: Accelerator, version: Version, model: LoadedModel, subset: Subset) -> Tensor:

@@ -46,18 +46,23 @@ class GenerationSettings:
     """One generation of a recipe, as its weights depend on it.
 
     Attributes:
-        recipe: Resolved recipe of the family.
+        family_recipe: Resolved recipe of the family.
         split_data: Data set and split that the recipe names.
         generation: Index of the generation, from 0.
         teacher_key: Key of the teacher; None for a patriarch.
         attached: Random word if Python code may change the training; no other generation has its key then.
     """
 
-    recipe: Recipe
+    family_recipe: Recipe
     split_data: SplitData
     generation: int
     teacher_key: str | None
     attached: str | None = None
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe as this generation has it, with its own network and settings in place."""
+        return self.family_recipe.for_generation(self.generation)
 
     @property
     def objective(self) -> str:

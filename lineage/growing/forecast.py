@@ -3,12 +3,13 @@
 import statistics
 from collections.abc import Iterable, Mapping
 
+from lineage.data.images import DataSpec
 from lineage.display.forecast import ExpectedGeneration, Forecast
 from lineage.evaluation.data import SplitData
 from lineage.growing.cache_key import GenerationSettings
 from lineage.growing.grow import changes_of, prepare
 from lineage.models.networks import build_network, options_without_weights
-from lineage.recipe import Overrides, Recipe, override_texts
+from lineage.recipe import NetworkSettings, Overrides, Recipe, override_texts
 from lineage.registry.family.family import Family, Version
 from lineage.registry.family.lookup import read_family
 from lineage.registry.store.connection import is_missing
@@ -28,7 +29,7 @@ def forecast(
     """Tell what ``grow`` with the same arguments would train and what it would find, and train nothing.
 
     The data are read, since keys hold their contents. A store that does not exist yet is not created. The
-    time of a generation is the mean of those of its recipe in the family, whatever machine trained them.
+    time of a generation is the mean of like ones of its recipe in the family, whatever machine trained them.
 
     Args:
         recipe: Name of a shipped recipe, or path of a TOML file; with a teacher, its own recipe by default.
@@ -54,9 +55,14 @@ def forecast(
     name = base.model.name
     family = on_main_process(lambda: Family(name) if is_missing() else read_family(name, missing_ok=True))
     spec = split_data.dataset.spec
-    options = options_without_weights(base.network.name, base.network.builder_options)
-    network = build_network(base.network.name, spec.num_classes, spec.input_shape, options)
     times = _mean_seconds(family, base)
+    generations_of_all = tuple(
+        expected
+        for one in setup.recipes
+        for expected in _expected(one, split_data, setup.from_version, family, times)
+    )
+    numbers = dict.fromkeys(expected.generation for expected in generations_of_all)
+    networks = [base.for_generation(number).network for number in numbers]
     return Forecast(
         name=name,
         data=spec.name,
@@ -64,14 +70,15 @@ def forecast(
         num_validation=len(split_data.validation),
         num_test=len(split_data.dataset.test),
         num_classes=spec.num_classes,
-        network=base.network.name,
-        num_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        generations=tuple(
-            expected
-            for one in setup.recipes
-            for expected in _expected(one, split_data, setup.from_version, family, times)
-        ),
+        networks={str(network): _num_parameters(network, spec) for network in networks},
+        generations=generations_of_all,
     )
+
+
+def _num_parameters(settings: NetworkSettings, spec: DataSpec) -> int:
+    options = options_without_weights(settings.name, settings.builder_options)
+    network = build_network(settings.name, spec.num_classes, spec.input_shape, options)
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _expected(
@@ -79,23 +86,30 @@ def _expected(
     split_data: SplitData,
     from_version: Version | None,
     family: Family,
-    times: Mapping[bool, float],
+    times: Mapping[int, float],
 ) -> Iterable[ExpectedGeneration]:
     """Yield the generations of one succession."""
     first = 0 if from_version is None else from_version.generation + 1
     teacher_key = None if from_version is None else from_version.key
     for generation in range(first, first + recipe.succession.generations + (from_version is None)):
-        key = GenerationSettings(recipe, split_data, generation, teacher_key).key
+        settings = GenerationSettings(recipe, split_data, generation, teacher_key)
+        key = settings.key
         version = family.with_key(key)
-        seconds = times.get(generation > 0) if version is None else None
-        yield ExpectedGeneration(recipe.succession.seed, generation, key, version, seconds)
+        seconds = times.get(_like(recipe, generation)) if version is None else None
+        network = str(settings.recipe.network)
+        yield ExpectedGeneration(recipe.succession.seed, generation, network, key, version, seconds)
         teacher_key = key
 
 
-def _mean_seconds(family: Family, recipe: Recipe) -> dict[bool, float]:
-    """Return the mean time of a recipe's generations in a family, of patriarchs and of students."""
-    found: dict[bool, list[float]] = {}
+def _mean_seconds(family: Family, recipe: Recipe) -> dict[int, float]:
+    """Return the mean time of a recipe's generations in a family, by the first that is like them."""
+    found: dict[int, list[float]] = {}
     for version in family:
         if version.recipe_digest == recipe.digest and "seconds" in version.metrics:
-            found.setdefault(version.generation > 0, []).append(version.metrics["seconds"])
-    return {is_student: statistics.fmean(times) for is_student, times in found.items()}
+            found.setdefault(_like(recipe, version.generation), []).append(version.metrics["seconds"])
+    return {generation: statistics.fmean(times) for generation, times in found.items()}
+
+
+def _like(recipe: Recipe, generation: int) -> int:
+    """Return a generation that is trained alike: itself if it has settings of its own, or the first."""
+    return generation if generation in recipe.distinct_generations else min(generation, 1)

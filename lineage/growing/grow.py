@@ -173,6 +173,9 @@ def prepare(
         from_version, model, sources = on_main_process(lambda: _load_teacher(teacher))
         changes = [override("model.name", from_version.name), "succession.generations=1", *changes]
     base = _read_recipe(recipe, model, teacher, changes)
+    if recipe is not None:  # a stored one describes the whole family
+        first = 0 if from_version is None else from_version.generation
+        base.require_reached(first + base.succession.generations)
     recipes = [base] if seeds is None else _with_seeds(base, seeds)
     accelerator = make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
     require_one_process("--parallel", parallel, accelerator)

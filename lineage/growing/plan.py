@@ -86,10 +86,15 @@ def check_against_data(recipe: Recipe, split_data: SplitData) -> None:
         )
     if recipe.student.soft_targets == "stored":
         soft_target_format(recipe.student, num_classes)
-    check_student_loss(recipe, split_data.dataset.spec)
-    GenerationPlan(recipe, split_data, 0, None).check()
-    for generation in range(min(recipe.succession.generations, 1) + 1):
-        _check_soft_labels(GenerationPlan(recipe, split_data, generation, "teacher" if generation else None))
+    checked: list[Any] = []
+    for generation in recipe.distinct_generations:
+        plan = GenerationPlan(recipe, split_data, generation, "teacher" if generation else None)
+        own = plan.recipe.network, plan.recipe.student, plan.recipe.training
+        if own not in checked:
+            checked.append(own)
+            check_student_loss(plan.recipe, split_data.dataset.spec)
+            plan.check()
+        _check_soft_labels(plan)
 
 
 def _check_soft_labels(plan: "GenerationPlan") -> None:

@@ -64,8 +64,8 @@ def open_run(plan: GenerationPlan, teacher: Version | None, fresh: bool) -> Gene
             "epochs": str(recipe.training.epochs),
             "seed": str(recipe.succession.seed),
         },
-        recipe.to_json(),
-        flatten(recipe),
+        plan.family_recipe.to_json(),
+        flatten(plan.family_recipe),
         plan.split_data.dataset.spec,
     )
     plan.checkpoint.write_note(_RUN_FILE, run.run_id)
@@ -110,7 +110,7 @@ def _log_and_register(
         recipe.network.name,
         plan.network_options,
         plan.split_data.dataset.spec,
-        recipe.to_json(),
+        plan.family_recipe.to_json(),
         predictions=predictions,
     )
     name = recipe.model.name
@@ -121,11 +121,12 @@ def _log_and_register(
         teacher=teacher,
         objective=plan.objective,
         seed=recipe.succession.seed,
-        recipe_digest=recipe.digest,
+        recipe_digest=plan.family_recipe.digest,
         key=plan.key,
         metrics=metrics,
         weights_sha256=weights_digest(network),
         code={kind: source.to_json() for kind, source in plan.sources.items()},
+        network="" if recipe.network == plan.family_recipe.network else str(recipe.network),
     )
     return register(name, new_version, model_id, run.run_id)
 

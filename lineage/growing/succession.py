@@ -261,7 +261,7 @@ class Succession:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: on_main_process(log_epoch))
         self.observe(trainer, plan.generation)
         if is_main_process():
-            self.reporter.watch(trainer, plan.generation, self.recipe.training.epochs)
+            self.reporter.watch(trainer, plan.generation, plan.recipe.training.epochs)
 
     def _final_metrics(self, trained: TrainResult) -> dict[str, float]:
         """Return the metrics to register, with the accuracy of the ensemble of all generations so far."""

@@ -33,12 +33,12 @@ from lineage.recipe.sections import (
     ScheduleName,
     Section,
     Sections,
-    SuccessionSettings,
     TrainingSettings,
 )
 from lineage.recipe.space import check_space, own_values, with_space
 from lineage.recipe.student import DistillationName, StudentSettings, TermName
 from lineage.recipe.study import ObjectiveMetric, PrunerName, Range, SamplerName, StudySettings
+from lineage.recipe.succession import SuccessionSettings
 
 __all__ = [
     "FIRST_IMAGE_SIZE",

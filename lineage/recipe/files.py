@@ -214,7 +214,16 @@ def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield prefix + name, _without_absent(value)
+
+
+def _without_absent(value: Any) -> Any:
+    """Return a value whose tables, if it is a list of them, leave out absent keys, as TOML does."""
+    if isinstance(value, list):
+        return [_without_absent(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_absent(item) for name, item in value.items() if item is not None}
+    return value
 
 
 def _shipped() -> dict[str, Path]:

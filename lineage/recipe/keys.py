@@ -13,10 +13,10 @@ from lineage.recipe.sections import (
     ModelSettings,
     NetworkSettings,
     PatriarchSettings,
-    SuccessionSettings,
     TrainingSettings,
 )
 from lineage.recipe.student import StudentSettings
+from lineage.recipe.succession import SuccessionSettings
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSettings,
@@ -25,10 +25,17 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "network": NetworkSettings,
     "patriarch": PatriarchSettings,
     "student": StudentSettings,
+    "student.network": NetworkSettings,
     "training": TrainingSettings,
     "succession": SuccessionSettings,
 }
-_OPTIONS = ("network.options.", "student.options.", "training.optimizer_options.")
+_OPTIONS = (
+    "network.options.",
+    "student.options.",
+    "student.network.options.",
+    "data.augment.options.",
+    "training.optimizer_options.",
+)
 _ONE_FAMILY = {"model.name"}
 _IMAGE_KEYS = (
     "name",
@@ -57,7 +64,7 @@ def resolve_key(name: str) -> str:
     known = [f"{section}.{key}" for section, model in _SECTIONS.items() for key in model.model_fields]
     if name.startswith(_OPTIONS) and name not in _OPTIONS:
         return name
-    found = [key for key in known if name in (key, key.partition(".")[2])]
+    found = [name] if name in known else [key for key in known if key.partition(".")[2] == name]
     free = [key for key in found if key not in _ONE_FAMILY | _SAME_IMAGES]
     if len(free) == 1:
         return free[0]

@@ -9,17 +9,18 @@ from lineage.errors import RecipeError
 from lineage.formats import text_digest
 from lineage.recipe.data import MOST_WORKERS, DataSettings
 from lineage.recipe.limits import require_size, shortened
+from lineage.recipe.problems import ProblemsError
 from lineage.recipe.renamed import with_first_names, with_present_names
 from lineage.recipe.sections import (
     ModelSettings,
     NetworkSettings,
     PatriarchSettings,
     Sections,
-    SuccessionSettings,
     TrainingSettings,
 )
 from lineage.recipe.student import StudentSettings
 from lineage.recipe.study import StudySettings
+from lineage.recipe.succession import SuccessionSettings
 
 # Name, seed, length, machine and study: recipes that differ in these alone have one digest.
 _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
@@ -42,7 +43,9 @@ _ADDED_LATER = {
         "standardise",
         "warmup_epochs",
         "terms",
+        "network",
     ),
+    "succession": ("student",),
     "training": (
         "sync_batchnorm",
         "optimizer_options",
@@ -108,6 +111,62 @@ class Recipe(Sections):
         """Return the recipe as JSON, defaults included."""
         return self.model_dump_json(indent=2)
 
+    def for_generation(self, generation: int) -> Self:
+        """Return the recipe as one generation has it: its network in [network], its own settings in place.
+
+        What is said of other generations is left out, but lists of weights stay whole. A patriarch has
+        [network], whatever its students have.
+
+        Args:
+            generation: Index of the generation, from 0.
+        """
+        student, training = self.student.model_copy(update={"network": None}), self.training
+        network = (self.student.network or self.network) if generation else self.network
+        for own in self.succession.student:
+            if own.generation == generation:
+                network = own.network or network
+                if own.label_weight is not None:
+                    student = student.with_label_weight(own.label_weight, generation)
+                if own.epochs is not None:
+                    training = training.model_copy(update={"epochs": own.epochs})
+        return self.model_copy(
+            update={
+                "network": network,
+                "student": student,
+                "training": training,
+                "succession": self.succession.model_copy(update={"student": ()}),
+            }
+        )
+
+    @property
+    def distinct_generations(self) -> list[int]:
+        """Generations whose settings show all that any has: patriarch, first student, and exceptions."""
+        students = {1} if self.succession.generations else set()
+        return sorted({0, *students, *(own.generation for own in self.succession.student)})
+
+    def require_reached(self, last: int) -> None:
+        """Refuse settings of a generation that is not grown.
+
+        Args:
+            last: Last generation that is.
+
+        Raises:
+            RecipeError: If succession.student names a later one.
+        """
+        beyond = max((own.generation for own in self.succession.student), default=0)
+        if beyond > last:
+            raise RecipeError(
+                f"succession.student must name generations from 1 to {last}, the last one that is grown, but"
+                f" has {beyond}; leave it out, or grow more with succession.generations."
+            )
+
+    @model_validator(mode="after")
+    def _check_own_settings(self) -> Self:
+        students = [self.for_generation(own.generation).student for own in self.succession.student]
+        if problems := [problem for student in students for problem in student.contradictions()]:
+            raise ProblemsError(problems)
+        return self
+
     @property
     def digest(self) -> str:
         """SHA-256 of the settings in hexadecimal, which does not depend on name, seed, length or machine."""
@@ -119,6 +178,14 @@ class Recipe(Sections):
             for key in keys:
                 if getattr(self, section).is_default(key):
                     del settings[section][key]
+        if self.student.network is not None:
+            network = self.student.network.model_dump(mode="json", exclude_defaults=True)
+            settings["student"]["network"] = network
+        if self.succession.student:
+            settings["succession"]["student"] = [
+                own.model_dump(mode="json", exclude_defaults=True)
+                for own in sorted(self.succession.student, key=lambda own: own.generation)
+            ]
         canonical = json.dumps(with_first_names(settings), sort_keys=True, separators=(",", ":"))
         return text_digest(canonical)
 

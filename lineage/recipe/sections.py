@@ -13,7 +13,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -109,7 +108,7 @@ class ModelSettings(Section):
 
 
 class NetworkSettings(Section):
-    """The network that every generation has."""
+    """A network: that of every generation in [network], that of students in [student.network]."""
 
     name: NetworkName | TorchvisionName | PackageName
     """Network: a built-in name, torchvision:NAME, timm:NAME, or package:name of an installed package."""
@@ -118,10 +117,15 @@ class NetworkSettings(Section):
     options: dict[str, bool | int | float | str] = {}
     """Further arguments of the network's builder, by name."""
     weights: str | None = None
-    """Start of every generation: a safetensors file, or DEFAULT for weights of torchvision or timm; random
-    by default. The last layer is new where classes differ."""
+    """Start of each generation that has the network: a safetensors file, or DEFAULT for weights of
+    torchvision or timm; random by default. The last layer is new where classes differ."""
     strip_prefix: str | None = None
     """Beginning of every name in the file of weights to leave out, such as module."""
+
+    def __str__(self) -> str:
+        """Return name and options on one line, such as ``resnet8 (width=4)``."""
+        options = ", ".join(f"{name}={value}" for name, value in self.builder_options.items())
+        return f"{self.name} ({options})" if options else self.name
 
     @property
     def builder_options(self) -> dict[str, Any]:
@@ -132,13 +136,13 @@ class NetworkSettings(Section):
     def _require_each_once(self) -> Self:
         if self.width is not None and "width" in self.options:
             raise ValueError(
-                f"The width must be given once, but network.width is {self.width} and"
-                f" network.options.width is {self.options['width']}; remove one."
+                f"The width of a network must be given once, but width is {self.width} and options.width is"
+                f" {self.options['width']}; remove one."
             )
         if self.weights is not None and "weights" in self.options:
-            raise ValueError("Weights must be named once: remove network.options.weights.")
+            raise ValueError("Weights of a network must be named once, as weights; remove options.weights.")
         if self.strip_prefix and not is_weights_file(self.weights or ""):
-            raise ValueError("network.strip_prefix must come with a file of network.weights; remove it.")
+            raise ValueError("strip_prefix must come with a file as the network's weights; remove it.")
         return self
 
 
@@ -244,12 +248,3 @@ class TrainingSettings(Section):
                 f"training.patience must be less than training.epochs, {self.epochs}, or it ends nothing, but"
                 f" got {self.patience}; lower it or leave it out."
             )
-
-
-class SuccessionSettings(Section):
-    """Length and seed of the succession."""
-
-    generations: Annotated[int, Field(ge=0, le=100_000)] = 2
-    """Number of students after the patriarch; 0 for a patriarch alone."""
-    seed: NonNegativeInt = 0
-    """Seed that, with a generation's index, fixes its initial weights and the order of its samples."""

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from lineage.recipe.problems import ProblemsError
-from lineage.recipe.sections import PackageName, Section
+from lineage.recipe.sections import NetworkSettings, PackageName, Section
 
 DistillationName = Literal["kl", "dkd", "dist"]
 TermName = Literal["hint", "attention", "relation", "explanation", "prior"]
@@ -48,6 +48,8 @@ Terms = Annotated[tuple[TermSettings, ...], Field(strict=False)]
 class StudentSettings(Section):
     """Distillation of every later generation from labels and its teacher."""
 
+    network: NetworkSettings | None = None
+    """Network of the students, such as {name = "resnet8"}, by default the one in [network]."""
     label_weight: LabelWeight | LabelWeights
     """Weight λ of the labels against the teacher; a list has one for each student; the last repeats."""
     loss: DistillationName | PackageName = "kl"
@@ -90,6 +92,13 @@ class StudentSettings(Section):
         label_weight = self.label_weight_for(generation)
         return 1 - label_weight if self.loss_weight is None else _at(self.loss_weight, generation)
 
+    def with_label_weight(self, weight: float, generation: int) -> Self:
+        """Return the settings with another weight of the labels for one generation alone; not validated."""
+        last = max(generation, *self._weighed) + 1  # keeps its weight, which the later ones have
+        weights = [self.label_weight_for(number) for number in range(1, last + 1)]
+        weights[generation - 1] = weight
+        return self.model_copy(update={"label_weight": tuple(weights)})
+
     @property
     def taught_generations(self) -> list[int]:
         """Generations, each with weights of its own, whose loss looks at the teacher; they count from 1."""
@@ -103,11 +112,11 @@ class StudentSettings(Section):
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
-        if problems := list(self._contradictions()):
+        if problems := list(self.contradictions()):
             raise ProblemsError(problems)
         return self
 
-    def _contradictions(self) -> Iterator[str]:
+    def contradictions(self) -> Iterator[str]:
         """Yield what keys of the section contradict in others, one sentence each."""
         for number in self._weighed:
             if self.label_weight_for(number) == 0 == self.loss_weight_for(number):

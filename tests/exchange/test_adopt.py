@@ -273,7 +273,7 @@ def test_model_that_cannot_be_adopted_is_told(home: Path, name: str, candidate: 
             Candidate(network="resnet8", weights="w"),
             "digits",
             ["network.width=4", "network.options.width=8"],
-            "The width must be given once, but network.width is 4 and network.options.width is 8; remove one",
+            "The width of a network must be given once, but width is 4 and options.width is 8; remove one",
         ),
         (
             Candidate(network="resnet8", weights="w"),

@@ -26,7 +26,7 @@ def test_forecast_is_what_grow_then_does(tiny_settings: tuple[str, ...]) -> None
     assert [one.seconds for one in after.to_train] == [student, patriarch, student, student]
     assert after.seconds == pytest.approx(patriarch + 3 * student)
     network = lineage.load(grown.versions[0].uri).network
-    assert after.num_parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert list(after.networks.values()) == [sum(parameter.numel() for parameter in network.parameters())]
     assert f"{after.num_train:,} to train on" in forecast_lines(after)[0]
 
     branch = lineage.forecast(teacher="models:/digits/1", seeds=[7])

@@ -300,7 +300,7 @@ def test_first_weights_depend_on_the_seed_alone(split_data: SplitData) -> None:
         ("training.batch_size=5000", UsageError, "at most the number of training images, 1293, but got 5000"),
         ("network.name=densenet-bc-100-12", RecipeError, "no options, but got .width."),
         ("network.options.depth=3", RecipeError, "'depth'"),
-        ("network.options.width=3", RecipeError, "network.width is 8 and network.options.width is 3"),
+        ("network.options.width=3", RecipeError, "width is 8 and options.width is 3"),
         ("data.crop_padding=8", UsageError, "crop_padding must be"),
         ("training.schedule=nobody:nothing", RecipeError, "Unknown schedule 'nobody:nothing'"),
         ("patriarch.objective=nobody:nothing", RecipeError, "Unknown objective 'nobody:nothing'"),

@@ -102,8 +102,11 @@ def test_named_weights_are_torchvisions_and_equal_to_their_file(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["network.strip_prefix=net."], "network.strip_prefix must come with a file of network.weights"),
-        (["network.weights=DEFAULT", "network.options.weights=DEFAULT"], "Weights must be named once"),
+        (["network.strip_prefix=net."], "strip_prefix must come with a file as the network's weights"),
+        (
+            ["network.weights=DEFAULT", "network.options.weights=DEFAULT"],
+            "Weights of a network must be named",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(overrides: list[str], message: str) -> None:

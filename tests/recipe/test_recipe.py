@@ -149,6 +149,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "penalty": 0.1,
     }
     assert settings["student"] == {
+        "network": None,
         "label_weight": 0.5,
         "loss": "kl",
         "options": {},
@@ -185,7 +186,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "patience": None,
         "handlers": (),
     }
-    assert settings["succession"] == {"generations": 2, "seed": 0}
+    assert settings["succession"] == {"generations": 2, "seed": 0, "student": ()}
 
 
 def test_augmentation_that_sets_nothing_is_that_of_no_table(minimal: str) -> None:
@@ -219,6 +220,38 @@ def test_loss_weight_is_what_the_labels_leave_unless_it_is_given(minimal: str) -
     assert [students[0].loss_weight_for(number) for number in (1, 2, 3, 4)] == [1.0, 0.75, 0.0, 0.0]
     assert [students[1].loss_weight_for(number) for number in (1, 4)] == [2.0, 2.0]
     assert [student.taught_generations for student in students] == [[1, 2], [1, 2, 3]]
+
+
+def test_generation_has_its_own_network_label_weight_and_epochs(minimal: str) -> None:
+    own = "succession.student=[{generation = 2, label_weight = 1, epochs = 7, network = {name = 'resnet32'}}]"
+    weights = "student.label_weight=[0.1, 0.2, 0.3]"
+    recipe = load_recipe(minimal, ["network.width=9", "student.network.name=resnet20", weights, own])
+    found = [recipe.for_generation(number) for number in range(5)]
+    assert [str(one.network) for one in found] == [
+        "resnet8 (width=9)", "resnet20", "resnet32", "resnet20", "resnet20",
+    ]  # fmt: skip
+    assert [one.training.epochs for one in found] == [1, 1, 7, 1, 1]
+    assert [one.student.label_weight_for(number) for number, one in enumerate(found) if number] == [
+        0.1, 1, 0.3, 0.3,
+    ]  # fmt: skip
+    assert [one.student.label_weight for one in found[3:]] == [(0.1, 0.2, 0.3)] * 2
+    assert found[2].for_generation(2) == found[2]
+    recipe.require_reached(2)
+    with pytest.raises(RecipeError, match="must name generations from 1 to 1, the last one that is grown, b"):
+        recipe.require_reached(1)
+
+
+def test_weights_of_one_generation_must_hold_with_those_of_all(minimal: str) -> None:
+    own = "succession.student=[{generation = 2, label_weight = 0}]"
+    load_recipe(minimal, [own, "student.loss_weight=[0, 1]"])
+    with pytest.raises(RecipeError, match=r"must not both be 0, but are for generation 2, whose logits"):
+        load_recipe(minimal, [own, "student.loss_weight=[1, 0]"])
+
+
+def test_digest_does_not_depend_on_the_order_of_single_students(minimal: str) -> None:
+    own = ["{generation = 1, epochs = 2}", "{generation = 2, epochs = 3}"]
+    orders = (f"succession.student=[{', '.join(order)}]" for order in (own, own[::-1]))
+    assert len({load_recipe(minimal, [order]).digest for order in orders}) == 1
 
 
 def test_terms_are_read_with_the_last_stage_by_default(minimal: str) -> None:
@@ -423,6 +456,34 @@ REFUSED = {
         "student.terms look at the teacher's feature maps, which stored soft targets do not hold; set"
         " student.soft_targets to 'live', or leave out the terms."
     ),
+    "succession.student=[{generation = 0, epochs = 1}]": (
+        "succession.student[0].generation must be at least 1 and at most 100,000, but got 0."
+    ),
+    "succession.student=[{epochs = 1}]": (
+        "A recipe must have the key 'succession.student[0].generation', but this one has not."
+    ),
+    "succession.student=[{generation = 1}]": (
+        "succession.student must have a network, label_weight or epochs for generation 1, but has none; give"
+        " one, or leave the entry out."
+    ),
+    "succession.student=[{generation = 2, epochs = 1}, {generation = 2, label_weight = 1}]": (
+        "succession.student must have each generation once, but has 2 2 times; put its settings into one"
+        " entry."
+    ),
+    "succession.student=[{generation = 1, epoch = 1}]": (
+        "Unknown recipe key 'succession.student[0].epoch'. Did you mean 'epochs'?"
+    ),
+    "succession.student=[{generation = 1, network = {name = 'resnet9'}}]": (
+        "succession.student[0].network.name must be 'resnet8', 'resnet20', 'resnet32', 'resnet44',"
+        " 'resnet56', 'resnet110', 'densenet-bc-100-12', 'densenet-bc-190-40', 'wrn-16-2', 'wrn-28-10',"
+        " 'wrn-40-2', 'torchvision:NAME' or 'package:name', but got 'resnet9'. Did you mean 'resnet8'?"
+    ),
+    "student={label_weight = 1, loss_weight = 1, network = {width = 3}}": (
+        "A recipe must have the key 'student.network.name', but this one has not."
+    ),
+    "student.network={name = 'resnet8', strip_prefix = 'net.'}": (
+        "strip_prefix must come with a file as the network's weights; remove it."
+    ),
     "student.label_weight=much": "student.label_weight must be a number or a list, but got 'much'.",
     "training.epochs=ten": "training.epochs must be an integer, but got 'ten'.",
     "training.epochs=1.0": "training.epochs must be an integer, but got 1.0.",
@@ -584,6 +645,8 @@ def test_digest_is_a_sha256_that_stays(minimal: str) -> None:
         "training.sync_batchnorm=true",
         "training.lr=0.2",
         "data.subset={seed = 0, half = 0}",
+        "student.network.name=resnet20",
+        "succession.student=[{generation = 2, epochs = 2}]",
     ],
 )
 def test_digest_changes_with(minimal: str, setting: str) -> None:

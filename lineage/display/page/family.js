@@ -106,7 +106,8 @@ export function titleOf(node) {
 export function roleOf(node) {
   if (node.kind === "ensemble") return `ensemble of ${node.parents.length}`;
   if (node.kind !== "generation" && node.kind !== "removed") return node.kind;
-  return node.objective === "student" ? `seed ${node.seed}` : `${node.objective} · seed ${node.seed}`;
+  const objective = node.objective === "student" ? "" : node.objective;
+  return [objective, `seed ${node.seed}`, node.network].filter(Boolean).join(" · ");
 }
 
 export const epochOf = (node) =>

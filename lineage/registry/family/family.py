@@ -58,6 +58,7 @@ class Version:
         teacher_sha256: SHA-256 of the teacher's weights at that time.
         code: Code of other packages that made it, by kind of builder, as ``lineage.extensions.Source``.
         files_sha256: Digest of all files of the logged model; "" if registered before there was one.
+        network: Its network, where that is not the recipe's for the family; else "".
     """
 
     name: str
@@ -81,6 +82,7 @@ class Version:
     teacher_sha256: str = ""
     code: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
     files_sha256: str = ""
+    network: str = ""
 
     @property
     def id(self) -> str:
@@ -118,7 +120,7 @@ class Version:
             "files_sha256": self.files_sha256,
             "model_id": self.model_id,
             "run_id": self.run_id,
-        } | (members | ({"code": self.code} if self.code else {}))
+        } | (members | {name: value for name in ("code", "network") if (value := getattr(self, name))})
 
 
 def from_model_version(entity: ModelVersion, aliases: tuple[str, ...] = ()) -> Version | None:
@@ -168,6 +170,7 @@ def _read_tags(entity: ModelVersion, aliases: tuple[str, ...]) -> Version:
         teacher_sha256=tags.teacher_sha256,
         files_sha256=tags.files_sha256,
         code=tags.code,
+        network=tags.network,
     )
     for parent in (*version.parents, version.root):
         if not _VERSION_ID.fullmatch(parent):

@@ -44,6 +44,7 @@ class NewVersion:
         kind: ``generation``, ``ensemble`` or ``adopted``.
         members: Members of an ensemble.
         code: Code of other packages that made it, by kind of builder; see ``lineage.extensions.Source``.
+        network: Its network, where it is not the one that the recipe has for the family; else "".
     """
 
     generation: int
@@ -57,6 +58,7 @@ class NewVersion:
     kind: str = "generation"
     members: tuple[Member, ...] = ()
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    network: str = ""
 
     def tags(self) -> dict[str, str]:
         """Return all tags of the version; a patriarch has neither a teacher nor another root."""
@@ -73,6 +75,8 @@ class NewVersion:
         }
         if self.code:
             tags["code"] = json.dumps(self.code)
+        if self.network:
+            tags["network"] = self.network
         if self.teacher is not None:
             tags |= {
                 "teacher": self.teacher.id,

@@ -58,6 +58,7 @@ class Tags:
     teacher_sha256: str = ""
     files_sha256: str = ""
     code: Json[dict[str, dict[str, str]]] = field(default_factory=dict)
+    network: str = ""
     member: dict[int, Json[Member]] = field(default_factory=dict)
     audit: dict[str, Json[dict[str, float]]] = field(default_factory=dict)
 
