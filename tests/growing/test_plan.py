@@ -1,8 +1,10 @@
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import nll_loss
 
 from lineage.errors import RecipeError, UsageError
@@ -10,6 +12,7 @@ from lineage.evaluation.data import SplitData
 from lineage.extensions import REVISIONS
 from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS
 from lineage.growing.plan import GenerationPlan, check_against_data, read_split_data
+from lineage.models.networks import build_network
 from lineage.recipe import Recipe, TrainingSettings, load_recipe
 from lineage.training.losses import OBJECTIVES
 from lineage.training.optimizers import SETTINGS
@@ -127,6 +130,20 @@ def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chos
     assert key(*chosen, setting) != key(*chosen)
 
 
+def test_key_holds_how_stages_are_trained_where_the_network_starts_from_weights(
+    key: Key, tmp_path: Path
+) -> None:
+    file = tmp_path / "start.safetensors"
+    save_file(build_network("resnet8", 10, (1, 8, 8), {}).state_dict(), file)
+    start = f"network.weights='{file}'"
+    found = {key(start), key(start, "training.freeze_stages=1"), key(start, "training.layer_decay=0.5")}
+    assert len(found) == 3
+    student = f"student.network={{name = 'resnet8', weights = '{file}'}}"
+    assert key(student, "training.freeze_stages=1") == key()  # the patriarch starts from random weights
+    trained = "training.freeze_stages=1"
+    assert key(student, trained, generation=1, teacher_key="a") != key(student, generation=1, teacher_key="a")
+
+
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
     used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, *SETTINGS, "optimizer", "schedule"}
     used |= {
@@ -136,6 +153,8 @@ def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() 
         "patience",
         "validate_every",
         "balance_classes",
+        "freeze_stages",
+        "layer_decay",
     }
     assert used == set(TrainingSettings.model_fields)
 

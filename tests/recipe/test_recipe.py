@@ -182,6 +182,8 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "accumulation": 1,
         "sync_batchnorm": False,
         "balance_classes": False,
+        "freeze_stages": 0,
+        "layer_decay": 1.0,
         "validate_every": 1,
         "patience": None,
         "handlers": (),
@@ -726,6 +728,14 @@ def test_wheel_carries_the_recipes(tmp_path: Path) -> None:
     assert Path(path) == installed / "lineage" / "recipes" / "digits.toml"
     assert names == recipe_names()
     assert digest == load_recipe("digits").digest
+
+
+@pytest.mark.parametrize("setting", ["freeze_stages=1", "layer_decay=0.5"])
+def test_settings_of_stages_are_refused_without_weights_to_start_from(minimal: str, setting: str) -> None:
+    with pytest.raises(RecipeError, match=r"is for networks that start from weights, but none does; set"):
+        load_recipe(minimal, [f"training.{setting}"])
+    student = "student.network={name = 'torchvision:resnet18', weights = 'DEFAULT'}"
+    assert load_recipe(minimal, [f"training.{setting}", student])
 
 
 @pytest.mark.parametrize("key", ["patience", "validate_every"])
