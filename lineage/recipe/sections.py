@@ -33,6 +33,8 @@ NetworkName = Literal[
     "resnet44",
     "resnet56",
     "resnet110",
+    "resnet8x4",
+    "resnet32x4",
     "densenet-bc-100-12",
     "densenet-bc-190-40",
     "wrn-16-2",

@@ -477,8 +477,9 @@ REFUSED = {
     ),
     "succession.student=[{generation = 1, network = {name = 'resnet9'}}]": (
         "succession.student[0].network.name must be 'resnet8', 'resnet20', 'resnet32', 'resnet44',"
-        " 'resnet56', 'resnet110', 'densenet-bc-100-12', 'densenet-bc-190-40', 'wrn-16-2', 'wrn-28-10',"
-        " 'wrn-40-2', 'torchvision:NAME' or 'package:name', but got 'resnet9'. Did you mean 'resnet8'?"
+        " 'resnet56', 'resnet110', 'resnet8x4', 'resnet32x4', 'densenet-bc-100-12', 'densenet-bc-190-40',"
+        " 'wrn-16-2', 'wrn-28-10', 'wrn-40-2', 'torchvision:NAME' or 'package:name',"
+        " but got 'resnet9'. Did you mean 'resnet8'?"
     ),
     "student={label_weight = 1, loss_weight = 1, network = {width = 3}}": (
         "A recipe must have the key 'student.network.name', but this one has not."
