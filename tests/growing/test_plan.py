@@ -144,6 +144,22 @@ def test_key_holds_how_stages_are_trained_where_the_network_starts_from_weights(
     assert key(student, trained, generation=1, teacher_key="a") != key(student, generation=1, teacher_key="a")
 
 
+def test_stages_that_are_frozen_keep_the_weights_of_the_start(
+    split_data: SplitData, home: Path, tmp_path: Path
+) -> None:
+    start = build_network("resnet8", 10, (1, 8, 8), {"width": 4}).state_dict()
+    save_file(start, tmp_path / "start.safetensors")
+    settings = ["network.width=4", f"network.weights='{tmp_path}/start.safetensors'", "training.epochs=1"]
+    settings += ["training.freeze_stages=2", "training.layer_decay=0.5"]
+    training = GenerationPlan(load_recipe("digits", settings), split_data, 0, None).make_training(None)
+    assert {group["lr_factor"] for group in training.optimizer.param_groups} == {0.125, 0.25, 0.5, 1.0}
+    trained = training.run().network.state_dict()
+    kept = {name for name, value in trained.items() if torch.equal(value, start[name])}
+    assert kept == {
+        name for name in start if name.startswith(("trunk.0.", "trunk.1.", "trunk.3.", "trunk.4."))
+    }
+
+
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
     used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, *SETTINGS, "optimizer", "schedule"}
     used |= {

@@ -58,9 +58,12 @@ def test_shipped_recipes_have_names_of_their_own() -> None:
 def test_shipped_recipes_are_those_promised() -> None:
     assert recipe_names() == [
         "cifar100-densenet-bc-100-12",
+        "cifar100-function-matching",
         "cifar100-resnet110",
         "cifar100-resnet20",
+        "cifar100-resnet32x4-to-8x4",
         "cifar100-resnet56",
+        "cifar100-resnet56-to-20",
         "cifar100-small",
         "cifar100-wrn-28-10",
         "compare-confidence-penalty",
@@ -71,6 +74,7 @@ def test_shipped_recipes_are_those_promised() -> None:
         "evidence-label-smoothing",
         "evidence-strict",
         "evidence-tolerant",
+        "imagefolder-finetune",
         "imagenet-resnet18",
         "imagenet-resnet50",
     ]
