@@ -32,7 +32,9 @@ _FINETUNING_DEFAULTS = {
     "schedule": "cosine",
 }
 _OPTIMIZER_SETTINGS = {*SETTINGS, "decay_norm_and_bias"}
-_NOT_OF_FINETUNING = {"handlers", "patience", "validate_every", "balance_classes"}
+_NOT_OF_FINETUNING = {
+    *("handlers", "patience", "validate_every", "balance_classes", "freeze_stages", "layer_decay"),
+}
 _SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
 _AUGMENTATION_SETTINGS = ("crop_padding", "padding_mode", "flip")
 _REMEDIES = {"data.name": "name the data set with --to"}

@@ -142,7 +142,7 @@ class GenerationSettings:
                 self.recipe.network.builder_options,
             )
             depends_on["initial_weights"] = self.initial_weights.digest(channels, options)
-        depends_on |= later_settings(self.recipe.training)
+        depends_on |= later_settings(self.recipe)
         if self._code:
             depends_on["code"] = self._code
         if self.attached is not None:

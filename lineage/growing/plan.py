@@ -17,7 +17,7 @@ from lineage.errors import IntegrityError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData, read_split
 from lineage.formats import first_line
 from lineage.growing.cache_key import SCHEDULE_SETTINGS, GenerationSettings, soft_target_format
-from lineage.growing.optimization import check_optimization, make_handlers, make_optimizer
+from lineage.growing.optimization import check_optimization, fine_tuning, make_handlers, make_optimizer
 from lineage.growing.student_loss import (
     check_student_loss,
     student_loss,
@@ -170,7 +170,7 @@ class GenerationPlan(GenerationSettings):
             self.initial_weights.build(spec.num_classes, spec.input_shape, network.builder_options)
         self._loss()
         self._schedule()
-        check_optimization(self.recipe.training, self._build_network)
+        check_optimization(self.recipe, self._build_network, spec.input_shape)
         self._batches(None)
         training = self.recipe.training
         require_batch_size(
@@ -211,6 +211,7 @@ class GenerationPlan(GenerationSettings):
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed("weights", self.seed))
             network = self._build_network()
+            tuning = fine_tuning(self.recipe, network, shape)
             if isinstance(teacher, nn.Module):
                 live = self.make_teacher(teacher)
             if teacher is not None:
@@ -221,7 +222,7 @@ class GenerationPlan(GenerationSettings):
         return GenerationTraining(
             accelerator=live.accelerator if live else self._make_accelerator(),
             network=network,
-            optimizer=make_optimizer(training, network),
+            optimizer=make_optimizer(training, network, tuning.factors),
             loss=self._loss(),
             teacher=live if stored is None else StoredTeacher(stored),
             data=GenerationData(self._batches(stored), self.validation, self.test),
@@ -237,6 +238,7 @@ class GenerationPlan(GenerationSettings):
                 sync_batchnorm=training.sync_batchnorm,
                 needs_teacher=self.needs_teacher,
                 teacher_warmup=self.recipe.student.warmup_epochs,
+                frozen=tuning.frozen,
                 validate_every=training.validate_every,
                 patience=training.patience,
                 generation=self.generation,

@@ -5,7 +5,7 @@ take any number of channels, and height and width from 8 pixels. They are initia
 code: convolutions after He et al. (ICCV 2015, arXiv 1502.01852) with fan-out, the classifier's bias at zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from lineage.errors import RecipeError
 
 MIN_SIZE = 8
+Block = Callable[[int, int, int], nn.Module]
 
 
 class SmallImageNetwork(nn.Module):
@@ -77,28 +78,44 @@ def resnet(
         raise RecipeError(
             f"Option width of network 'resnet{depth}' must be a positive integer, but got {width!r}."
         )
-    num_blocks = _blocks_per_stage(depth, 2)
     layers: list[nn.Module] = [_conv3x3(input_shape[0], width), *_norm_relu(width)]
-    stages: list[int] = []
-    in_channels = width
-    for channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
-        for block in range(num_blocks):
-            layers.append(ResidualBlock(in_channels, channels, stride if block == 0 else 1))
-            in_channels = channels
-        stages.append(len(layers) - 1)
-    return SmallImageNetwork(nn.Sequential(*layers), in_channels, num_classes, stages[:-1])
+    stages = _add_stages(layers, width, width, _blocks_per_stage(depth, 2), ResidualBlock)
+    return SmallImageNetwork(nn.Sequential(*layers), 4 * width, num_classes, stages)
+
+
+def resnet_x4(depth: int, num_classes: int, input_shape: tuple[int, int, int]) -> SmallImageNetwork:
+    """Build the ResNet-``depth``×4 of the literature on distillation: 32 channels, then 64, 128 and 256.
+
+    Shortcuts of another shape are 1×1 convolutions: option B of He et al. Source: the code, RepDistiller, of
+    Tian et al., ICLR 2020, arXiv 1910.10699.
+
+    Args:
+        depth: Number of weighted layers, 6n + 2.
+        num_classes: Number C of classes.
+        input_shape: Channels, height and width of an image.
+
+    Raises:
+        RecipeError: If the images are smaller than 8×8.
+        ValueError: If ``depth`` is not 6n + 2.
+    """
+    _require_size(f"resnet{depth}x4", input_shape)
+    layers: list[nn.Module] = [_conv3x3(input_shape[0], 32), *_norm_relu(32)]
+    blocks = _blocks_per_stage(depth, 2)
+    stages = _add_stages(layers, 32, 64, blocks, lambda i, o, s: ResidualBlock(i, o, s, projects=True))
+    return SmallImageNetwork(nn.Sequential(*layers), 256, num_classes, stages)
 
 
 class ResidualBlock(nn.Module):
-    """Residual block of two 3×3 convolutions, with a shortcut without parameters.
+    """Residual block of two 3×3 convolutions.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels of the output, at least ``in_channels``.
         stride: Stride of the first convolution and of the shortcut.
+        projects: Whether a shortcut of another shape is a 1×1 convolution; else it has no parameters.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, projects: bool = False) -> None:
         super().__init__()
         self.stride = stride
         self.new_channels = channels - in_channels
@@ -108,11 +125,17 @@ class ResidualBlock(nn.Module):
             _conv3x3(channels, channels),
             nn.BatchNorm2d(channels),
         )
+        self.projection = None
+        if projects and (stride > 1 or self.new_channels):
+            convolution = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.projection = nn.Sequential(convolution, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return feature maps (B, ``channels``, ⌈H / stride⌉, ⌈W / stride⌉)."""
         residual: Tensor = self.residual(x)
-        if self.stride > 1 or self.new_channels:
+        if self.projection is not None:
+            x = self.projection(x)
+        elif self.stride > 1 or self.new_channels:
             # Equal to x[..., ::stride, ::stride], whose gradient would lose channels_last.
             subsampled = F.avg_pool2d(x, 1, self.stride)
             x = F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
@@ -143,17 +166,11 @@ def wide_resnet(
         raise RecipeError(
             f"Option dropout of network '{name}' must be at least 0 and below 1, but got {dropout!r}."
         )
-    num_blocks = _blocks_per_stage(depth, 4)
-    in_channels = 16
-    layers: list[nn.Module] = [_conv3x3(input_shape[0], in_channels)]
-    stages: list[int] = []
-    for channels, stride in ((16 * widening, 1), (32 * widening, 2), (64 * widening, 2)):
-        for block in range(num_blocks):
-            layers.append(WideBlock(in_channels, channels, stride if block == 0 else 1, dropout))
-            in_channels = channels
-        stages.append(len(layers) - 1)
-    layers += _norm_relu(in_channels)
-    return SmallImageNetwork(nn.Sequential(*layers), in_channels, num_classes, stages[:-1])
+    layers: list[nn.Module] = [_conv3x3(input_shape[0], 16)]
+    blocks = _blocks_per_stage(depth, 4)
+    stages = _add_stages(layers, 16, 16 * widening, blocks, lambda i, o, s: WideBlock(i, o, s, dropout))
+    layers += _norm_relu(64 * widening)
+    return SmallImageNetwork(nn.Sequential(*layers), 64 * widening, num_classes, stages)
 
 
 class WideBlock(nn.Module):
@@ -243,6 +260,19 @@ class DenseLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return feature maps (B, ``in_channels + growth``, H, W)."""
         return torch.cat([x, self.new(x)], 1)
+
+
+def _add_stages(
+    layers: list[nn.Module], in_channels: int, width: int, num_blocks: int, block: Block
+) -> list[int]:
+    """Append three stages of ``width``, 2 and 4 times as many channels; return the ends of the first two."""
+    ends: list[int] = []
+    for channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+        for index in range(num_blocks):
+            layers.append(block(in_channels, channels, stride if index == 0 else 1))
+            in_channels = channels
+        ends.append(len(layers) - 1)
+    return ends[:-1]
 
 
 def _conv3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:

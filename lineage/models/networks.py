@@ -16,7 +16,7 @@ from torch import nn
 from lineage.errors import RecipeError, suggestion
 from lineage.extensions import Builder, resolve
 from lineage.formats import first_line
-from lineage.models.cifar import densenet_bc, resnet, wide_resnet
+from lineage.models.cifar import densenet_bc, resnet, resnet_x4, wide_resnet
 from lineage.models.limits import outlining, translated_build_errors
 
 NETWORKS: dict[str, Builder] = {
@@ -26,6 +26,8 @@ NETWORKS: dict[str, Builder] = {
     "resnet44": partial(resnet, 44),
     "resnet56": partial(resnet, 56),
     "resnet110": partial(resnet, 110),
+    "resnet8x4": partial(resnet_x4, 8),
+    "resnet32x4": partial(resnet_x4, 32),
     "densenet-bc-100-12": partial(densenet_bc, 100, 12),
     "densenet-bc-190-40": partial(densenet_bc, 190, 40),
     "wrn-16-2": partial(wide_resnet, 16, 2),

@@ -30,7 +30,7 @@ from lineage.models.networks import (
 
 _HEAD = '''"""A network: ``build()`` makes it, ``load()`` gives it its weights and normalises its pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch

@@ -117,7 +117,7 @@ def map_shapes(
     Raises:
         UsageError: If a stage returns anything but feature maps.
     """
-    _, maps = _run_once(StagedNetwork(network, names), network, input_shape)
+    _, maps = run_once(StagedNetwork(network, names), network, input_shape)
     for name, found in zip(names, maps, strict=True):
         if not isinstance(found, Tensor) or found.ndim != 4:
             kind = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -140,7 +140,7 @@ def require_head(network: nn.Module, stage: str, input_shape: tuple[int, int, in
     Raises:
         UsageError: If its logits are computed in another way, or from another stage.
     """
-    logits, (maps,) = _run_once(StagedNetwork(network, [stage]), network, input_shape)
+    logits, (maps,) = run_once(StagedNetwork(network, [stage]), network, input_shape)
     for head in (module for module in network.modules() if isinstance(module, nn.Linear)):
         if _is_linear_in_means(head, maps, logits):
             return head
@@ -171,7 +171,7 @@ def _found_by_size(network: nn.Module, input_shape: tuple[int, int, int]) -> lis
 
     handles = [watch(name, module) for name, module in network.named_modules() if name]
     try:
-        _run_once(network, network, input_shape)
+        run_once(network, network, input_shape)
     finally:
         for handle in handles:
             handle.remove()
@@ -202,7 +202,7 @@ def _is_map(shape: Sequence[int], input_shape: tuple[int, int, int]) -> bool:
     return height * width > 1 and round(input_shape[1] / height) == round(input_shape[2] / width)
 
 
-def _run_once(module: nn.Module, network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
+def run_once(module: nn.Module, network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
     """Pass one image of noise in evaluation mode, without gradients; the network keeps its mode."""
     was_training = network.training
     parameter = next(network.parameters(), None)

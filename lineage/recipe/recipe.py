@@ -45,15 +45,17 @@ _ADDED_LATER = {
         "terms",
         "network",
     ),
+    "succession": ("student",),
     "training": (
         "sync_batchnorm",
+        "freeze_stages",
+        "layer_decay",
         "optimizer_options",
         "handlers",
         "patience",
         "validate_every",
         "balance_classes",
     ),
-    "succession": ("student",),
 }
 
 
@@ -78,6 +80,19 @@ class Recipe(Sections):
                 raise ValueError(
                     f"training.{key} needs a validation part, but data.validation is 0; set it to 0.1, or"
                     f" leave training.{key} out."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _require_weights(self) -> Self:
+        students = [self.student.network, *(own.network for own in self.succession.student)]
+        if any(network is not None and network.has_weights for network in (self.network, *students)):
+            return self
+        for key in ("freeze_stages", "layer_decay"):
+            if not self.training.is_default(key):
+                raise ValueError(
+                    f"training.{key} is for networks that start from weights, but none does; set"
+                    f" network.weights, or leave training.{key} out."
                 )
         return self
 

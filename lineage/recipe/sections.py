@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -32,6 +33,8 @@ NetworkName = Literal[
     "resnet44",
     "resnet56",
     "resnet110",
+    "resnet8x4",
+    "resnet32x4",
     "densenet-bc-100-12",
     "densenet-bc-190-40",
     "wrn-16-2",
@@ -132,6 +135,11 @@ class NetworkSettings(Section):
         """Arguments of the network's builder beyond classes and input shape."""
         return self.options | ({} if self.width is None else {"width": self.width})
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether it starts from weights, and not from random ones."""
+        return self.weights is not None or "weights" in self.options
+
     @model_validator(mode="after")
     def _require_each_once(self) -> Self:
         if self.width is not None and "width" in self.options:
@@ -215,6 +223,11 @@ class TrainingSettings(Section):
     balance_classes: bool = False
     """Whether an epoch shows all classes equally often: images of small classes come again, and some of large
     classes are left out."""
+    freeze_stages: NonNegativeInt = 0
+    """Number of first stages that keep the weights that the network starts from (network.weights)."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each stage to the one before it, the head having lr, in a network that
+    starts from weights."""
     validate_every: PositiveInt = 1
     """Number of epochs from one validation to the next; the last epoch is validated as well."""
     patience: PositiveInt | None = None

@@ -36,6 +36,7 @@ def make_trainer(
     teach: Teach | None = None,
     clip_norm: float | None = None,
     teacher_warmup: int = 0,
+    frozen: Sequence[nn.Module] = (),
 ) -> Engine:
     """Return an engine that trains: one batch per iteration, one optimizer step per ``accumulation`` batches.
 
@@ -49,12 +50,15 @@ def make_trainer(
         teach: Function that returns what a batch needs of the teacher; None if the loss needs nothing.
         clip_norm: Largest norm of the gradient; not clipped if None.
         teacher_warmup: Number of epochs in which the teacher's weight rises linearly, the first included.
+        frozen: Parts of the network that stay in evaluation mode.
     """
 
     def step(engine: Engine, batch: Batch) -> Tensor:
         images, labels, _indices, *stored = batch
         share = min(engine.state.epoch / teacher_warmup, 1.0) if teacher_warmup else 1.0
         network.train()
+        for module in frozen:
+            module.training = False  # its parts are in the list as well
         with accelerator.accumulate(network):
             teacher_logits, maps = (None, []) if teach is None else teach(images, stored)
             with accelerator.autocast():
@@ -99,7 +103,6 @@ def make_evaluator(
         teacher_predictions: Classes that the teacher predicts, in the order of the pass; None without one.
         autocast: Whether to use the training precision.
     """
-
     whole = 0
 
     def step(engine: Engine, batch: Batch) -> dict[str, Tensor]:

@@ -68,6 +68,7 @@ class TrainConfig:
         sync_batchnorm: Whether BatchNorm uses the statistics of all processes' batches.
         needs_teacher: Whether the loss looks at the teacher, if there is one; else it is only compared with.
         teacher_warmup: Number of epochs in which the teacher's weight in the loss rises linearly.
+        frozen: Names of the network's modules that stay in evaluation mode in training.
         validate_every: Number of epochs from one validation to the next; the last epoch is validated as well.
         patience: Number of epochs without a higher validation accuracy after which training ends early; it
             never does if None.
@@ -86,6 +87,7 @@ class TrainConfig:
     sync_batchnorm: bool = False
     needs_teacher: bool = True
     teacher_warmup: int = 0
+    frozen: Sequence[str] = ()
     validate_every: int = 1
     patience: int | None = None
     generation: int = 0
@@ -145,6 +147,8 @@ class GenerationTraining:
         self.evaluated = copy.deepcopy(student)  # before `prepare` wraps the forward pass in autocast
         if config.sync_batchnorm:
             network = synchronise_batchnorm(network, accelerator)
+        learner = network.student if isinstance(network, TaughtNetwork) else network
+        frozen = [learner.get_submodule(name) for name in config.frozen]
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.guard = LossGuard(accelerator)
         teach = teacher.teach if teacher is not None and config.needs_teacher else None
@@ -156,6 +160,7 @@ class GenerationTraining:
             teach,
             config.clip_norm,
             config.teacher_warmup,
+            frozen,
         )
         self.loader = accelerator.prepare_data_loader(data.batches.loader)
         self.average = self._attach_training()
@@ -224,7 +229,7 @@ class GenerationTraining:
 
         @self.trainer.on(Events.EPOCH_COMPLETED)
         def _evaluate(engine: Engine) -> None:
-            record = {"train_loss": self.guard.mean(), "lr": self.optimizer.param_groups[0]["lr"]}
+            record = {"train_loss": self.guard.mean(), "lr": self._highest_rate()}
             passed = time.perf_counter() - started  # the mean waited for the device
             record["images_per_second"] = len(self.data.batches.order) / passed
             if is_validated(engine.state.epoch, self.config.validate_every, self.config.epochs):
@@ -232,6 +237,9 @@ class GenerationTraining:
             self.history.epochs.append(record)
             self.history.seconds += time.perf_counter() - started
             engine.state.metrics = record
+
+    def _highest_rate(self) -> float:
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def _measure_validation(self, teacher_predictions: Tensor | None) -> dict[str, float]:
         if len(self.data.validation) == 0:

@@ -36,6 +36,9 @@ CIFAR = (
     "cifar100-resnet110",
     "cifar100-densenet-bc-100-12",
     "cifar100-wrn-28-10",
+    "cifar100-function-matching",
+    "cifar100-resnet32x4-to-8x4",
+    "cifar100-resnet56-to-20",
 )
 IMAGENET = ("imagenet-resnet18", "imagenet-resnet50")
 OF_IMAGENET = (
@@ -73,6 +76,7 @@ def measure(name: str, overrides: Sequence[str]) -> Cost:
     """
     batch_size = load_recipe(name).training.batch_size
     few = [f"data.train_samples={STEPS * batch_size}", "training.epochs=1", "succession.generations=1"]
+    few.append("succession.student=[]")  # of other numbers of epochs
     recipe = load_recipe(name, [*few, "data.workers=0", *overrides])
     times: list[list[float]] = []
 

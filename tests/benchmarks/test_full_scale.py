@@ -4,11 +4,13 @@ import pytest
 from full_scale import CIFAR, IMAGENET, Cost, measure, table, write_jpegs, write_part
 
 from lineage.data.datasets import load_dataset
+from lineage.recipe import load_recipe
 from lineage.recipe.files import recipe_names, recipe_path
 
 
 def test_every_recipe_that_needs_a_gpu_is_run() -> None:
-    texts = {name: recipe_path(name).read_text() for name in recipe_names()}
+    started = {name for name in recipe_names() if load_recipe(name).network.has_weights}  # that are fetched
+    texts = {name: recipe_path(name).read_text() for name in {*recipe_names()} - started}
     assert {*CIFAR, *IMAGENET} == {name for name, text in texts.items() if "GPU" in text.split("[model]")[0]}
 
 

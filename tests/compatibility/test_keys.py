@@ -34,11 +34,13 @@ def split_data() -> SplitData:
 def test_keys_and_digests_are_those_that_were_recorded(settings: str, split_data: SplitData) -> None:
     name, *overrides = settings.split()
     recipe = load_recipe(name, overrides)
+    assert recipe.digest == RECORDED[settings]["digest"]
+    if recipe.network.has_weights:  # their contents are part of the keys, and are not here
+        return
     keys: list[str] = []
     for generation in range(3):
         plan = GenerationPlan(recipe, split_data, generation, keys[-1] if keys else None)
         keys.append(plan.key)
-    assert recipe.digest == RECORDED[settings]["digest"]
     assert keys == RECORDED[settings]["keys"]
     assert plan.soft_targets_digest == RECORDED[settings]["soft_targets"]
 

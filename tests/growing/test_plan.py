@@ -1,8 +1,10 @@
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import nll_loss
 
 from lineage.errors import RecipeError, UsageError
@@ -10,6 +12,7 @@ from lineage.evaluation.data import SplitData
 from lineage.extensions import REVISIONS
 from lineage.growing.cache_key import ALWAYS_USED, SCHEDULE_SETTINGS
 from lineage.growing.plan import GenerationPlan, check_against_data, read_split_data
+from lineage.models.networks import build_network
 from lineage.recipe import Recipe, TrainingSettings, load_recipe
 from lineage.training.losses import OBJECTIVES
 from lineage.training.optimizers import SETTINGS
@@ -127,6 +130,36 @@ def test_key_changes_with_what_the_chosen_part_uses(key: Key, setting: str, chos
     assert key(*chosen, setting) != key(*chosen)
 
 
+def test_key_holds_how_stages_are_trained_where_the_network_starts_from_weights(
+    key: Key, tmp_path: Path
+) -> None:
+    file = tmp_path / "start.safetensors"
+    save_file(build_network("resnet8", 10, (1, 8, 8), {}).state_dict(), file)
+    start = f"network.weights='{file}'"
+    found = {key(start), key(start, "training.freeze_stages=1"), key(start, "training.layer_decay=0.5")}
+    assert len(found) == 3
+    student = f"student.network={{name = 'resnet8', weights = '{file}'}}"
+    assert key(student, "training.freeze_stages=1") == key()  # the patriarch starts from random weights
+    trained = "training.freeze_stages=1"
+    assert key(student, trained, generation=1, teacher_key="a") != key(student, generation=1, teacher_key="a")
+
+
+def test_stages_that_are_frozen_keep_the_weights_of_the_start(
+    split_data: SplitData, home: Path, tmp_path: Path
+) -> None:
+    start = build_network("resnet8", 10, (1, 8, 8), {"width": 4}).state_dict()
+    save_file(start, tmp_path / "start.safetensors")
+    settings = ["network.width=4", f"network.weights='{tmp_path}/start.safetensors'", "training.epochs=1"]
+    settings += ["training.freeze_stages=2", "training.layer_decay=0.5"]
+    training = GenerationPlan(load_recipe("digits", settings), split_data, 0, None).make_training(None)
+    assert {group["lr_factor"] for group in training.optimizer.param_groups} == {0.125, 0.25, 0.5, 1.0}
+    trained = training.run().network.state_dict()
+    kept = {name for name, value in trained.items() if torch.equal(value, start[name])}
+    assert kept == {
+        name for name in start if name.startswith(("trunk.0.", "trunk.1.", "trunk.3.", "trunk.4."))
+    }
+
+
 def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() -> None:
     used = {*ALWAYS_USED, *SCHEDULE_SETTINGS, *SETTINGS, "optimizer", "schedule"}
     used |= {
@@ -136,6 +169,8 @@ def test_every_training_setting_is_always_used_or_of_an_optimizer_or_schedule() 
         "patience",
         "validate_every",
         "balance_classes",
+        "freeze_stages",
+        "layer_decay",
     }
     assert used == set(TrainingSettings.model_fields)
 

@@ -29,6 +29,8 @@ PARAMETERS = [
     ("resnet44", "0.66M", 658_586),
     ("resnet56", "0.85M", 853_018),
     ("resnet110", "1.7M", 1_727_962),
+    ("resnet8x4", "1.2M", 1_210_410),
+    ("resnet32x4", "7.4M", 7_410_730),
     ("densenet-bc-100-12", "0.8M", 769_162),
     ("densenet-bc-190-40", "25.6M", 25_624_430),
     ("wrn-16-2", "0.7M", 691_674),
@@ -106,6 +108,15 @@ def test_network_has_the_papers_number_of_parameters(name: str, published: str, 
     decimals = len(published.partition(".")[2]) - 1
     assert f"{parameters / 1e6:.{decimals}f}M" == published
     assert parameters == count
+
+
+@pytest.mark.parametrize(("name", "published"), [("resnet8x4", "1.23"), ("resnet32x4", "7.43")])
+def test_widened_resnet_has_the_published_number_of_parameters_for_100_classes(
+    name: str, published: str
+) -> None:
+    with torch.device("meta"):
+        parameters = count_parameters(build_network(name, 100, CIFAR))
+    assert f"{parameters / 1e6:.2f}" == published
 
 
 def test_every_network_has_its_parameters_pinned() -> None:

@@ -58,9 +58,12 @@ def test_shipped_recipes_have_names_of_their_own() -> None:
 def test_shipped_recipes_are_those_promised() -> None:
     assert recipe_names() == [
         "cifar100-densenet-bc-100-12",
+        "cifar100-function-matching",
         "cifar100-resnet110",
         "cifar100-resnet20",
+        "cifar100-resnet32x4-to-8x4",
         "cifar100-resnet56",
+        "cifar100-resnet56-to-20",
         "cifar100-small",
         "cifar100-wrn-28-10",
         "compare-confidence-penalty",
@@ -71,6 +74,7 @@ def test_shipped_recipes_are_those_promised() -> None:
         "evidence-label-smoothing",
         "evidence-strict",
         "evidence-tolerant",
+        "imagefolder-finetune",
         "imagenet-resnet18",
         "imagenet-resnet50",
     ]
@@ -182,6 +186,8 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "accumulation": 1,
         "sync_batchnorm": False,
         "balance_classes": False,
+        "freeze_stages": 0,
+        "layer_decay": 1.0,
         "validate_every": 1,
         "patience": None,
         "handlers": (),
@@ -489,8 +495,9 @@ REFUSED = {
     ),
     "succession.student=[{generation = 1, network = {name = 'resnet9'}}]": (
         "succession.student[0].network.name must be 'resnet8', 'resnet20', 'resnet32', 'resnet44',"
-        " 'resnet56', 'resnet110', 'densenet-bc-100-12', 'densenet-bc-190-40', 'wrn-16-2', 'wrn-28-10',"
-        " 'wrn-40-2', 'torchvision:NAME' or 'package:name', but got 'resnet9'. Did you mean 'resnet8'?"
+        " 'resnet56', 'resnet110', 'resnet8x4', 'resnet32x4', 'densenet-bc-100-12', 'densenet-bc-190-40',"
+        " 'wrn-16-2', 'wrn-28-10', 'wrn-40-2', 'torchvision:NAME' or 'package:name',"
+        " but got 'resnet9'. Did you mean 'resnet8'?"
     ),
     "student={label_weight = 1, loss_weight = 1, network = {width = 3}}": (
         "A recipe must have the key 'student.network.name', but this one has not."
@@ -740,6 +747,14 @@ def test_wheel_carries_the_recipes(tmp_path: Path) -> None:
     assert Path(path) == installed / "lineage" / "recipes" / "digits.toml"
     assert names == recipe_names()
     assert digest == load_recipe("digits").digest
+
+
+@pytest.mark.parametrize("setting", ["freeze_stages=1", "layer_decay=0.5"])
+def test_settings_of_stages_are_refused_without_weights_to_start_from(minimal: str, setting: str) -> None:
+    with pytest.raises(RecipeError, match=r"is for networks that start from weights, but none does; set"):
+        load_recipe(minimal, [f"training.{setting}"])
+    student = "student.network={name = 'torchvision:resnet18', weights = 'DEFAULT'}"
+    assert load_recipe(minimal, [f"training.{setting}", student])
 
 
 @pytest.mark.parametrize("key", ["patience", "validate_every"])

@@ -17,6 +17,7 @@ from lineage.data.batches import Augmentation, training_batches
 from lineage.data.images import DataSet, MemoryImages, memory_dataset
 from lineage.errors import TrainingError
 from lineage.models.networks import build_network
+from lineage.models.stage_order import StageOrder
 from lineage.models.stages import map_shapes
 from lineage.training.checkpoints import Checkpoint
 from lineage.training.devices import make_accelerator
@@ -393,6 +394,22 @@ def test_student_trains_with_every_term_and_resumes_to_the_same_bits(
     assert_equal(adapters[0], adapters[2])
     before = with_terms(start, teacher).terms.state_dict()
     assert all(not torch.equal(value, before[name]) for name, value in adapters[0].items())
+
+
+@pytest.mark.parametrize("is_taught", [False, True])
+def test_frozen_modules_stay_as_they_were(build: Build, with_terms: TermsOf, is_taught: bool) -> None:
+    network = small_network()
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    frozen = StageOrder(network, (1, 8, 8), "it").freeze(1)
+    torch.manual_seed(3)
+    teacher = build_network("resnet8", NUM_CLASSES, (1, 8, 8), {"width": 6}) if is_taught else None
+    settings: dict[str, Any] = {"frozen": frozen}
+    if teacher is not None:
+        taught = with_terms(network, teacher)
+        settings |= {"teacher": teacher, "network": taught, "stages": taught.terms.stages}
+    trained = weights(build(**({"network": network} | settings)).run())
+    kept = {name for name, value in trained.items() if torch.equal(value, start[name])}
+    assert kept == {name for name in start if name.startswith(("trunk.0.", "trunk.1.", "trunk.3."))}
 
 
 def test_weight_of_the_teacher_rises_over_its_warmup(build: Build) -> None:
