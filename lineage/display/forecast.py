@@ -68,6 +68,10 @@ class Forecast:
     num_parameters: int
     generations: tuple[ExpectedGeneration, ...]
 
+    def __repr__(self) -> str:
+        count = counted(len(self.generations), "generation")
+        return f"<Forecast of {self.name}: {count}, {len(self.to_train)} to train>"
+
     @property
     def to_train(self) -> tuple[ExpectedGeneration, ...]:
         """Generations that are not registered yet."""
