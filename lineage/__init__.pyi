@@ -7,6 +7,7 @@ from .evaluation.diff import Difference, diff
 from .evaluation.ensemble import Ensemble, ensemble
 from .evaluation.evaluate import Evaluation, evaluate, load
 from .evaluation.frame import frame
+from .evaluation.plots import plot_confusion, plot_metric, plot_reliability
 from .evaluation.predictions import predictions
 from .evaluation.report import Report, report
 from .evaluation.transfer import transfer
@@ -62,6 +63,9 @@ __all__ = [
     "frame",
     "grow",
     "load",
+    "plot_confusion",
+    "plot_metric",
+    "plot_reliability",
     "predictions",
     "report",
     "study",

@@ -1,8 +1,11 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -130,6 +133,50 @@ def test_predictions_are_those_that_were_measured(grown: lineage.Lineage) -> Non
     error = predicted.reliability.calibration_error
     assert error == pytest.approx(student.metrics["test_calibration_error"], abs=1e-6)
     assert predicted.histograms.keys() == {"top_probability", "top_score_difference", "secondary_mass"}
+
+
+def test_figures_draw_what_is_registered_and_leave_the_style_alone(grown: lineage.Lineage) -> None:
+    before = dict(plt.rcParams)
+    axes = lineage.plot_metric("digits", "test_accuracy")
+    line = axes.get_lines()[0]
+    assert list(line.get_xdata()) == [0, 1]
+    accuracies = [100 * version.metrics["test_accuracy"] for version in grown.versions]
+    assert list(line.get_ydata()) == pytest.approx(accuracies)
+    _, (left, right) = plt.subplots(1, 2)
+    uris = [version.uri for version in grown.versions]
+    assert lineage.plot_reliability(uris, ax=left) is left
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["digits/1", "digits/2"]
+    assert lineage.plot_confusion(uris[1], ax=right) is right
+    predicted = lineage.predictions(uris[1])
+    shares = predicted.confusion / predicted.confusion.sum(axis=1, keepdims=True)
+    np.fill_diagonal(shares, 0)
+    np.testing.assert_allclose(right.images[0].get_array(), 100 * shares)
+    assert [label.get_text() for label in right.get_yticklabels()] == list("0123456789")
+    plt.close("all")
+    assert dict(plt.rcParams) == before
+    with pytest.raises(lineage.LineageError, match="must be of 1 to 6 versions, but got 7"):
+        lineage.plot_reliability(uris[:1] * 7)
+
+
+def test_values_print_on_one_short_line(grown: lineage.Lineage) -> None:
+    patriarch = grown.versions[0]
+    accuracy = f"{100 * patriarch.metrics['test_accuracy']:.2f} %"
+    assert repr(patriarch) == f"<Version models:/digits/1: generation 0, test accuracy {accuracy}>"
+    assert repr(grown) == "<Lineage digits, seed 0: models:/digits/1, models:/digits/2; 2 trained>"
+    assert repr(lineage.tree("digits")) == "<Family digits: 2 versions>"
+    assert repr(lineage.load(patriarch.uri)) == "<LoadedModel resnet8: 1×8×8 to 10 classes of digits>"
+    predicted = repr(lineage.predictions(patriarch.uri))
+    assert predicted == f"<Predictions of 360 images in 10 classes: accuracy {accuracy}>"
+    assert repr(lineage.compare(["digits"])) == "<Comparison by test_accuracy of digits: 2 entries>"
+
+
+@pytest.mark.usefixtures("grown")
+def test_downloads_draw_no_bars(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+    lineage.load("models:/digits/1")
+    lineage.predictions("models:/digits/1")
+    assert capfd.readouterr().err == ""
+    assert "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR" not in os.environ
 
 
 def test_tree_gives_the_family(grown: lineage.Lineage) -> None:

@@ -109,6 +109,9 @@ class Comparison:
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Comparison by {self.metric} of {', '.join(self.lines)}: {len(self.entries)} entries>"
+
     @property
     def reference(self) -> str:
         """Return the label of the line that the others are compared with."""

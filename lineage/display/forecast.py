@@ -70,6 +70,10 @@ class Forecast:
     networks: Mapping[str, int]
     generations: tuple[ExpectedGeneration, ...]
 
+    def __repr__(self) -> str:
+        count = counted(len(self.generations), "generation")
+        return f"<Forecast of {self.name}: {count}, {len(self.to_train)} to train>"
+
     @property
     def to_train(self) -> tuple[ExpectedGeneration, ...]:
         """Generations that are not registered yet."""

@@ -1,5 +1,6 @@
 """Progress of a growing succession: a live display on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 
 from lineage.formats import printable
+from lineage.processes import is_main_process
 from lineage.registry.family.family import Version
 
 _SECONDS_BETWEEN_UPDATES = 0.2
@@ -239,6 +241,20 @@ class WorkerReporter(ConsoleReporter):
         """Send the bar."""
         if self._send is not None:
             self._send(bar)
+
+
+def notebook_console() -> Console | None:
+    """Return a console for plain lines below the running cell of a notebook; None elsewhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if not hasattr(shell, "kernel") or not is_main_process():
+        return None
+    return Console(file=sys.stdout, force_jupyter=False, force_terminal=False)
+
+
+def default_reporter() -> Reporter:
+    """Return the reporter of a Python program: lines in a notebook, silence elsewhere."""
+    console = notebook_console()
+    return SilentReporter() if console is None else ConsoleReporter(console)
 
 
 def epoch_line(record: dict[str, float]) -> str:

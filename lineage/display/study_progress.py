@@ -5,7 +5,7 @@ from typing import Protocol
 from ignite.engine import Engine
 from rich.console import Console
 
-from lineage.display.progress import ConsoleReporter, Reporter, SilentReporter
+from lineage.display.progress import ConsoleReporter, Reporter, SilentReporter, notebook_console
 from lineage.formats import quantity
 from lineage.registry.family.family import Version
 
@@ -39,6 +39,12 @@ class SilentStudyReporter(SilentReporter):
 
     def remark(self, line: str) -> None:
         """Do nothing."""
+
+
+def default_study_reporter() -> StudyReporter:
+    """Return the reporter of a Python program: lines in a notebook, silence elsewhere."""
+    console = notebook_console()
+    return SilentStudyReporter() if console is None else ConsoleStudyReporter(console)
 
 
 class ConsoleStudyReporter(ConsoleReporter):

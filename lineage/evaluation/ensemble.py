@@ -19,7 +19,7 @@ from lineage.evaluation.evaluate import (
 )
 from lineage.evaluation.predictions import describe
 from lineage.evaluation.running_ensemble import MeanProbabilities
-from lineage.formats import json_digest
+from lineage.formats import json_digest, quantity
 from lineage.models.ensemble import EnsembleNetwork, fit_to_data
 from lineage.recipe import Overrides, check_name, override_texts
 from lineage.registry.family.family import Version
@@ -53,6 +53,10 @@ class Ensemble:
     member_metrics: tuple[dict[str, float], ...]
     prefix_metrics: tuple[dict[str, float], ...]
     version: Version | None = None
+
+    def __repr__(self) -> str:
+        accuracy = quantity("accuracy", self.prefix_metrics[-1]["test_accuracy"])
+        return f"<Ensemble of {', '.join(member.uri for member in self.members)}: test accuracy {accuracy}>"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for ``--json``."""

@@ -63,7 +63,7 @@ def metric_panel(title: str, comparison: Comparison) -> Panel:
     lines: dict[str, list[Point]] = {label: [] for label in comparison.lines}
     for entry in comparison.entries:
         lines[entry.line].append(Point(entry.generation, entry.spread.mean, mean_interval(entry.spread)))
-    return Panel(title, "%" if unit.sign == " %" else "nats", unit.scale, lines)
+    return Panel(title, unit.sign.strip() or unit.of_changes, unit.scale, lines)
 
 
 def difference_panel(comparison: Comparison) -> Panel | None:
@@ -102,7 +102,7 @@ def reliability_panels(lines: Lines, predictions_of: PredictionsOf) -> dict[str,
         for version in newest(version for version in versions if version.id in kept):
             by_generation.setdefault(version.generation, []).append(kept[version.id])
         for generation, several in by_generation.items():
-            found.setdefault(generation, {})[label] = _bins(several)
+            found.setdefault(generation, {})[label] = bins_of(several)
     generations = sorted(found)
     if len(generations) > _MOST_RELIABILITY_PANELS:
         places = np.linspace(0, len(generations) - 1, _MOST_RELIABILITY_PANELS).round().astype(int)
@@ -110,7 +110,8 @@ def reliability_panels(lines: Lines, predictions_of: PredictionsOf) -> dict[str,
     return {f"generation {generation}": found[generation] for generation in generations}
 
 
-def _bins(several: Sequence[Predictions]) -> Bins:
+def bins_of(several: Sequence[Predictions]) -> Bins:
+    """Return the bins of a reliability diagram that hold images, of several predictions together."""
     count = np.sum([predicted.reliability.count for predicted in several], axis=0)
     confidence = np.sum([predicted.reliability.confidence for predicted in several], axis=0)
     correct = np.sum([predicted.reliability.correct for predicted in several], axis=0)

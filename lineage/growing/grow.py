@@ -6,7 +6,7 @@ from itertools import islice
 
 from lineage.data.images import DataSpec
 from lineage.display.page_data import family_html
-from lineage.display.progress import Reporter, SilentReporter
+from lineage.display.progress import Reporter, default_reporter
 from lineage.errors import UsageError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.data_index import require_named, stored_recipe
@@ -71,6 +71,8 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
             engine that trains, where ``part`` is ``"training"``, and before each validation to one that
             measures, where it is ``"validation"``. It may change the training, and no key can tell: every
             call trains generations of its own. Not together with ``parallel``.
+        reporter: Progress callbacks; by default lines in a notebook, and none elsewhere. Processes of their
+            own report lines and bars alone.
 
     Returns:
         One lineage a seed, without the teacher.
@@ -102,7 +104,7 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
     if not new_data:
         remedy = "give the new family a --name, or allow it in this one with --new-data"
         on_main_process(lambda: require_family_data(setup.recipes[0], setup.split_data, remedy))
-    reporter = reporter or SilentReporter()
+    reporter = reporter or default_reporter()
     if parallel > 1:
         outcomes = grow_side_by_side(
             setup.recipes, setup.split_data, setup.from_version, fresh, parallel, reporter

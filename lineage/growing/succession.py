@@ -70,6 +70,10 @@ class Lineage:
     num_trained: int
     from_version: Version | None = None
 
+    def __repr__(self) -> str:
+        uris = ", ".join(version.uri for version in self.versions)
+        return f"<Lineage {self.name}, seed {self.seed}: {uris}; {self.num_trained} trained>"
+
 
 class Succession:
     """Grows one lineage; run again it continues, and does nothing once all generations are registered.

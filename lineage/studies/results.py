@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lineage.formats import counted
 from lineage.studies.lookup import objective_names
 from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.running_trial import FAILED, INTERRUPTED, SECONDS
@@ -65,6 +66,10 @@ class StudyResult:
     best: tuple[TrialResult, ...]
     winner: str
     run_id: str
+
+    def __repr__(self) -> str:
+        winner = f", winner {self.winner}" if self.winner else ""
+        return f"<StudyResult {self.name}: {counted(len(self.trials), 'trial')}{winner}>"
 
     @property
     def alias(self) -> str:

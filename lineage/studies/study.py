@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from lineage.display.study_progress import SilentStudyReporter, StudyReporter
+from lineage.display.study_progress import StudyReporter, default_study_reporter
 from lineage.errors import NotFoundError, RecipeError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.growing.plan import check_against_data, read_split_data, require_family_data
@@ -58,7 +58,8 @@ def study(
             working directory.
         workers: Number of processes on this machine; more than one needs a database that several can write.
         overrides: Values by key, or texts ``section.key=value``, as after ``--set``.
-        reporter: Reporter of the trials' progress; of several workers, only deaths are reported to it.
+        reporter: Reporter of the trials' progress, to which only deaths are reported of several workers; by
+            default lines in a notebook, and none elsewhere.
 
     Returns:
         All trials so far, and the best.
@@ -82,7 +83,7 @@ def study(
         check_against_data(variant, split_data)
     on_main_process(check_store)  # which creates a database that is missing
     on_main_process(lambda: require_family_data(resolved, split_data, "begin another study with --name"))
-    reporter = reporter or SilentStudyReporter()
+    reporter = reporter or default_study_reporter()
     if workers == 1:
         return Worker(resolved, url, split_data, reporter).run()
     return _run_in_processes(resolved, url, split_data, workers, reporter)

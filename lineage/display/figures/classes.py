@@ -9,6 +9,7 @@ from lineage.display.figures.values import Example, Guess, Similarity
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 EXAMPLES_A_ROW = 2
 
@@ -74,23 +75,42 @@ def _paint_guess(axes: "Axes", guess: Guess, left: float) -> None:
 
 def paint_similarities(figure: "Figure", similarities: Sequence[Similarity]) -> None:
     """Draw how alike classes are to each network: the mean probability of one class for images of another."""
-    from matplotlib.colors import PowerNorm
-
     highest = max(float(similarity.matrix.max()) for similarity in similarities) or 1.0
     axes = grid_of(figure, len(similarities), 2)
     for number, (place, similarity) in enumerate(zip(axes, similarities, strict=True)):
-        drawn = place.imshow(
-            100 * similarity.matrix,
-            cmap="cividis",
-            norm=PowerNorm(0.5, 0, 100 * highest),
-            interpolation="nearest",
-        )
-        place.grid(visible=False)
         place.set_title(similarity.title, loc="left")
-        _label_classes(place, similarity, first=number == 0)
+        place.set_xlabel("probability given to")
+        if number == 0:
+            place.set_ylabel("images of")
+        drawn = _paint_matrix(place, similarity, highest, first=number == 0)
     bar = figure.colorbar(drawn, ax=list(axes), shrink=0.7, aspect=30)
     bar.outline.set_visible(False)
     bar.set_label("mean probability, %")
+
+
+def paint_confusion(axes: "Axes", confusion: Similarity) -> None:
+    """Draw a confusion matrix, given as the shares of the images of class i that are put into class j."""
+    axes.set_title(confusion.title, loc="left")
+    axes.set(xlabel="predicted", ylabel="images of")
+    drawn = _paint_matrix(axes, confusion, float(confusion.matrix.max()) or 1.0, first=True)
+    bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
+    bar.outline.set_visible(False)
+    bar.set_label("share of the class, %")
+
+
+def _paint_matrix(axes: "Axes", similarity: Similarity, highest: float, first: bool) -> "AxesImage":
+    """Draw a matrix of shares up to ``highest``; only the first of several names its rows."""
+    from matplotlib.colors import PowerNorm
+
+    drawn = axes.imshow(
+        100 * similarity.matrix,
+        cmap="cividis",
+        norm=PowerNorm(0.5, 0, 100 * highest),
+        interpolation="nearest",
+    )
+    axes.grid(visible=False)
+    _label_classes(axes, similarity, first)
+    return drawn
 
 
 def _label_classes(axes: "Axes", similarity: Similarity, first: bool) -> None:
@@ -99,9 +119,6 @@ def _label_classes(axes: "Axes", similarity: Similarity, first: bool) -> None:
     for border in similarity.borders:
         axes.axhline(border - 0.5, color="white", linewidth=0.4, alpha=0.35)
         axes.axvline(border - 0.5, color="white", linewidth=0.4, alpha=0.35)
-    axes.set_xlabel("probability given to")
-    if first:
-        axes.set_ylabel("images of")
     if count <= _MOST_NAMES:
         names = [shown(name, _LONGEST_NAME) for name in similarity.names]
         rotation = 0 if max(map(len, names)) <= 2 else 90

@@ -26,12 +26,13 @@ def paint_panels(figure: "Figure", panels: Sequence[Panel], labels: Sequence[str
     """
     axes = grid_of(figure, len(panels), 2 if len(panels) > 1 else 1)
     for place, panel in zip(axes, panels, strict=True):
-        _paint_panel(place, panel, labels)
+        paint_panel(place, panel, labels)
     if len(labels) > 1:
         add_legend(figure, axes)
 
 
-def _paint_panel(axes: "Axes", panel: Panel, labels: Sequence[str]) -> None:
+def paint_panel(axes: "Axes", panel: Panel, labels: Sequence[str]) -> None:
+    """Draw one metric by generation, as ``paint_panels`` does."""
     from matplotlib.ticker import MaxNLocator
 
     middle = (len(panel.lines) - 1) / 2
@@ -74,30 +75,35 @@ def paint_reliability(
     columns = reliability_columns(len(panels))
     axes = grid_of(figure, len(panels), columns)
     for number, (place, (title, lines)) in enumerate(zip(axes, panels.items(), strict=True)):
-        place.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        for label, bins in lines.items():
-            which = labels.index(label)
-            place.plot(100 * bins.confidence, 100 * bins.accuracy, color=COLOURS[which], linewidth=1.2)
-            place.scatter(
-                100 * bins.confidence,
-                100 * bins.accuracy,
-                s=6 + 110 * np.sqrt(bins.share),
-                color=COLOURS[which],
-                marker=MARKERS[which],
-                alpha=0.8,
-                linewidths=0,
-                label=shown(label),
-                zorder=3,
-            )
+        paint_bins(place, lines, labels)
         place.set_title(title, loc="left")
-        place.set_aspect("equal")
-        place.set(xlim=(0, 102), ylim=(0, 102), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
         if number + columns >= len(panels):
             place.set_xlabel("confidence, %")
         if number % columns == 0:
             place.set_ylabel("accuracy, %")
     if len(labels) > 1:
         add_legend(figure, axes)
+
+
+def paint_bins(axes: "Axes", lines: Mapping[str, Bins], labels: Sequence[str]) -> None:
+    """Draw the reliability diagram of some lines, as ``paint_reliability`` does."""
+    axes.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+    for label, bins in lines.items():
+        which = labels.index(label)
+        axes.plot(100 * bins.confidence, 100 * bins.accuracy, color=COLOURS[which], linewidth=1.2)
+        axes.scatter(
+            100 * bins.confidence,
+            100 * bins.accuracy,
+            s=6 + 110 * np.sqrt(bins.share),
+            color=COLOURS[which],
+            marker=MARKERS[which],
+            alpha=0.8,
+            linewidths=0,
+            label=shown(label),
+            zorder=3,
+        )
+    axes.set_aspect("equal")
+    axes.set(xlim=(0, 102), ylim=(0, 102), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
 
 
 def reliability_columns(count: int) -> int:

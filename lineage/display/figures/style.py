@@ -101,6 +101,33 @@ def draw(height: float, paint: Callable[["Figure"], None]) -> Drawing:
     return Drawing(png.getvalue(), svg, _inline(transparent))
 
 
+def axes_in_style(size: tuple[float, float], paint: Callable[["Axes"], None], axes: "Axes | None") -> "Axes":
+    """Paint on axes that are given, or on those of a new figure of pyplot in the style of all figures.
+
+    Args:
+        size: Width and height of a new figure in inches.
+        paint: Function that paints.
+        axes: Axes to paint on; None for new ones.
+
+    Returns:
+        The axes.
+    """
+    import matplotlib as mpl
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        if axes is not None:
+            paint(axes)
+            return axes
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure(figsize=size, layout="constrained")  # loads the backend, which sets its own style
+        with mpl.rc_context(_SETTINGS):
+            axes = figure.subplots()
+            paint(axes)
+    return axes
+
+
 def _inline(svg: str) -> str:
     """Return vectors for the inside of a page: no prologue, no ids that another figure has as well."""
     text = _METADATA.sub("", _IDS.sub("", _PROLOGUE.sub("", svg)))

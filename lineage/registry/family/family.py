@@ -12,7 +12,7 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 
 from lineage.errors import IntegrityError
-from lineage.formats import read_problem
+from lineage.formats import counted, quantity, read_problem
 from lineage.registry.family.tags import TAG, Member, audit_metrics, read_tags
 
 __all__ = [
@@ -83,6 +83,11 @@ class Version:
     code: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
     files_sha256: str = ""
     network: str = ""
+
+    def __repr__(self) -> str:
+        measured = self.metrics.get("test_accuracy")
+        accuracy = "" if measured is None else f", test accuracy {quantity('accuracy', measured)}"
+        return f"<Version {self.uri}: {self.kind} {self.generation}{accuracy}>"
 
     @property
     def id(self) -> str:
@@ -199,6 +204,9 @@ class Family:
 
     name: str
     versions: tuple[Version, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        return f"<Family {self.name}: {counted(len(self), 'version')}>"
 
     def __iter__(self) -> Iterator[Version]:
         return iter(self.versions)

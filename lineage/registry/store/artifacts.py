@@ -63,6 +63,11 @@ class LoadedModel:
     copies: "tuple[LoadedModel, ...]" = ()
     predictions: str = ""
 
+    def __repr__(self) -> str:
+        spec = self.spec
+        shape = "×".join(map(str, spec.input_shape))
+        return f"<LoadedModel {self.network_name}: {shape} to {spec.num_classes} classes of {spec.name}>"
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lineage.errors import IntegrityError, LineageError, NotFoundError, RegistryError, UnreachableError
 from lineage.formats import first_line, is_disk_full
+from lineage.registry.store.bars import without_bars
 from lineage.registry.store.database import (
     database_file,
     keep_transactions_whole,
@@ -53,7 +54,8 @@ def translated_errors() -> Iterator[None]:
         RegistryError: If it refuses.
     """
     try:
-        yield
+        with without_bars():
+            yield
     except LineageError:
         raise
     except MlflowException as error:

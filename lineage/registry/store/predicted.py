@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lineage.formats import quantity
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -59,6 +61,10 @@ class Predictions:
     reliability: Reliability
     histograms: Mapping[str, Integers]
     class_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        accuracy = quantity("accuracy", self.accuracy)
+        return f"<Predictions of {len(self)} images in {self.num_classes} classes: accuracy {accuracy}>"
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,0 +1,4 @@
+import lineage
+
+axes = lineage.plot_confusion("models:/digits@best")
+print(axes.get_title())
