@@ -66,7 +66,6 @@ def grow(  # noqa: PLR0913 - one argument for each option of the command
         parallel: Number of seeds that grow at the same time, each in a process of its own that gets its
             share of cores and GPUs; images in memory are there once for all of them, besides this one's.
             What a program has added to lineage's dicts is not known there, only what entry points add.
-        reporter: Progress callbacks; none by default. Processes of their own report lines and bars alone.
         attach: Callback ``(engine, part, generation)`` that adds Ignite's handlers and metrics: once to the
             engine that trains, where ``part`` is ``"training"``, and before each validation to one that
             measures, where it is ``"validation"``. It may change the training, and no key can tell: every

@@ -180,3 +180,19 @@ def test_generation_that_is_not_grown_is_refused(recipe: str, grown: tuple[linea
         lineage.forecast(recipe, generations=1)
     with pytest.raises(RecipeError, match="from 1 to 1, the last one that is grown, but has 2; leave it out"):
         lineage.forecast(recipe, teacher=grown[0].uri)
+
+
+@pytest.mark.usefixtures("home")
+def test_network_of_timm_teaches_one_of_ours() -> None:
+    pytest.importorskip("timm", reason="timm is an extra: pip install 'lineage[timm]'")
+    settings = ["network.name=timm:resnet18", "student.network={name = 'resnet8', width = 6}"]
+    settings += ["data.train_samples=200", "training.epochs=1", "training.warmup_epochs=0"]
+
+    (found,) = lineage.grow("digits", generations=1, overrides=settings)
+
+    teacher, student = (lineage.load(version.uri).network for version in found.versions)
+    assert type(teacher.model).__module__.startswith("timm.")
+    assert width_of(found.versions[1]) == 6
+    assert sum(each.numel() for each in student.parameters()) < 20_000
+    measured = lineage.evaluate(found.versions[1].uri)
+    assert measured.metrics == measured.recorded
