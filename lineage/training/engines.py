@@ -56,9 +56,6 @@ def make_trainer(
     def step(engine: Engine, batch: Batch) -> Tensor:
         images, labels, _indices, *stored = batch
         share = min(engine.state.epoch / teacher_warmup, 1.0) if teacher_warmup else 1.0
-        network.train()
-        for module in frozen:
-            module.training = False  # its parts are in the list as well
         with accelerator.accumulate(network):
             teacher_logits, maps = (None, []) if teach is None else teach(images, stored)
             with accelerator.autocast():
@@ -69,11 +66,35 @@ def make_trainer(
             accelerator.backward(value)
             if clip_norm is not None and accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(network.parameters(), clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            take_step()
         return value.detach()
 
-    return Engine(step)
+    take_step = _step_of(accelerator, optimizer)
+    trainer = Engine(step)
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def _set_modes(_: Engine) -> None:
+        network.train()
+        for module in frozen:
+            module.training = False  # its parts are in the list as well
+
+    return trainer
+
+
+def _step_of(accelerator: Accelerator, optimizer: Optimizer) -> Callable[[], None]:
+    """Return what takes a step and forgets the gradients, unless more batches are accumulated for it.
+
+    Accelerate's optimizer looks for an installed package and at signatures every time, which takes longer
+    than a small network's step; it is needed for scaled losses alone.
+    """
+    used = optimizer if accelerator.scaler is not None else getattr(optimizer, "optimizer", optimizer)
+
+    def take_step() -> None:
+        if accelerator.sync_gradients:
+            used.step()
+            used.zero_grad()
+
+    return take_step
 
 
 def freeze(network: nn.Module, device: torch.device) -> nn.Module:

@@ -359,6 +359,13 @@ def with_terms() -> TermsOf:
     return give
 
 
+def of_terms(network: TaughtNetwork, teacher: nn.Module) -> dict[str, Any]:
+    """What the teacher of a student with terms must show."""
+    terms = enumerate(network.terms.terms)
+    explained = {index: teacher.classifier for index, term in terms if isinstance(term, Explanation)}
+    return {"stages": network.terms.stages, "explained": explained}
+
+
 @pytest.mark.parametrize("average_decay", [None, 0.9])
 def test_student_trains_with_every_term_and_resumes_to_the_same_bits(
     build: Build, with_terms: TermsOf, average_decay: float | None
@@ -369,13 +376,7 @@ def test_student_trains_with_every_term_and_resumes_to_the_same_bits(
 
     def make(folder: str) -> GenerationTraining:
         network = with_terms(copy.deepcopy(start), teacher)
-        explained = {
-            index: teacher.classifier
-            for index, term in enumerate(network.terms.terms)
-            if isinstance(term, Explanation)
-        }
-        settings: dict[str, Any] = {"stages": network.terms.stages, "average_decay": average_decay}
-        settings["explained"] = explained
+        settings = of_terms(network, teacher) | {"average_decay": average_decay}
         training = build(teacher, network=network, folder=folder, clip_norm=1.0, **settings)
         adapters.append(training.accelerator.unwrap_model(training.network).terms.state_dict())
         return training
@@ -406,7 +407,7 @@ def test_frozen_modules_stay_as_they_were(build: Build, with_terms: TermsOf, is_
     settings: dict[str, Any] = {"frozen": frozen}
     if teacher is not None:
         taught = with_terms(network, teacher)
-        settings |= {"teacher": teacher, "network": taught, "stages": taught.terms.stages}
+        settings |= {"teacher": teacher, "network": taught, **of_terms(taught, teacher)}
     trained = weights(build(**({"network": network} | settings)).run())
     kept = {name for name, value in trained.items() if torch.equal(value, start[name])}
     assert kept == {name for name in start if name.startswith(("trunk.0.", "trunk.1.", "trunk.3."))}
