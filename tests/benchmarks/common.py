@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 
@@ -138,7 +139,7 @@ def hold_contest(
     return seconds
 
 
-def child(code: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, float]:
+def child(code: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Run Python code in a process, and return the JSON object in its last line."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -147,7 +148,7 @@ def child(code: str, *arguments: str, environment: Mapping[str, str] | None = No
         text=True,
         check=True,
     )
-    numbers: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    numbers: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return numbers
 
 

@@ -156,6 +156,13 @@ def machinery(data: Path, rounds: int) -> list[Row]:
     ]
 
 
+def step(_data: Path, rounds: int) -> list[Row]:
+    """Measure what a step costs beside a bare loop."""
+    found = child(Path(__file__).with_name("overhead.py").read_text(), str(rounds))
+    extra = [1000 * (ours - bare) for ours, bare in zip(found["ours"], found["bare"], strict=True)]
+    return [row("a training step beside a bare loop's, CPU time", extra, " ms", at_most=0.3)]
+
+
 def _seconds(arguments: Sequence[str], times: int) -> list[float]:
     seconds = []
     for _ in range(times):

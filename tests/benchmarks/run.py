@@ -16,7 +16,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))  # large.py
 
 from common import Row
-from costs import machinery, start
+from costs import machinery, start, step
 from loading import at_rest, memory_path, streamed
 from speed import teacher, training
 from studying import study
@@ -29,6 +29,7 @@ SECTIONS: dict[str, tuple[str, list[Section]]] = {
     "study": ("Students that share a teacher, 3 epochs of 1,280 images each", [study]),
     "loading": ("Loading", [memory_path, streamed, at_rest]),
     "costs": ("Start and idle costs", [start, machinery]),
+    "step": ("A step that costs nothing: one layer, batch 8", [step]),
 }
 
 
