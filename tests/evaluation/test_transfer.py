@@ -79,6 +79,16 @@ CANNOT_HOLD = [
         "--set must give a setting that finetuning uses (training.epochs,",
     ),
     (
+        {"overrides": ["training.patience=2"], "probe": "finetune"},
+        UsageError,
+        "--set must give a setting that finetuning uses (training.epochs,",
+    ),
+    (
+        {"overrides": ["training.optimizer_options.beta1=0.5"], "probe": "finetune"},
+        RecipeError,
+        "The optimizer 'sgd' takes no options, but training.optimizer_options has 'beta1'",
+    ),
+    (
         {"overrides": ["training.sync_batchnorm=true"], "probe": "finetune"},
         UsageError,
         "training.sync_batchnorm must be false on CPUs,",

@@ -2,11 +2,15 @@
 
 import optuna
 import pytest
+from ignite.engine import Engine, Events
 from optuna.storages import RDBStorage
 
 from lineage.recipe import load_recipe
+from lineage.studies.objectives import OBJECTIVES
+from lineage.studies.pruning import Pruning
 from lineage.studies.running_trial import RunningTrial
 from lineage.studies.samplers import make_pruner
+from lineage.studies.trial_record import NoRecord
 
 EPOCHS = 2
 
@@ -75,6 +79,27 @@ def test_pruners_see_steps_as_they_are(name: str, options: str, storage: RDBStor
         assert weak.report(0.4, EPOCHS + 2)
         hopeless = weak.is_hopeless(EPOCHS + 1)
     assert hopeless
+
+
+def test_epoch_that_is_not_validated_is_not_judged() -> None:
+    seen: list[float] = []
+
+    class Record(NoRecord):
+        def report(self, _metric: str, value: float, _step: int) -> None:
+            seen.append(value)
+
+        def is_hopeless(self, _first: int) -> bool:
+            return False
+
+    trainer = Engine(lambda _engine, _batch: None)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _measure(engine: Engine) -> None:
+        engine.state.metrics = {"validation_accuracy": 0.5} if engine.state.epoch == 2 else {}
+
+    Pruning(Record(), OBJECTIVES["accuracy"], 3, 1).attach(trainer, 1)
+    trainer.run([0], max_epochs=3)
+    assert seen == [0.5]
 
 
 def test_nothing_is_pruned_without_a_pruner_or_a_step(storage: RDBStorage) -> None:

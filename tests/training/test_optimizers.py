@@ -74,6 +74,19 @@ def test_optimizer_has_every_parameter_once_and_its_rate_and_decay(name: str) ->
         assert spared == {group["weight_decay"] == 0}
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_takes_a_step_without_reading_a_value(name: str) -> None:
+    """Tensors on the meta device have no values: what waits for one, as a host for its GPU, raises."""
+    network = perceptron().to("meta")
+    optimizer = build_optimizer(name, network, decay_norm_and_bias=False, **SETTINGS)
+    for _ in range(2):
+        for parameter in network.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        optimizer.step()
+    with pytest.raises(RuntimeError):
+        next(network.parameters()).sum().item()
+
+
 @pytest.mark.parametrize(("name", "kind"), [("sgd", SGD), ("adamw", AdamW)])
 def test_optimizer_takes_the_settings_it_has(name: str, kind: type) -> None:
     optimizer = build_optimizer(name, nn.Linear(2, 2), decay_norm_and_bias=True, **SETTINGS)
