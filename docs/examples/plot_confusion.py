@@ -1,4 +1,4 @@
 import lineage
 
 axes = lineage.plot_confusion("models:/digits@best")
-print(axes.get_title())
+print(axes.get_title(loc="left"))

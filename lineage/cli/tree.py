@@ -42,17 +42,17 @@ def tree(
         return
     from lineage.display import tree as drawing
     from lineage.registry.care.remove import read_tombstones
-    from lineage.registry.family.lookup import read_family
+    from lineage.registry.family.lookup import read_family, students_elsewhere
 
-    family, removed = read_family(model), read_tombstones(model)
+    shown = read_family(model), read_tombstones(model), students_elsewhere(model)
     if as_json:
-        print_json(drawing.tree_json(family, removed))
+        print_json(drawing.tree_json(*shown))
     elif dot:
-        print_text(drawing.dot(family, removed))
+        print_text(drawing.dot(*shown))
     elif mermaid:
-        print_text(drawing.mermaid(family, removed))
+        print_text(drawing.mermaid(*shown))
     else:
-        print_rich(drawing.rich_tree(family, removed))
+        print_rich(drawing.rich_tree(*shown))
     print_missing_weights(model)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,7 @@ from lineage.display.tree_layout import TreeLayout, lay_out_tree
 from lineage.formats import unit_of
 from lineage.registry.care.remove import Tombstone, read_tombstones
 from lineage.registry.family.family import Family, Version
+from lineage.registry.family.lookup import students_elsewhere
 from lineage.registry.store.connection import find_experiment
 from lineage.registry.store.progress import GrowingRun, read_growing, read_settings
 from lineage.registry.store.reports import find_report
@@ -43,6 +44,7 @@ class PageContext:
         growing: Runs of generations in training.
         transfers: Test accuracies on other data sets, by model id, by data set and probe.
         report: Id of the run with the newest report of the family; "" if there is none.
+        elsewhere: Students that are registered under other names.
     """
 
     experiment: str = ""
@@ -50,10 +52,11 @@ class PageContext:
     growing: Sequence[GrowingRun] = ()
     transfers: TransferAccuracies = field(default_factory=dict)
     report: str = ""
+    elsewhere: Sequence[Version] = ()
 
 
 def read_page_context(name: str) -> PageContext:
-    """Read everything that the page shows of the family ``name`` beside its versions.
+    """Read everything that the page shows of the family ``name`` beside its versions and those elsewhere.
 
     Raises:
         RegistryError: If the store does not answer.
@@ -79,7 +82,8 @@ def family_html(family: Family, images: Mapping[str, Any] = MappingProxyType({})
     Raises:
         RegistryError: If the store does not answer.
     """
-    document = family_document(family, read_page_context(family.name))
+    context = replace(read_page_context(family.name), elsewhere=students_elsewhere(family.name))
+    document = family_document(family, context)
     runs = {version.recipe_digest: version.run_id for version in reversed(family.versions) if version.run_id}
     settings = {
         digest: {key: value for key, value in read_settings(run).values.items() if key not in _PER_VERSION}
@@ -91,8 +95,8 @@ def family_html(family: Family, images: Mapping[str, Any] = MappingProxyType({})
 def family_document(family: Family, context: PageContext | None = None) -> dict[str, Any]:
     """Return a family as plain values, for the page's script.
 
-    Nodes are versions, removed versions with a tombstone, generations in training, and teachers or members
-    that are in another family or missing.
+    Nodes are versions, removed versions with a tombstone, generations in training, and teachers, members or
+    students that are in another family or missing.
 
     Returns:
         ``nodes`` with their parents and positions, ``folds``, titles of ``columns``, and ``metrics`` with
@@ -139,6 +143,9 @@ def _collect_nodes(
         nodes[version.id] = _version_fields(version, removed.get(version.id), context.transfers)
         parents[version.id] = list(version.parents)
         scores[version.id] = bool(version.aliases) + version.metrics.get("validation_accuracy", 0.0)
+    for student in context.elsewhere:
+        nodes[student.id] = {"kind": OUTSIDE}
+        parents[student.id] = list(student.parents)
     by_run = {version.run_id: version.id for version in versions if version.run_id}
     for run in context.growing:
         node = f"run/{run.run_id}"

@@ -5,7 +5,7 @@ can contain, is drawn once.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from operator import attrgetter
@@ -32,15 +32,16 @@ _ENTITIES = str.maketrans({character: f"#{ord(character)};" for character in "#\
 Fragments = list[tuple[str, str]]  # text, style
 
 
-def rich_tree(family: Family, removed: Sequence[Tombstone] = ()) -> Tree:
+def rich_tree(family: Family, removed: Sequence[Tombstone] = (), elsewhere: Sequence[Version] = ()) -> Tree:
     """Return a tree for the terminal: one line for each version, below that of its teacher.
 
-    Removed versions that left a tombstone are drawn in their place. A version at the left that has a teacher
-    names it: the teacher is of another family, is missing, or is further up in a branch that is deeper than
-    ``_DEPTH``. An ensemble names its members. Names are literal text, never markup.
+    Students under other names stand below their teachers by their whole names. Removed versions that left a
+    tombstone are drawn in their place. A version at the left that has a teacher names it: the teacher is of
+    another family, is missing, or is further up in a branch that is deeper than ``_DEPTH``. An ensemble names
+    its members. Names are literal text, never markup.
     """
     title = [(family.name, "bold"), (counted(len(family), "version"), "dim")]
-    family, num_removed = _with_tombstones(family, removed)
+    family, num_removed = _with_others(family, removed, elsewhere)
     tree = Tree(_line([*title, (f"{num_removed} removed" if num_removed else "", "dim")]))
     tree.ASCII_GUIDES, tree.TREE_GUIDES = _ASCII_GUIDES, [_GUIDES] * len(tree.TREE_GUIDES)
     drawn: set[str] = set()
@@ -62,14 +63,18 @@ def rich_tree(family: Family, removed: Sequence[Tombstone] = ()) -> Tree:
     return tree
 
 
-def dot(family: Family, removed: Sequence[Tombstone] = ()) -> str:
+def dot(family: Family, removed: Sequence[Tombstone] = (), elsewhere: Sequence[Version] = ()) -> str:
     """Return the family as a Graphviz graph, with a rank for each generation, from left to right.
 
-    Teachers and members of other families are dashed boxes, edges from members to ensembles dotted lines.
+    Versions of other families are dashed boxes, edges from members to ensembles dotted lines.
     """
-    family, _ = _with_tombstones(family, removed)
+    family, _ = _with_others(family, removed, elsewhere)
     lines = [f"digraph {_quoted(family.name)} {{", "  rankdir=LR;", "  node [shape=box];"]
-    lines += [f"  {_quoted(version.id)} [label={_quoted(*_box(family, version))}];" for version in family]
+    lines += [
+        f"  {_quoted(version.id)} [label={_quoted(*_box(family, version))}"
+        f"{'' if version.name == family.name else ' style=dashed'}];"
+        for version in family
+    ]
     lines += [f"  {_quoted(parent)} [style=dashed];" for parent in _outside(family)]
     ranks: dict[int, list[str]] = {}
     for version in family:
@@ -82,16 +87,18 @@ def dot(family: Family, removed: Sequence[Tombstone] = ()) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def mermaid(family: Family, removed: Sequence[Tombstone] = ()) -> str:
+def mermaid(family: Family, removed: Sequence[Tombstone] = (), elsewhere: Sequence[Version] = ()) -> str:
     """Return the family as a Mermaid flowchart from left to right, dashed and dotted as for Graphviz."""
-    family, _ = _with_tombstones(family, removed)
+    family, _ = _with_others(family, removed, elsewhere)
     nodes = {version.id: f"v{version.version}" for version in family}
     outside = _outside(family)
-    nodes |= {parent: f"outside{index}" for index, parent in enumerate(outside, 1)}
+    others = [version.id for version in family if version.name != family.name]
+    nodes |= {other: f"outside{index}" for index, other in enumerate([*outside, *others], 1)}
     title = json.dumps(printable(family.name), ensure_ascii=False)  # a JSON string is a YAML one
     lines = ["---", f"title: {title}", "---", "flowchart LR"]
     lines += [
         f'    {nodes[version.id]}["{"<br/>".join(map(_entities, _box(family, version)))}"]'
+        f"{'' if version.name == family.name else ':::outside'}"
         for version in family
     ]
     lines += [f'    {nodes[parent]}["{_entities(parent)}"]:::outside' for parent in outside]
@@ -99,29 +106,35 @@ def mermaid(family: Family, removed: Sequence[Tombstone] = ()) -> str:
         f"    {nodes[parent]} {'-.->' if _is_ensemble(family, child) else '-->'} {nodes[child]}"
         for parent, child in _edges(family)
     ]
-    if outside:
+    if outside or others:
         lines.append("    classDef outside stroke-dasharray: 4")
     return "\n".join([*lines, ""])
 
 
-def tree_json(family: Family, removed: Sequence[Tombstone] = ()) -> dict[str, Any]:
-    """Return plain values: name, versions, edges as pairs of ``name/version``, and tombstones.
+def tree_json(
+    family: Family, removed: Sequence[Tombstone] = (), elsewhere: Sequence[Version] = ()
+) -> dict[str, Any]:
+    """Return plain values: name, versions, edges as pairs of ``name/version``, and what else is drawn.
 
-    An edge leads from a teacher to its student, or from a member to its ensemble.
+    An edge leads from a teacher to its student, or from a member to its ensemble. ``removed`` are tombstones,
+    ``students_elsewhere`` are students that are registered under other names.
     """
     return {
         "name": family.name,
         "versions": [version.to_json() for version in family],
-        "edges": [list(edge) for edge in _edges(family)],
+        "edges": [list(edge) for edge in _edges([*family, *elsewhere])],
         "removed": [tombstone.to_json() for tombstone in _only_removed(family, removed)],
+        "students_elsewhere": [student.to_json() for student in elsewhere],
     }
 
 
-def _with_tombstones(family: Family, removed: Sequence[Tombstone]) -> tuple[Family, int]:
-    """Return the family with the versions that were removed from it, and their number."""
+def _with_others(
+    family: Family, removed: Sequence[Tombstone], elsewhere: Sequence[Version]
+) -> tuple[Family, int]:
+    """Return the family with versions that were removed from it, and their number, and students elsewhere."""
     gone = [replace(tombstone.version, kind=_REMOVED) for tombstone in _only_removed(family, removed)]
     versions = sorted([*family, *gone], key=attrgetter("version"))
-    return Family(family.name, tuple(versions)), len(gone)
+    return Family(family.name, (*versions, *elsewhere)), len(gone)
 
 
 def _only_removed(family: Family, removed: Sequence[Tombstone]) -> list[Tombstone]:
@@ -135,8 +148,8 @@ def _tops(family: Family) -> Iterator[Version]:
     yield from family
 
 
-def _edges(family: Family) -> list[tuple[str, str]]:
-    return [(parent, version.id) for version in family for parent in version.parents]
+def _edges(versions: Iterable[Version]) -> list[tuple[str, str]]:
+    return [(parent, version.id) for version in versions for parent in version.parents]
 
 
 def _is_ensemble(family: Family, version_id: str) -> bool:
@@ -164,8 +177,9 @@ def _rows(family: Family, version: Version) -> list[Fragments]:
     if "ensemble_accuracy" in metrics:
         accuracies.append((f"ensemble {quantity('accuracy', metrics['ensemble_accuracy'])}", "cyan"))
     role = version.objective if version.kind in ("generation", _REMOVED) else version.kind
+    title = f"v{version.version}" if version.name == family.name else version.id
     return [
-        [(f"v{version.version}", "bold"), (f"generation {version.generation}", "")],
+        [(title, "bold"), (f"generation {version.generation}", "")],
         accuracies,
         [(f"@{alias}", "magenta") for alias in version.aliases],
         [
@@ -189,7 +203,7 @@ def _members(family: Family, version: Version) -> Fragments:
 def _short_id(family: Family, version_id: str) -> str:
     """Return ``v3`` for a version of this family, ``name/3`` for others, with a note if it is missing."""
     version = family.with_id(version_id)
-    if version is not None:
+    if version is not None and version.name == family.name:
         return f"v{version.version}"
     return version_id + (" (missing)" if version_id.rpartition("/")[0] == family.name else "")
 

@@ -109,7 +109,8 @@ def _blueprint(permissions: Permissions) -> Blueprint:
     add_data_route(
         "families", lambda: families.overview(permissions.may_read_model, permissions.may_read_runs)
     )
-    add_data_route("family", lambda: families.document(requested_family(), permissions.may_read_runs))
+    may_read = (permissions.may_read_model, permissions.may_read_runs)
+    add_data_route("family", lambda: families.document(requested_family(), *may_read))
     add_data_route("growing", lambda: families.progress(requested_family(), permissions.may_read_runs))
     add_data_route("settings", settings)
     add_data_route("images", images)

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from threading import Condition
 from typing import Any
 
@@ -17,7 +18,7 @@ from lineage.errors import NotFoundError, UsageError
 from lineage.formats import json_digest
 from lineage.registry.care.remove import read_tombstones
 from lineage.registry.family.family import Version, from_model_version
-from lineage.registry.family.lookup import read_family
+from lineage.registry.family.lookup import read_family, students_elsewhere
 from lineage.registry.family.overview import overview_of
 from lineage.registry.family.tags import AUDITED_TAG
 from lineage.registry.store.connection import find_experiment, translated_errors
@@ -42,7 +43,7 @@ class FamilyReader:
     """
 
     def __init__(self) -> None:
-        cache: LRUCache[tuple[str, ...], bytes] = LRUCache(_MAX_DOCUMENTS)
+        cache: LRUCache[tuple[object, ...], bytes] = LRUCache(_MAX_DOCUMENTS)
         self._pictures = PictureReader()
         self._packed_document = cached(cache, condition=Condition())(_read_packed_document)
 
@@ -54,15 +55,20 @@ class FamilyReader:
         return {"families": rows}
 
     @translated_errors()
-    def document(self, name: str, may_read_runs: MayRead) -> bytes:
+    def document(self, name: str, may_read_model: MayRead, may_read_runs: MayRead) -> bytes:
         """Return the whole ``family`` and the ``token`` of its state, as JSON packed by gzip.
+
+        It has those students under other names that the user may read.
 
         Raises:
             NotFoundError: If there is no such family.
         """
         experiment = _readable_experiment(name, may_read_runs)
         token = _state_token(_require_model(name), experiment, _runs_in_training(name, experiment))
-        packed: bytes = self._packed_document(get_request_workspace() or "", name, experiment, token)
+        elsewhere = tuple(found for found in students_elsewhere(name) if may_read_model(found.name))
+        packed: bytes = self._packed_document(
+            get_request_workspace() or "", name, experiment, token, elsewhere
+        )
         return packed
 
     @translated_errors()
@@ -186,11 +192,13 @@ def _state_token(model: RegisteredModel, experiment: str, growing: tuple[Growing
     return json_digest(shown)
 
 
-def _read_packed_document(workspace: str, name: str, experiment: str, token: str) -> bytes:
+def _read_packed_document(
+    workspace: str, name: str, experiment: str, token: str, elsewhere: tuple[Version, ...]
+) -> bytes:
     """Read a family in the workspace of this request; all arguments are part of the cache's key."""
     del workspace
     context = read_page_context(name) if experiment else PageContext(removed=read_tombstones(name))
-    document = family_document(read_family(name), context)
+    document = family_document(read_family(name), replace(context, elsewhere=elsewhere))
     return _packed({"family": document, "token": token})
 
 

@@ -66,6 +66,12 @@ def test_teacher_of_another_family_is_a_node_of_its_own(family: Family) -> None:
     assert nodes["other/7"]["column"] == nodes["digits/5"]["column"] - 1  # type: ignore[operator]
 
 
+def test_student_under_another_name_is_a_node_below_its_teacher(family: Family) -> None:
+    elsewhere = replace(student(1, "digits/3", 3), name="small")
+    node = by_id(family_document(family, PageContext(elsewhere=[elsewhere])))["small/1"]
+    assert (node["kind"], node["parents"], node["parent"]) == ("outside", ["digits/3"], "digits/3")
+
+
 def test_numbers_stand_in_the_order_of_the_metrics(family: Family) -> None:
     document = family_document(family)
     names = [metric["name"] for metric in document["metrics"]]

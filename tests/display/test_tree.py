@@ -76,6 +76,33 @@ def test_tree_draws_students_below_their_teachers(family: Family) -> None:
     ]
 
 
+def test_students_under_other_names_are_below_their_teachers_in_every_form(family: Family) -> None:
+    elsewhere = [
+        replace(student(3, "digits/2", 2, 0.98), name="small"),
+        replace(BASE, name="odd", teacher="digits/5"),
+    ]
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(rich_tree(family, (), elsewhere))
+    lines = capture.get().splitlines()
+    assert lines[0] == "digits  5 versions"
+    assert lines[3:5] == [
+        "│  │  ├─ v3  generation 2  97.50 %  +0.28  @best  @latest-generation  student  seed 0",
+        "│  │  └─ small/3  generation 2  98.00 %  +0.78  student  seed 0",
+    ]
+    assert lines[-1].startswith("   └─ odd/1  generation 0")
+    found = tree_json(family, (), elsewhere)
+    assert found["students_elsewhere"] == [version.to_json() for version in elsewhere]
+    assert ["digits/2", "small/3"] in found["edges"]
+    assert len(found["versions"]) == 5
+    graph = dot(family, (), elsewhere)
+    assert re.search(r'"small/3" \[label="small/3 .*style=dashed\];', graph)
+    assert '"digits/2" -> "small/3";' in graph
+    chart = mermaid(family, (), elsewhere)
+    assert 'outside2["small/3 ' in chart
+    assert "v2 --> outside2" in chart
+
+
 def test_tree_says_that_a_teacher_is_missing() -> None:
     lines = drawn(Family("digits", (student(3, "digits/2", 1),)))
     assert lines == ["digits  1 version", "└─ v3  generation 1  student  seed 0  teacher digits/2 (missing)"]

@@ -51,13 +51,14 @@ def test_more_families_than_the_cache_holds_are_read_at_once(
         "_readable_experiment": lambda _name, _may_read: "",
         "_require_model": lambda name: name,
         "_state_token": lambda *_arguments: "unchanged",
-        "_read_packed_document": lambda _workspace, name, _experiment, _token: name.encode(),
+        "students_elsewhere": lambda _name: (),
+        "_read_packed_document": lambda _workspace, name, *_arguments: name.encode(),
     }
     for name, part in parts.items():  # the registry is too slow to be asked so often
         monkeypatch.setattr(lineage_mlflow.families, name, part)
     reader = FamilyReader()
     names = [f"family{i}" for i in range(4 * NUM_THREADS)]
-    read = partial(reader.document, may_read_runs=lambda _experiment: True)
+    read = partial(reader.document, may_read_model=lambda _name: True, may_read_runs=lambda _experiment: True)
     with ThreadPoolExecutor(NUM_THREADS) as threads:
         assert list(threads.map(read, names)) == [name.encode() for name in names]
 
@@ -75,7 +76,7 @@ def test_document_is_read_once_for_many_threads(empty_family: str, monkeypatch: 
 
     def read(_number: int) -> bytes:
         together.wait()
-        return reader.document(empty_family, lambda _experiment: True)
+        return reader.document(empty_family, lambda _name: True, lambda _experiment: True)
 
     with ThreadPoolExecutor(NUM_THREADS) as threads:
         documents = set(threads.map(read, range(NUM_THREADS)))
@@ -85,10 +86,10 @@ def test_document_is_read_once_for_many_threads(empty_family: str, monkeypatch: 
 
 def test_document_is_read_again_after_a_change(empty_family: str) -> None:
     reader = FamilyReader()
-    before = reader.document(empty_family, lambda _experiment: True)
+    before = reader.document(empty_family, lambda _name: True, lambda _experiment: True)
     MlflowClient().set_registered_model_tag(empty_family, "a", "b")
     MlflowClient().update_registered_model(empty_family, "changed")
-    assert reader.document(empty_family, lambda _experiment: True) != before
+    assert reader.document(empty_family, lambda _name: True, lambda _experiment: True) != before
 
 
 def test_document_is_read_again_after_an_audit(empty_family: str) -> None:

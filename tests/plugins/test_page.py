@@ -12,7 +12,7 @@ from records import DIGEST, NAMES, Files, small_predictions
 
 from lineage.display.image_data import image_document
 from lineage.display.page.render import join_modules, module_names, page_asset, single_file_page
-from lineage.display.page_data import family_document
+from lineage.display.page_data import PageContext, family_document
 from lineage.registry.family.family import Family, Version
 
 # Counts the elements of all arrays that are looped over or spread: the work that the script does.
@@ -61,9 +61,9 @@ def show(page: Page, tmp_path: Path) -> Callable[..., Page]:
     """Opens a family at an address of its page."""
     numbers = itertools.count()
 
-    def open_page(family: Family, address: str = "") -> Page:
+    def open_page(family: Family, address: str = "", context: PageContext | None = None) -> Page:
         file = tmp_path / f"{next(numbers)}.html"
-        file.write_text(single_file_page(family_document(family), {}), encoding="utf-8")
+        file.write_text(single_file_page(family_document(family, context), {}), encoding="utf-8")
         page.goto(file.as_uri() + address)
         expect(page.locator(".node").first).to_be_visible(timeout=30_000)
         return page
@@ -143,6 +143,15 @@ def test_address_of_a_version_in_another_family_is_not_that_of_an_own_one(show: 
     page.reload()
     expect(page.locator("#panel")).to_contain_text("A version of another family.")
     expect(page.locator("#panel h2")).to_have_text("other/1")
+
+
+def test_student_under_another_name_is_below_its_teacher(show: Callable[..., Page]) -> None:
+    family = make_family([None, 1])
+    elsewhere = replace(family.versions[1], name="small", version=1, teacher="digits/2")
+    page = show(family, context=PageContext(elsewhere=[elsewhere]))
+    page.locator('.node[data-id="small/1"]').click()
+    expect(page.locator("#panel")).to_contain_text("A student that is registered under another name.")
+    expect(page.get_by_role("link", name="Its family")).to_have_attribute("href", "#/small/1")
 
 
 def test_names_of_classes_are_text(page: Page, tmp_path: Path) -> None:

@@ -1,11 +1,19 @@
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from lineage.registry.family.family import Member, Version
-from lineage.registry.family.lookup import Relative, ancestors_of, descendants_of, find_version, read_family
+from lineage.registry.family.lookup import (
+    Relative,
+    ancestors_of,
+    descendants_of,
+    find_version,
+    read_family,
+    students_elsewhere,
+)
 
 AddVersion = Callable[..., Version]
 
@@ -47,6 +55,21 @@ def test_edges_lead_to_other_families_and_back(
     back = add_version(other)
     assert pairs(ancestors_of(back))[:2] == [(1, other.id), (2, chain[3].id)]
     assert pairs(descendants_of(chain[3])) == [(1, other.id), (2, back.id)]
+
+
+def test_students_under_other_names_are_found_whatever_their_tags(
+    chain: list[Version], name: str, add_version: AddVersion
+) -> None:
+    other = add_version(chain[3], family=f"{name}-other")
+    add_version(other)
+    altered = add_version(chain[0], family=f"{name}-other")
+    MlflowClient().set_model_version_tag(altered.name, str(altered.version), "lineage.generation", "two")
+    found = students_elsewhere(name)
+    assert [(student.id, student.teacher) for student in found] == [
+        (other.id, chain[3].id),
+        (altered.id, chain[0].id),
+    ]
+    assert found[0] == replace(other, aliases=())
 
 
 def test_ensembles_descend_from_their_members(

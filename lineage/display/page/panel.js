@@ -138,10 +138,10 @@ function portraitOfOutside(node) {
       commandList([["Check the family", `lineage doctor ${quoted(family)}`]]),
     ];
   }
-  return [
-    ...heading(node.id, "A version of another family."),
-    links([["Its family", addressOf(family, node.id)]]),
-  ];
+  const lead = node.parents.length
+    ? "A student that is registered under another name."
+    : "A version of another family.";
+  return [...heading(node.id, lead), links([["Its family", addressOf(family, node.id)]])];
 }
 
 function toggleComparing(button) {

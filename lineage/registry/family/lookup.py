@@ -7,6 +7,7 @@ the one place that refuses it, before a version is grown from or registered.
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -245,6 +246,28 @@ def circle_error(version_id: str, through: Iterable[str]) -> IntegrityError:
     return IntegrityError(
         f"models:/{version_id} must not descend from itself, but does, through {', '.join(through)}: a tag"
         f" was altered; run 'lineage doctor {model_name(version_id)}'."
+    )
+
+
+@translated_errors()
+def students_elsewhere(name: str) -> tuple[Version, ...]:
+    """Return the students of versions of ``name`` that are registered under other names, oldest first.
+
+    Of a student whose tags were altered only its name, number and teacher are told.
+
+    Raises:
+        RegistryError: If the store does not answer.
+    """
+    return tuple(_student_of(entity) for entity in search_students_elsewhere(name))
+
+
+def _student_of(entity: ModelVersion) -> Version:
+    with suppress(IntegrityError):
+        student = from_model_version(entity)
+        if student is not None:
+            return student
+    return Version(
+        entity.name, int(entity.version), teacher=entity.tags[TAG + "teacher"], objective="student"
     )
 
 
