@@ -17,8 +17,9 @@ from lineage.evaluation.features import num_features
 from lineage.models.exported import ExportedNetwork
 from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint
+from lineage.training.config import TrainConfig
 from lineage.training.devices import derive_seed
-from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
+from lineage.training.generation import GenerationData, GenerationTraining
 from lineage.training.losses import strict_loss
 from lineage.training.optimizers import build_optimizer
 

@@ -16,8 +16,8 @@ from lineage.formats import json_digest
 from lineage.recipe import DataSettings, Sections, TrainingSettings, parse_settings, require_effect
 from lineage.registry.family.family import Version
 from lineage.training.checkpoints import Checkpoint, state_home
+from lineage.training.config import TrainConfig
 from lineage.training.devices import derive_seed
-from lineage.training.generation import TrainConfig
 from lineage.training.handlers import build_schedule, schedule_settings
 from lineage.training.optimizers import SETTINGS, optimizer_settings
 

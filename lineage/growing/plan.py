@@ -31,9 +31,10 @@ from lineage.registry.family.data import find_other_data
 from lineage.training.attaching import Attach
 from lineage.training.batch_size import require_batch_size
 from lineage.training.checkpoints import Checkpoint, state_home
+from lineage.training.config import TrainConfig
 from lineage.training.devices import derive_seed, make_accelerator
 from lineage.training.engines import Loss
-from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
+from lineage.training.generation import GenerationData, GenerationTraining
 from lineage.training.handlers import Schedule, build_schedule
 from lineage.training.losses import build_objective, objective_settings
 from lineage.training.measurement import Subset

@@ -18,8 +18,9 @@ from lineage.data.augmentation import Augmentation
 from lineage.data.batches import TrainingBatches, training_batches
 from lineage.data.images import DataSpec, MemoryImages
 from lineage.training.checkpoints import Checkpoint
+from lineage.training.config import TrainConfig
 from lineage.training.devices import make_accelerator
-from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig
+from lineage.training.generation import GenerationData, GenerationTraining
 from lineage.training.handlers import build_schedule
 from lineage.training.losses import strict_loss
 from lineage.training.measurement import Subset

@@ -10,8 +10,9 @@ from lineage.evaluation.data import SplitData
 from lineage.evaluation.finetuning import Finetuning, FreshlyHeaded, make_finetuning
 from lineage.models.networks import build_network
 from lineage.training.checkpoints import Checkpoint
+from lineage.training.config import TrainConfig
 from lineage.training.devices import make_accelerator
-from lineage.training.generation import TrainConfig, TrainResult
+from lineage.training.generation import TrainResult
 from lineage.training.handlers import constant
 
 SHAPE = (3, 16, 16)

@@ -20,11 +20,12 @@ from lineage.models.networks import build_network
 from lineage.models.stage_order import StageOrder
 from lineage.models.stages import map_shapes
 from lineage.training.checkpoints import Checkpoint
+from lineage.training.config import TrainConfig
 from lineage.training.devices import make_accelerator
 from lineage.training.distillation import DISTILLATIONS, distillation_loss
 from lineage.training.engines import Loss
 from lineage.training.explanation import Explanation
-from lineage.training.generation import GenerationData, GenerationTraining, TrainConfig, TrainResult
+from lineage.training.generation import GenerationData, GenerationTraining, TrainResult
 from lineage.training.handlers import constant, cosine
 from lineage.training.losses import strict_loss
 from lineage.training.measurement import Subset, measure
