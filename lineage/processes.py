@@ -27,7 +27,7 @@ def was_launched() -> bool:
     return "RANK" in os.environ
 
 
-_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a cluster's end of time, a closed terminal
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C, end of time, closed terminal, SLURM's warning
 _LEAVES_AT_ONCE = 3
 _SECONDS_UNTIL_AGAIN = 0.05
 
@@ -56,7 +56,7 @@ _print_dropped = sys.unraisablehook  # what reports dropped exceptions that are 
 
 
 def interrupt_on_signals() -> None:
-    """Raise ``KeyboardInterrupt`` on the first SIGINT, SIGTERM or SIGHUP, so that the run is marked.
+    """Raise ``KeyboardInterrupt`` on the first SIGINT, SIGTERM, SIGHUP or SIGUSR1: the run is marked then.
 
     Later ones do not disturb the marking, except that a third Ctrl-C leaves at once. A signal that the
     process was started to ignore, as ``nohup`` and ``&`` do, stays ignored. Where Python drops the exception,
@@ -64,8 +64,8 @@ def interrupt_on_signals() -> None:
     """
     global _interrupts, _print_dropped
     _interrupts = _Interrupts()
-    for name in _ENDING:
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
+    for name in ENDING:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP and SIGUSR1
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
             _interrupts.number = number
@@ -78,7 +78,7 @@ def leave_undisturbed() -> None:
 
     Ctrl-C ends it at once, without a traceback out of some function that runs at exit.
     """
-    for name in _ENDING:
+    for name in ENDING:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == _interrupt:
             signal.signal(number, signal.SIG_DFL if name == "SIGINT" else signal.SIG_IGN)

@@ -13,6 +13,7 @@ from io import StringIO
 import pytest
 
 from lineage.cli import main
+from lineage.processes import ENDING
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +22,7 @@ def call_main() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
         stdout, stderr = StringIO(), StringIO()
-        handlers = {
-            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+        handlers = {number: signal.getsignal(number) for number in map(signal.Signals.__getitem__, ENDING)}
         levels = {name: logging.getLogger(name).level for name in ("ignite", "accelerate", "torch")}
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             patch.setattr(sys, "unraisablehook", sys.unraisablehook)

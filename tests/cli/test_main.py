@@ -170,7 +170,8 @@ def test_json_is_all_of_standard_output(tmp_path: Path, tiny: Options) -> None:
     [
         pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, id="SIGHUP"),
+        pytest.param(signal.SIGHUP, id="SIGHUP", marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, id="SIGUSR1"),
     ],
 )
 def test_interrupted_growing_is_marked_and_continues(

@@ -16,7 +16,7 @@ from warm import WarmProcess, run_warm
 import lineage
 from lineage.display.progress import SilentReporter
 from lineage.errors import UsageError
-from lineage.processes import interrupt_on_signals
+from lineage.processes import ENDING, interrupt_on_signals
 from lineage.training.devices import process_timeout
 
 IGNORED_AT_START = """
@@ -136,7 +136,7 @@ def test_process_that_leaves_is_not_disturbed() -> None:
     assert run_python(LEAVING) == ["left"]
 
 
-@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_later_signals_do_not_disturb_and_a_third_interrupt_leaves(first: str) -> None:
     assert run_python(REPEATED.format(first=first)) == ["put off", "interrupted", "undisturbed", "left"]
 
@@ -155,7 +155,7 @@ def test_interrupt_waits_for_the_end_of_a_transaction(number: str, tmp_path: Pat
 @pytest.fixture
 def signals() -> Iterator[None]:
     """The command line's handlers of signals, for the time of a test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in map(signal.Signals.__getitem__, ENDING)}
     interrupt_on_signals()
     yield
     for number, handler in before.items():
