@@ -71,8 +71,10 @@ def recipes_page() -> str:
     for name in recipe_names():
         header = recipe_header(name)
         measured = "not run" if header["measured"] == "not run" else "yes"
-        network = load_recipe(name).network.name
-        lines.append(f"| [`{name}`](#{name}) | `{network}` | {header['hardware']} | {measured} |")
+        recipe = load_recipe(name)
+        networks = [recipe.network, *([recipe.student.network] if recipe.student.network else [])]
+        network = " → ".join(f"`{network.name}`" for network in networks)
+        lines.append(f"| [`{name}`](#{name}) | {network} | {header['hardware']} | {measured} |")
     for name in recipe_names():
         header = recipe_header(name)
         lines += ["", f"## `{name}` {{ #{name} }}", "", header.pop("summary"), ""]

@@ -52,7 +52,7 @@ class EarlyStop:
 
         @trainer.on(Events.EPOCH_COMPLETED)
         def _end(engine: Engine) -> None:
-            if self.is_due():
+            if self.is_due() and engine.state.epoch != engine.state.max_epochs:
                 passed = counted(epochs_without_gain(self._history.epochs), "epoch")
                 notify(
                     f"stopped after epoch {engine.state.epoch}: no higher validation accuracy for {passed}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 import lineage
 from lineage.data.images import DataSet, DataSpec, MemoryImages
@@ -19,6 +19,7 @@ from lineage.extensions import REVISIONS, source_of
 from lineage.growing.plan import GenerationPlan, read_split_data
 from lineage.growing.succession import Succession
 from lineage.recipe import load_recipe
+from lineage.registry.store.study_runs import epoch_values
 
 CODE = """
 from torch import nn
@@ -157,9 +158,12 @@ def test_changed_network_is_grown_anew_told_by_evaluate_and_shown_by_diff(
 def test_what_python_code_attaches_is_never_pulled_by_key(home: Path, tiny_settings: tuple[str, ...]) -> None:
     recipe = load_recipe("digits", [*tiny_settings, "succession.generations=0"])
     data = read_split_data(recipe)
+    seen: list[tuple[str, int]] = []
 
-    def attach(_engine: Engine, _part: str, _generation: int) -> None:
-        """Change nothing; nobody can know that."""
+    def attach(engine: Engine, part: str, generation: int) -> None:
+        seen.append((part, generation))
+        found = {"seen": 0.5} if part == "training" else {"half": torch.tensor(0.25)}
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: engine.state.metrics.update(found))
 
     def observe(_trainer: Engine, _generation: int) -> None:
         """Change nothing, as promised."""
@@ -167,6 +171,14 @@ def test_what_python_code_attaches_is_never_pulled_by_key(home: Path, tiny_setti
     def grow(**options: object) -> lineage.Lineage:
         return Succession(recipe, data, SilentReporter(), **options).run()  # type: ignore[arg-type]
 
-    grown = [grow(attach=attach), grow(attach=attach), grow(), grow(observe=observe)]
+    settings = {"generations": 0, "overrides": tiny_settings, "attach": attach}
+    grown = [lineage.grow("digits", **settings)[0], grow(attach=attach), grow(), grow(observe=observe)]
     assert [line.num_trained for line in grown] == [1, 1, 1, 0]
     assert len({line.versions[0].key for line in grown}) == 3
+    epochs = recipe.training.epochs
+    assert seen == [("training", 0), *[("validation", 0)] * epochs] * 2
+    version = grown[0].versions[0]
+    assert version.metrics["validation_half"] == 0.25
+    assert "validation_half" not in grown[2].versions[0].metrics
+    assert epoch_values(version, "seen") == dict.fromkeys(range(1, epochs + 1), 0.5)
+    assert epoch_values(version, "validation_half") == dict.fromkeys(range(1, epochs + 1), 0.25)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Engine, Events
 
 import lineage
 from lineage.errors import RecipeError, TrainingError, UsageError
@@ -82,23 +81,6 @@ def test_metric_that_is_no_number_is_refused() -> None:
         numbers({"c": torch.zeros(2)})
 
 
-@pytest.mark.usefixtures("home")
-def test_python_attaches_to_training_and_to_each_validation(tiny_settings: tuple[str, ...]) -> None:
-    seen: list[tuple[str, int]] = []
-
-    def attach(engine: Engine, part: str, generation: int) -> None:
-        seen.append((part, generation))
-        metrics = {"seen": 0.5} if part == "training" else {"half": torch.tensor(0.25)}
-        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: engine.state.metrics.update(metrics))
-
-    overrides = [*tiny_settings, "training.epochs=2"]
-    (grown,) = lineage.grow("digits", generations=0, overrides=overrides, attach=attach)
-    assert seen == [("training", 0), ("validation", 0), ("validation", 0)]
-    version = grown.versions[0]
-    assert version.metrics["validation_half"] == 0.25
-    from lineage.registry.store.study_runs import epoch_values
-
-    assert epoch_values(version, "seen") == {1: 0.5, 2: 0.5}
-    assert epoch_values(version, "validation_half") == {1: 0.25, 2: 0.25}
+def test_attaching_to_seeds_in_processes_of_their_own_is_refused() -> None:
     with pytest.raises(UsageError, match=r"attach must be left out where seeds grow in processes"):
-        lineage.grow("digits", seeds=[0, 1], parallel=2, attach=attach)
+        lineage.grow("digits", seeds=[0, 1], parallel=2, attach=lambda _engine, _part, _generation: None)
