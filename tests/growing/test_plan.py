@@ -145,8 +145,9 @@ def test_key_holds_how_stages_are_trained_where_the_network_starts_from_weights(
 
 
 def test_stages_that_are_frozen_keep_the_weights_of_the_start(
-    split_data: SplitData, home: Path, tmp_path: Path
+    split_data: SplitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LINEAGE_HOME", str(tmp_path / "home"))
     start = build_network("resnet8", 10, (1, 8, 8), {"width": 4}).state_dict()
     save_file(start, tmp_path / "start.safetensors")
     settings = ["network.width=4", f"network.weights='{tmp_path}/start.safetensors'", "training.epochs=1"]
