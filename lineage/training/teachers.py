@@ -12,6 +12,7 @@ from torch.fx.experimental.optimization import fuse
 
 from lineage.models.stages import StagedNetwork
 from lineage.training.engines import freeze
+from lineage.training.likeness import measure_likeness
 from lineage.training.losses import at_least_float32
 from lineage.training.measurement import Subset, measure
 from lineage.training.soft_targets import StoredSoftTargets, SubsetName
@@ -37,6 +38,9 @@ class Teacher(Protocol):
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """Return the predicted classes, int64, by row of ``subset.images``; other rows are zero."""
 
+    def likeness(self, student: nn.Module, subset: Subset) -> dict[str, float]:
+        """Return how alike the student's features and explanations are, as ``measure_likeness`` does."""
+
 
 class LiveTeacher:
     """Teacher that runs on every batch.
@@ -56,6 +60,7 @@ class LiveTeacher:
         stages: Sequence[str] = (),
     ) -> None:
         self.accelerator = accelerator
+        self._whole = network  # a folded one has no stages
         self.network = freeze(fold(network, input_shape, stages), accelerator.device)
         self._staged = StagedNetwork(self.network, stages) if stages else None
 
@@ -76,6 +81,10 @@ class LiveTeacher:
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``; one pass, in float32."""
         return measure(self.accelerator, self.network, subset, keep_logits=True).logits.argmax(1)
+
+    def likeness(self, student: nn.Module, subset: Subset) -> dict[str, float]:
+        """See ``Teacher``."""
+        return measure_likeness(self.accelerator, student, self._whole, subset)
 
 
 class StoredTeacher:
@@ -101,6 +110,10 @@ class StoredTeacher:
         rows = torch.zeros(len(subset.images), dtype=torch.int64)
         rows[subset.indices] = self.soft_targets.predictions(name)
         return rows
+
+    def likeness(self, student: nn.Module, subset: Subset) -> dict[str, float]:
+        """See ``Teacher``; nothing is known of the network."""
+        return {}
 
 
 def fold(network: nn.Module, input_shape: tuple[int, int, int], kept: Sequence[str] = ()) -> nn.Module:

@@ -116,11 +116,8 @@ class Explanation(nn.Module):
         teacher_maps = teacher_maps.detach()
         weight, bias = (each.to(teacher_maps.dtype) for each in (self.teacher_weight, self.teacher_bias))
         classes = linear(teacher_maps.mean((2, 3)), weight, bias).argmax(1)
-        own, theirs = at_one_size(
-            _explain(maps, self._head[0].weight.to(maps.dtype)[classes]),
-            _explain(teacher_maps, weight[classes]),
-        )
-        return 1 - cosine_similarity(own.flatten(1), theirs.flatten(1)).mean()
+        weights = self._head[0].weight.to(maps.dtype)[classes]
+        return 1 - explanation_cosines(maps, teacher_maps, weights, weight[classes]).mean()
 
 
 class _Function(nn.Module):
@@ -197,6 +194,21 @@ def needs_head(name: str) -> bool:
 
 def _takes(name: str, parameter: str) -> bool:
     return parameter in inspect.signature(TERMS[name]).parameters
+
+
+def explanation_cosines(
+    maps: Tensor, teacher_maps: Tensor, weights: Tensor, teacher_weights: Tensor
+) -> Tensor:
+    """Return the cosine of two networks' explanations of one class of each sample, shape (B,).
+
+    Args:
+        maps: Maps of the student, shape (B, D, H, W).
+        teacher_maps: Maps of the teacher, shape (B, E, H', W').
+        weights: Rows of the student's linear layer for the classes, shape (B, D).
+        teacher_weights: The teacher's, shape (B, E).
+    """
+    own, theirs = at_one_size(_explain(maps, weights), _explain(teacher_maps, teacher_weights))
+    return cosine_similarity(own.flatten(1), theirs.flatten(1))
 
 
 def _explain(maps: Tensor, weights: Tensor) -> Tensor:
