@@ -179,6 +179,15 @@ def test_downloads_draw_no_bars(monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     assert "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR" not in os.environ
 
 
+def test_student_registers_how_alike_it_is_to_its_teacher(grown: lineage.Lineage) -> None:
+    patriarch, student = grown.versions
+    assert "test_cka" not in patriarch.metrics
+    assert 0 <= student.metrics["test_explanation_similarity"] <= 1 + 1e-6
+    assert student.metrics["test_cka"] == pytest.approx(
+        lineage.diff(patriarch.uri, student.uri).cka, abs=1e-4
+    )
+
+
 def test_tree_gives_the_family(grown: lineage.Lineage) -> None:
     family = lineage.tree("digits")
     assert isinstance(family, lineage.Family)

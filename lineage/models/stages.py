@@ -140,15 +140,21 @@ def require_head(network: nn.Module, stage: str, input_shape: tuple[int, int, in
     Raises:
         UsageError: If its logits are computed in another way, or from another stage.
     """
-    logits, (maps,) = run_once(StagedNetwork(network, [stage]), network, input_shape)
-    for head in (module for module in network.modules() if isinstance(module, nn.Linear)):
-        if _is_linear_in_means(head, maps, logits):
-            return head
+    head = find_head(network, stage, input_shape)
+    if head is not None:
+        return head
     raise UsageError(
         "The term 'explanation' of student.terms needs networks whose logits are a linear layer of the means"
         f" of the stage's feature maps, but in {who} they are not for the stage '{stage}'; leave stage at -1,"
         " or set differentiate = true for the term."
     )
+
+
+def find_head(network: nn.Module, stage: str, input_shape: tuple[int, int, int]) -> nn.Linear | None:
+    """Return the layer of ``require_head``; None if the network has none."""
+    logits, (maps,) = run_once(StagedNetwork(network, [stage]), network, input_shape)
+    layers = (module for module in network.modules() if isinstance(module, nn.Linear))
+    return next((head for head in layers if _is_linear_in_means(head, maps, logits)), None)
 
 
 def _is_linear_in_means(head: nn.Linear, maps: Tensor, logits: Tensor) -> bool:

@@ -32,9 +32,20 @@ class Explanation(nn.Module):
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
         """Return the term for what student and teacher gave for a batch."""
-        classes = teacher.logits.argmax(1)
-        own, theirs = at_one_size(explain(student, classes, self._head[0]), teacher.maps.detach())
-        return 1 - cosine_similarity(own.flatten(1), theirs.flatten(1)).mean()
+        return 1 - explanation_cosines(student, teacher, self._head[0]).mean()
+
+
+def explanation_cosines(student: Features, teacher: Features, head: nn.Linear | None) -> Tensor:
+    """Return the cosine of two networks' explanations of the teacher's class, of each sample, shape (B,).
+
+    Args:
+        student: Maps and logits of the student.
+        teacher: Explanations and logits of the teacher.
+        head: The student's linear layer, as for ``explain``.
+    """
+    classes = teacher.logits.argmax(1)
+    own, theirs = at_one_size(explain(student, classes, head), teacher.maps.detach())
+    return cosine_similarity(own.flatten(1), theirs.flatten(1))
 
 
 def explain(features: Features, classes: Tensor, head: nn.Linear | None) -> Tensor:

@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -41,8 +41,8 @@ class TrainResult:
         network: Network with the weights to register (their moving average if one is kept), on the CPU.
         history: One record per epoch: ``train_loss``, ``lr``, ``images_per_second`` and, where it was
             validated, ``validation_…``. Without epochs, one record of the initial weights.
-        test: Measurement of the last epoch on the test set, read once, with the logits and the most probable
-            classes of every sample.
+        test: Measurement of the last epoch on the test set, with the logits and the most probable classes of
+            every sample, and with how alike a student is to a teacher whose network is at hand.
         seconds: Time spent on training and evaluation.
     """
 
@@ -266,5 +266,8 @@ class GenerationTraining:
             keep_logits=True,
             keep_top_classes=True,
         )
+        if self.teacher is not None:
+            likeness = self.teacher.likeness(self.evaluated, self.data.test)
+            test = replace(test, metrics=test.metrics | likeness)
         seconds = self.history.seconds + time.perf_counter() - started
         return TrainResult(self.evaluated.cpu(), self.history.epochs, test, seconds)

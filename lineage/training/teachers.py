@@ -15,6 +15,7 @@ from torch.fx.experimental.optimization import fuse
 from lineage.models.stages import StagedNetwork, map_shapes
 from lineage.training.engines import freeze
 from lineage.training.explanation import explain
+from lineage.training.likeness import measure_likeness
 from lineage.training.losses import at_least_float32
 from lineage.training.maps import Features, Shape
 from lineage.training.measurement import Subset, collect
@@ -41,6 +42,9 @@ class Teacher(Protocol):
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """Return the classes predicted for the subset's samples, int64 (N,), in their order."""
 
+    def likeness(self, student: nn.Module, subset: Subset) -> dict[str, float]:
+        """Return how alike the student's features and explanations are, as ``measure_likeness`` does."""
+
 
 class LiveTeacher:
     """Teacher that runs on every batch.
@@ -63,6 +67,7 @@ class LiveTeacher:
         explained: Mapping[int, nn.Linear | None] = MappingProxyType({}),
     ) -> None:
         self.accelerator = accelerator
+        self._whole = network  # a folded one has no stages
         self.network = freeze(fold(network, input_shape, stages), accelerator.device)
         self._heads = {index: copy.deepcopy(head) for index, head in explained.items()}
         for head in self._heads.values():
@@ -105,6 +110,10 @@ class LiveTeacher:
             dtype=torch.int64,
         )
 
+    def likeness(self, student: nn.Module, subset: Subset) -> dict[str, float]:
+        """See ``Teacher``."""
+        return measure_likeness(self.accelerator, student, self._whole, subset)
+
 
 class StoredTeacher:
     """Teacher whose soft targets are stored; its network is neither loaded nor run.
@@ -127,6 +136,10 @@ class StoredTeacher:
     def predictions(self, name: SubsetName, subset: Subset) -> Tensor:
         """See ``Teacher``."""
         return self.soft_targets.predictions(name)
+
+    def likeness(self, student: nn.Module, subset: Subset) -> dict[str, float]:
+        """See ``Teacher``; nothing is known of the network."""
+        return {}
 
 
 def fold(network: nn.Module, input_shape: tuple[int, int, int], kept: Sequence[str] = ()) -> nn.Module:

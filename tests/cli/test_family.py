@@ -110,6 +110,7 @@ def test_tree_prints_json_with_edges(call_main: Lineage) -> None:
         "versions": [version.to_json() for version in read_family("digits")],
         "edges": [["digits/1", "digits/2"], ["digits/3", "digits/4"]],
         "removed": [],
+        "students_elsewhere": [],
     }
 
 
