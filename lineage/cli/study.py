@@ -22,6 +22,14 @@ Storage = Annotated[
 MoreKeys = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=RANGE", help="Further keys that vary, after --space.")
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="URI",
+        help="Registered version that teaches the students of all trials; no patriarch is trained.",
+    ),
+]
 Space = Annotated[
     list[str] | None,
     typer.Option(
@@ -62,6 +70,7 @@ def study(
     ],
     name: Annotated[str, typer.Option(metavar="STUDY", help="Name of the study and its family.")],
     more: MoreKeys = None,
+    teacher: Teacher = None,
     space: Space = None,
     trials: Trials = None,
     objective: Objective = None,
@@ -88,6 +97,7 @@ def study(
         result = run_study(
             recipe,
             name=name,
+            teacher=teacher,
             space=axes,
             trials=trials,
             storage=storage,
