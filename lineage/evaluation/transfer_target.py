@@ -31,7 +31,7 @@ _FINETUNING_DEFAULTS = {
     "schedule": "cosine",
 }
 _OPTIMIZER_SETTINGS = {"lr", "momentum", "nesterov", "weight_decay", "decay_norm_and_bias"}
-_SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
+_SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma", "schedule_options"}
 _AUGMENTATION_SETTINGS = ("crop_padding", "padding_mode", "flip")
 _REMEDIES = {"data.name": "name the data set with --to"}
 _PROBE_REMEDIES = _REMEDIES | {"training": "leave it out, or train the whole network with --probe finetune"}
@@ -70,6 +70,8 @@ class Target:
         if self.probe == FINETUNE:
             training = self.settings.training.model_dump(mode="json")
             settings |= {f"training.{name}": value for name, value in training.items()}
+            if not self.settings.training.schedule_options:  # a later setting, as below
+                del settings["training.schedule_options"]
         if self.settings.data.subset is not None:  # a later setting: at its default, older keys stay valid
             settings["data.subset"] = self.settings.data.subset.model_dump()
         if self.probe == FINETUNE and self.settings.data.augment is not None:
@@ -156,6 +158,7 @@ def _used_keys(settings: TargetSettings, probe: str) -> list[str]:
         *schedule_settings(settings.training.schedule, {name: given[name] for name in _SCHEDULE_SETTINGS}),
         "epochs",
         "decay_norm_and_bias",
+        "schedule_options",
     }
     idle = (_OPTIMIZER_SETTINGS | _SCHEDULE_SETTINGS) - chosen
     return keys + [f"training.{name}" for name in TrainingSettings.model_fields if name not in idle]
