@@ -111,6 +111,32 @@ def named_settings(builder: Builder, settings: Mapping[str, Any]) -> dict[str, A
     return {name: settings[name] for name in inspect.signature(builder).parameters if name in settings}
 
 
+def changed_options(builder: Builder, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``options`` that are not at the defaults of a signature, for keys older than they."""
+    defaults = {name: parameter.default for name, parameter in _signature(builder).parameters.items()}
+    return {name: value for name, value in options.items() if name not in defaults or defaults[name] != value}
+
+
+def settings_and_options(
+    subject: str, section: str, table: str, builder: Builder, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a builder gets of a recipe's section: settings that its signature names, and options.
+
+    Args:
+        subject: Noun phrase for the builder's product, for errors.
+        section: Name of the section.
+        table: Key of the section that holds the options; they may not have the name of a setting.
+        builder: Callable that takes both by keyword.
+        settings: Values of the section by name, with those of ``table``, if any, as a table.
+
+    Raises:
+        RecipeError: If an option is unknown or missing, or its value has another type.
+    """
+    plain = {name: value for name, value in settings.items() if name != table}
+    options = typed_options(subject, f"{section}.{table}", builder, settings.get(table, {}), plain)
+    return named_settings(builder, plain) | options
+
+
 def typed_options(
     subject: str, table: str, builder: Builder, options: Mapping[str, Any], given: Collection[str] = ()
 ) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import torch
 import lineage
 from lineage.errors import RecipeError
 from lineage.extensions import named_settings, resolve, typed_options
+from lineage.growing.plan import GenerationPlan, read_split_data
+from lineage.recipe import check_space, load_recipe, with_space
 
 CODE = '''
 import torch
@@ -36,16 +38,20 @@ def my_network(num_classes, input_shape, width=8):
     return MyNetwork(num_classes, input_shape, width)
 
 
-def my_data(root, download, image_size):
-    """Zeros and ones of scikit-learn's digits."""
-    digits = load_digits(n_class=2)
+def my_data(folder, fetches, size, classes: int = 2):
+    """Zeros and ones of scikit-learn's digits, and more of them."""
+    digits = load_digits(n_class=classes)
     pixels = torch.from_numpy(digits.images * 15).to(torch.uint8).unsqueeze(-1)
     images = MemoryImages(pixels, torch.from_numpy(digits.target).long())
-    return memory_dataset("mine", images, images, ["zero", "one"])
+    return memory_dataset("mine", images, images, ["zero", "one", "two"][:classes])
 
 
-def my_objective(smoothing):
-    return lambda logits, labels: nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+def my_objective(smoothing, factor: float = 1.0, power=1):
+    if factor < 0:
+        raise ValueError("factor is negative")
+    return lambda logits, labels: factor * nn.functional.cross_entropy(
+        logits, labels, label_smoothing=smoothing
+    ).pow(power)
 
 
 def my_loss(temperature, gather, margin: float = 0.5, power=2):
@@ -56,8 +62,8 @@ def my_loss(temperature, gather, margin: float = 0.5, power=2):
     return loss
 
 
-def my_schedule(epochs):
-    return lambda epoch: 1 - epoch / epochs
+def my_schedule(epochs, floor: float = 0.0):
+    return lambda epoch: max(floor, 1 - epoch / epochs)
 '''
 ENTRY_POINTS = """
 [lineage.networks]
@@ -132,6 +138,110 @@ def test_family_grows_of_an_installed_packages_parts_alone(home: Path) -> None:
     assert model.network.get_parameter("classifier.weight").shape == (2, 5)
     evaluation = lineage.evaluate("models:/mine/1")
     assert evaluation.metrics == evaluation.recorded
+
+
+@pytest.mark.usefixtures("mypkg")
+def test_options_of_objective_and_schedule_are_in_the_key_unless_at_their_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(RECIPE)
+    data = read_split_data(load_recipe(str(file)))
+
+    def keys(*options: str) -> list[str]:
+        recipe = load_recipe(str(file), options)
+        return [GenerationPlan(recipe, data, number, "a" if number else None).key for number in (0, 1)]
+
+    objective, schedule = "patriarch.options.factor", "training.schedule_options.floor"
+    assert keys(f"{objective}=1", f"{schedule}=0") == keys()
+    assert [one != other for one, other in zip(keys(f"{objective}=2"), keys(), strict=True)] == [True, False]
+    assert [one != other for one, other in zip(keys(f"{schedule}=0.5"), keys(), strict=True)] == [True, True]
+    assert load_recipe(str(file), [f"{objective}=1"]).digest != load_recipe(str(file)).digest
+
+    plan = GenerationPlan(load_recipe(str(file), [f"{objective}=3", f"{schedule}=0.5"]), data, 0, None)
+    plain = GenerationPlan(load_recipe(str(file)), data, 0, None)
+    logits, labels = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+    assert plan._loss()(logits, labels, logits, 1.0) == 3 * plain._loss()(logits, labels, logits, 1.0)
+    assert [plan._schedule()(epoch) for epoch in (0.5, 1, 2)] == [0.75, 0.5, 0.5]
+
+
+@pytest.mark.usefixtures("mypkg")
+def test_options_of_a_data_set_reach_its_builder_and_its_contents_are_in_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(RECIPE)
+    keys = []
+    for classes in (2, 3):
+        recipe = load_recipe(str(file), [f"data.options.classes={classes}"])
+        data = read_split_data(recipe)
+        assert data.dataset.spec.num_classes == classes
+        keys.append(GenerationPlan(recipe, data, 0, None).key)
+    plain = load_recipe(str(file))
+    assert GenerationPlan(plain, read_split_data(plain), 0, None).key == keys[0] != keys[1]
+
+
+@pytest.mark.usefixtures("mypkg")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "patriarch.options.power=fast",
+            "patriarch.options.power must be an integer, but got 'fast'.",
+        ),
+        (
+            "patriarch.options.smoothing=1",
+            "The objective 'mypkg:my_objective' takes the options factor, power, but patriarch.options has"
+            " 'smoothing'.",
+        ),
+        (
+            "patriarch.options.factor=-1",
+            "patriarch.objective 'mypkg:my_objective' must be built from its settings, {'smoothing': 0.1,"
+            " 'factor': -1.0, 'power': 1}, but its builder fails: factor is negative; correct [patriarch].",
+        ),
+        (
+            "training.schedule_options.flor=0.1",
+            "The schedule 'mypkg:my_schedule' takes the options floor, but training.schedule_options has"
+            " 'flor'. Did you mean 'floor'?",
+        ),
+        (
+            "training.schedule_options.floor=low",
+            "training.schedule_options.floor must be a number, but got 'low'.",
+        ),
+        ("data.options.classes=two", "data.options.classes must be an integer, but got 'two'."),
+        (
+            "data.options.root=there",
+            "The data set 'mypkg:my_data' takes the options classes, but data.options has 'root'.",
+        ),
+        (
+            "data={name = 'digits', options = {classes = 2}}",
+            "The data set 'digits' takes no options, but data.options has 'classes'.",
+        ),
+        (
+            "data={name = 'hub:owner/name', options = {classes = 2}}",
+            "The data set 'hub:owner/name' takes no options, but data.options has 'classes'.",
+        ),
+        (
+            "patriarch={objective = 'strict', options = {factor = 1}}",
+            "The objective 'strict' takes no options, but patriarch.options has 'factor'.",
+        ),
+    ],
+)
+def test_option_that_no_signature_has_is_refused(option: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(RECIPE)
+    with pytest.raises(RecipeError) as caught:
+        read_split_data(load_recipe(str(file), [option]))
+    assert str(caught.value) == message
+
+
+@pytest.mark.usefixtures("mypkg")
+def test_options_vary_in_a_study_but_those_of_the_data(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(RECIPE)
+    recipe = load_recipe(str(file))
+    space = ["patriarch.options.power=1..3", "training.schedule_options.floor=0:0.5"]
+    low, high, *_ = check_space(with_space(recipe, space[:1]))
+    assert (low.patriarch.options, high.patriarch.options) == ({"power": 1}, {"power": 3})
+    assert list(with_space(recipe, space).study.space) == [axis.partition("=")[0] for axis in space]
+    with pytest.raises(RecipeError, match=r"data\.options must not vary within a study, since trials share"):
+        with_space(recipe, ["data.options.classes=2,3"])
 
 
 @pytest.mark.usefixtures("mypkg", "home")

@@ -27,6 +27,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mypkg\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(
         "[lineage.networks]\ntiny = mypkg:Tiny\n[lineage.objectives]\nfocal = mypkg:build_focal\n"
+        "[lineage.schedules]\nfloored = mypkg:build_floored\n"
         "[lineage.distillations]\nmargin = mypkg:build_margin\n"
         "[lineage.handlers]\nkappa = mypkg:build_kappa\n"
         "[lineage.augmentations]\ndimmed = mypkg:build_dimmed\n"
@@ -36,7 +37,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("home", "package")
 def test_own_network_and_losses_grow_as_the_guide_says(tiny_settings: tuple[str, ...]) -> None:
-    own = ("network.name=mypkg:tiny", "patriarch.objective=mypkg:focal", "patriarch.penalty=2.0")
+    own = ("network.name=mypkg:tiny", "patriarch.objective=mypkg:focal", "patriarch.options.focus=1.5")
+    own += ("training.schedule=mypkg:floored", "training.schedule_options.floor=0.1")
     own += ("student.loss=mypkg:margin", "student.options.margin=1")
     own += ("training.handlers=[{name = 'mypkg:kappa', options = {weights = 'quadratic'}}]",)
     own += ("data.augment.policy=mypkg:dimmed", "data.augment.options.least=0.25")
@@ -50,7 +52,7 @@ def test_own_network_and_losses_grow_as_the_guide_says(tiny_settings: tuple[str,
     assert type(model.network).__name__ == "Tiny"
     assert model.network_name == "mypkg:tiny"
     assert grown.versions[0].objective == "mypkg:focal"
-    assert grown.versions[1].code.keys() == {"network", "distillation", "augmentation"}
+    assert grown.versions[1].code.keys() == {"network", "distillation", "augmentation", "schedule"}
 
 
 def test_readme_is_short() -> None:

@@ -22,6 +22,14 @@ Storage = Annotated[
 MoreKeys = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=RANGE", help="Further keys that vary, after --space.")
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="URI",
+        help="Registered version that teaches the students of all trials; no patriarch is trained.",
+    ),
+]
 Space = Annotated[
     list[str] | None,
     typer.Option(
@@ -66,6 +74,7 @@ def study(
         ),
     ] = None,
     more: MoreKeys = None,
+    teacher: Teacher = None,
     space: Space = None,
     trials: Trials = None,
     objective: Objective = None,
@@ -93,6 +102,7 @@ def study(
         result = run_study(
             recipe,
             name=name,
+            teacher=teacher,
             space=axes,
             trials=trials,
             storage=storage,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from lineage.data.images import DataSet, DataSpec, Images, MemoryImages, Streame
 from lineage.data.reduction import reduce_images
 from lineage.data.stratified import stratified_split
 from lineage.errors import UsageError
-from lineage.extensions import resolve
+from lineage.extensions import Builder, resolve, typed_options
 
 __all__ = [
     "DATASETS",
@@ -39,6 +39,8 @@ __all__ = [
 STREAMED_SIZE = 224
 """Edge in pixels of the network's input where images are streamed and no size is given."""
 
+_POSITIONAL = 3  # parameters of a builder that it always gets
+
 
 class DatasetBuilder(Protocol):
     """Function that builds a data set; packages register theirs as entry points in ``lineage.datasets``."""
@@ -53,7 +55,7 @@ class DatasetBuilder(Protocol):
                 reduced afterwards.
 
         A builder that lets users choose the part to hold for test has a further parameter ``test``, the
-        part's name, which is None by default.
+        part's name, which is None by default. Any other parameter is an option, which ``data.options`` gives.
         """
 
 
@@ -94,6 +96,7 @@ def load_dataset(
     download: bool = False,
     image_size: int | None = None,
     test: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> DataSet:
     """Load a data set.
 
@@ -105,28 +108,53 @@ def load_dataset(
         image_size: Edge of the images in pixels, as ``reduce_images`` makes them where they are in memory;
             None is the edge they have there, and ``STREAMED_SIZE`` where they are streamed.
         test: Part to hold for test; None takes the first one that has labels.
+        options: Options by name, for a data set of a package.
 
     Raises:
-        RecipeError: If the name is unknown.
+        RecipeError: If the name is unknown, or the data set does not take an option.
         UsageError: If the data set needs a folder and none is given, its contents have the
             wrong form, or its images cannot have that size.
         NotFoundError: If the folder, a part of it, or a remote data set does not exist.
         IntegrityError: If contents are damaged.
     """
     folder = None if root is None else Path(root).expanduser()
-    dataset = check_classes(_build(name, folder, download, image_size or STREAMED_SIZE, test))
+    edge = image_size or STREAMED_SIZE
+    dataset = check_classes(_build(name, folder, download, edge, test, options or {}))
     return dataset if image_size is None else reduce_images(dataset, image_size)
 
 
-def _build(name: str, root: Path | None, download: bool, image_size: int, test: str | None) -> DataSet:
+def _build(
+    name: str,
+    root: Path | None,
+    download: bool,
+    image_size: int,
+    test: str | None,
+    options: Mapping[str, Any],
+) -> DataSet:
     """Call the builder of a data set."""
     if name.startswith(PREFIX):
+        dataset_options(name, build_hub, options)  # of which it takes none
         return build_hub(name, root, image_size, test)
     builder = resolve("dataset", name, DATASETS)
+    checked = dataset_options(name, builder, options)
     if test is not None and "test" not in inspect.signature(builder).parameters:
         raise UsageError(
             f"data.test names the part that is held for test, but '{name}' has no choice of parts and got "
             f"'{test}'; leave it out."
         )
-    dataset: DataSet = builder(root, download, image_size, **({} if test is None else {"test": test}))
+    dataset: DataSet = builder(
+        root, download, image_size, **({} if test is None else {"test": test}), **checked
+    )
     return dataset
+
+
+def dataset_options(name: str, builder: Builder, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a data set with the types and defaults of its builder's signature.
+
+    Options are what follows root, download and image size, whatever a builder calls those, but for ``test``.
+
+    Raises:
+        RecipeError: If the data set takes no such option, or an option has another type.
+    """
+    given = [*list(inspect.signature(builder).parameters)[:_POSITIONAL], "test"]
+    return typed_options(f"The data set '{name}'", "data.options", builder, options, given)

@@ -55,7 +55,9 @@ def read_dataset(data: DataSettings) -> DataSet:
         NotFoundError: If the images are not there.
         IntegrityError: If files are damaged.
     """
-    dataset = in_turns(lambda: load_dataset(data.name, data.root, data.download, data.image_size, data.test))
+    dataset = in_turns(
+        lambda: load_dataset(data.name, data.root, data.download, data.image_size, data.test, data.options)
+    )
     if is_main_process():
         remember_folder(dataset.spec.digest, data)
     return dataset

@@ -40,6 +40,7 @@ BATCH_SETTINGS = (
     "data.root",
     "data.download",
     "data.test",
+    "data.options",
     "data.image_size",
     "data.workers",
     "training.batch_size",

@@ -56,7 +56,14 @@ def read_test_part(settings: DataSettings, data: DataRecord) -> Images:
         OtherContentsError: If the contents found are not those of ``data``.
         LineageError: If there is no such data set on this machine, or it is damaged.
     """
-    found = load_dataset(settings.name, settings.root, settings.download, settings.image_size, settings.test)
+    found = load_dataset(
+        settings.name,
+        settings.root,
+        settings.download,
+        settings.image_size,
+        settings.test,
+        settings.options,
+    )
     if found.spec.digest != data.digest:
         raise OtherContentsError(
             f"The pictures are not at hand: '{found.spec.name}' here has other contents than the version was"

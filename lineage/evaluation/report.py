@@ -20,7 +20,7 @@ from lineage.registry.store.reports import log_report
 
 TEXT = ".json"
 
-_USED = ("data.root", "data.download", "data.test", "data.image_size")
+_USED = ("data.root", "data.download", "data.test", "data.options", "data.image_size")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lineage.data.images import DataSpec
 from lineage.errors import LineageError, NotFoundError
 from lineage.evaluation.evaluate import pull_network
 from lineage.registry.family.family import Version
@@ -74,15 +75,22 @@ class RunningEnsemble:
         top_k: K of the metrics.
         from_version: Registered version that the line begins with; None for a patriarch grown here.
         notify: Callback for one-line messages.
+        pull: Function that loads the network of a version.
     """
 
     def __init__(
-        self, test: Subset, top_k: int, from_version: Version | None, notify: Callable[[str], None]
+        self,
+        test: Subset,
+        top_k: int,
+        from_version: Version | None,
+        notify: Callable[[str], None],
+        pull: Callable[[Version, DataSpec], nn.Module] = pull_network,
     ) -> None:
         self.test = test
         self.top_k = top_k
         self.from_version = from_version
         self.notify = notify
+        self.pull = pull
         self._mean: MeanProbabilities | None = MeanProbabilities(test.images.labels)
 
     def gather(self, versions: Sequence[Version]) -> None:
@@ -112,7 +120,7 @@ class RunningEnsemble:
         """Return a version's test logits, shape (N, C), from the cache where it holds them."""
         wanted = (version.model_id, self.test.spec.digest)
         if wanted not in _logits_cache:
-            network = pull_network(version, self.test.spec)
+            network = self.pull(version, self.test.spec)
             accelerator = make_accelerator()
             network.to(accelerator.device)
             measured = measure(accelerator, network, self.test, self.top_k, keep_logits=True)

@@ -35,7 +35,7 @@ _OPTIMIZER_SETTINGS = {*SETTINGS, "decay_norm_and_bias"}
 _NOT_OF_FINETUNING = {
     *("handlers", "patience", "validate_every", "balance_classes", "freeze_stages", "layer_decay"),
 }
-_SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
+_SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma", "schedule_options"}
 _AUGMENTATION_SETTINGS = ("crop_padding", "padding_mode", "flip")
 _REMEDIES = {"data.name": "name the data set with --to"}
 _PROBE_REMEDIES = _REMEDIES | {"training": "leave it out, or train the whole network with --probe finetune"}
@@ -76,6 +76,8 @@ class Target:
             idle = _NOT_OF_FINETUNING | (set() if given.optimizer_options else {"optimizer_options"})
             training = given.model_dump(mode="json", exclude=idle)
             settings |= {f"training.{name}": value for name, value in training.items()}
+            if not self.settings.training.schedule_options:  # a later setting, as below
+                del settings["training.schedule_options"]
         if self.settings.data.subset is not None:  # a later setting: at its default, older keys stay valid
             settings["data.subset"] = self.settings.data.subset.model_dump()
         if self.probe == FINETUNE and self.settings.data.augment is not None:
@@ -163,6 +165,7 @@ def _used_keys(settings: TargetSettings, probe: str) -> list[str]:
         *schedule_settings(settings.training.schedule, {name: given[name] for name in _SCHEDULE_SETTINGS}),
         "epochs",
         "decay_norm_and_bias",
+        "schedule_options",
     }
     idle = ((_OPTIMIZER_SETTINGS | _SCHEDULE_SETTINGS) - chosen) | _NOT_OF_FINETUNING
     return keys + [f"training.{name}" for name in TrainingSettings.model_fields if name not in idle]

@@ -193,7 +193,7 @@ def _read_settings(
     used = []
     if data is not None:
         defaults["data"] = {"name": data}
-        used += ["data.root", "data.download", "data.test", "data.image_size"]
+        used += ["data.root", "data.download", "data.test", "data.options", "data.image_size"]
     if measured:
         used.append("data.workers")
     if candidate.network is not None:

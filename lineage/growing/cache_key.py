@@ -27,7 +27,7 @@ from lineage.training.student_loss import DEFAULT, distillation_options
 STUDENT = "student"
 
 _FIRST_AUGMENTATION = ("crop_padding", "padding_mode", "flip")
-SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma"}
+SCHEDULE_SETTINGS = {"epochs", "milestones", "gamma", "schedule_options"}
 ALWAYS_USED = (
     "epochs",
     "batch_size",

@@ -4,28 +4,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from lineage.data.images import DataSpec
 from lineage.display.page_data import family_html
 from lineage.display.progress import Reporter, default_reporter
 from lineage.errors import UsageError
 from lineage.evaluation.data import SplitData
 from lineage.evaluation.data_index import require_named, stored_recipe
-from lineage.evaluation.evaluate import require_same_data
 from lineage.growing.parallel import FailedSeedsError, SeedOutcome, grow_side_by_side
 from lineage.growing.plan import read_split_data, require_family_data
-from lineage.growing.student_loss import teacher_stages
 from lineage.growing.succession import Lineage, Succession
+from lineage.growing.teacher import load_teacher, version_of
 from lineage.growing.worker_processes import require_one_process
-from lineage.models.ensemble import fit_to_data
 from lineage.recipe import Overrides, Recipe, change_recipe, load_recipe, override, override_texts
 from lineage.registry.family.family import Family, Version
-from lineage.registry.family.lookup import find_version, read_family, require_no_circle
-from lineage.registry.flavor import load_member, load_version
+from lineage.registry.family.lookup import read_family
 from lineage.registry.store.artifacts import LoadedModel
 from lineage.registry.store.connection import check_store
 from lineage.registry.store.runs import keep_page
 from lineage.training.attaching import Attach
-from lineage.training.devices import accelerate_session, init_processes, make_accelerator
+from lineage.training.devices import accelerate_session, make_accelerator
 from lineage.training.turns import on_main_process
 
 _MOST_SEEDS = 1000
@@ -168,16 +164,13 @@ def prepare(
         parallel: Number of seeds that are to grow at the same time.
         creates_store: Whether a database that is missing is created.
     """
-    from_version, model = (None, None)
-    sources: list[_Source] = []
+    first = None
     if teacher is not None:
-        init_processes()
-        from_version, model, sources = on_main_process(lambda: _load_teacher(teacher))
-        changes = [override("model.name", from_version.name), "succession.generations=1", *changes]
-    base = _read_recipe(recipe, model, teacher, changes)
+        first = load_teacher(teacher)
+        changes = [override("model.name", first.version.name), "succession.generations=1", *changes]
+    base = _read_recipe(recipe, None if first is None else first.model, teacher, changes)
     if recipe is not None:  # a stored one describes the whole family
-        first = 0 if from_version is None else from_version.generation
-        base.require_reached(first + base.succession.generations)
+        base.require_reached((first.version.generation if first else 0) + base.succession.generations)
     recipes = [base] if seeds is None else _with_seeds(base, seeds)
     accelerator = make_accelerator(base.training.precision, sync_batchnorm=base.training.sync_batchnorm)
     require_one_process("--parallel", parallel, accelerator)
@@ -185,22 +178,9 @@ def prepare(
     split_data = read_split_data(base)
     if creates_store:
         on_main_process(check_store)
-    if from_version is not None and model is not None:
-        _require_teacher_fits(from_version, model, sources, base, split_data.dataset.spec)
-    return Setup(recipes, split_data, from_version)
-
-
-def _require_teacher_fits(
-    teacher: Version, model: LoadedModel, sources: Sequence["_Source"], recipe: Recipe, spec: DataSpec
-) -> None:
-    """Refuse a teacher whose classes, input or images are not those of the students' data."""
-    fitted = fit_to_data(model.network, model.spec, spec, teacher.uri)
-    teacher_stages(recipe, fitted, spec.input_shape)
-    if spec.name == model.spec.name:
-        require_same_data(teacher.uri, model.spec, spec)
-    for source in sources:
-        if source.digest == spec.digest:
-            _require_same_split(source, recipe)
+    if first is not None:
+        first.require_fits(base, split_data.dataset.spec)
+    return Setup(recipes, split_data, version_of(first))
 
 
 def _require_at_most_seeds(parallel: int, num_seeds: int) -> None:
@@ -232,38 +212,6 @@ def _log_family_page(newest: Version) -> None:
     keep_page(newest.run_id, family_html(family))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The data that one network of a teacher was trained on.
-
-    Attributes:
-        uri: URI of the network's version.
-        digest: Digest of the images.
-        recipe: Recipe that it was grown from, as JSON; empty if it was adopted.
-    """
-
-    uri: str
-    digest: str
-    recipe: str
-
-
-def _load_teacher(uri: str) -> tuple[Version, LoadedModel, list[_Source]]:
-    """Return a teacher's version and network, and what its networks were trained on."""
-    version = find_version(uri)
-    require_no_circle(version)
-    model = load_version(version)
-    return version, model, _find_sources(version.uri, model)
-
-
-def _find_sources(uri: str, model: LoadedModel) -> list[_Source]:
-    """Return what a model was trained on; of an ensemble, what each of its members was."""
-    if not model.members:
-        return [_Source(uri, model.spec.digest, model.recipe)]
-    models = model.copies or [load_member(member) for member in model.members]
-    pairs = zip(model.members, models, strict=True)
-    return [source for member, one in pairs for source in _find_sources(f"models:/{member.id}", one)]
-
-
 def _read_recipe(
     given: str | None, model: LoadedModel | None, teacher: str | None, changes: list[str]
 ) -> Recipe:
@@ -278,23 +226,3 @@ def _read_recipe(
     changed = change_recipe(stored, changes)
     require_named(changed.data, stored.data.name, model.spec.digest)
     return changed
-
-
-def _require_same_split(source: _Source, recipe: Recipe) -> None:
-    """Refuse to validate students on images that trained their teacher.
-
-    The images held out depend on ``data.seed`` and ``data.validation`` alone: a student may train on fewer
-    images, or hold out none. Since every student is checked, no ancestor has seen what it validates on.
-
-    Raises:
-        UsageError: If the recipe holds out other images than the teacher's.
-    """
-    if not source.recipe or recipe.data.validation == 0:
-        return
-    taught, own = Recipe.from_json(source.recipe).data, recipe.data
-    if (taught.seed, taught.validation) != (own.seed, own.validation):
-        raise UsageError(
-            f"data.seed and data.validation must be those of {source.uri}, {taught.seed} and"
-            f" {taught.validation}, or students are validated on images that trained their teacher, but are"
-            f" {own.seed} and {own.validation}; set them so, or data.validation=0."
-        )

@@ -23,6 +23,7 @@ from lineage.growing.leases import LeaseLostError, Leases, Work, find_or_lease
 from lineage.growing.plan import GenerationPlan
 from lineage.growing.register import find_and_settle, open_run, register_network
 from lineage.growing.soft_targets import SoftTargetCache
+from lineage.growing.teacher import FirstTeacher, version_of
 from lineage.processes import is_main_process, uninterrupted
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
@@ -86,7 +87,8 @@ class Succession:
         split_data: Data set and split that the recipe names.
         reporter: Progress callbacks, called on rank 0.
         fresh: Whether to drop unfinished local state.
-        from_version: Registered version that teaches the first student, in place of a patriarch grown here.
+        from_version: Registered version, with its network or without, that teaches the first student, in
+            place of a patriarch grown here.
         leases: Leases of this process; by default they follow ``study.heartbeat`` and ``study.grace``.
         observe: Callback on every rank that adds handlers to a generation's trainer, given with its index.
             They must not change the training. An ``AbandonedError`` from one of them, or from a handler of
@@ -101,7 +103,7 @@ class Succession:
         split_data: SplitData,
         reporter: Reporter,
         fresh: bool = False,
-        from_version: Version | None = None,
+        from_version: FirstTeacher | Version | None = None,
         leases: Leases | None = None,
         observe: Callable[[Engine, int], None] = lambda _trainer, _generation: None,
         attach: Attach | None = None,
@@ -110,7 +112,8 @@ class Succession:
         self.split_data = split_data
         self.reporter = reporter
         self.fresh = fresh
-        self.from_version = from_version
+        self._pull = from_version.pull if isinstance(from_version, FirstTeacher) else pull_network
+        self.from_version = version_of(from_version)
         self.leases = leases or Leases(recipe.study.heartbeat, recipe.study.grace)
         self.observe = observe
         self.attach = attach
@@ -121,8 +124,9 @@ class Succession:
         self.ensemble = RunningEnsemble(
             split_data.test_subset(recipe.training.batch_size, recipe.data.workers),
             recipe.patriarch.top_k,
-            from_version,
+            self.from_version,
             self._notify,
+            self._pull,
         )
         self.engine = Engine(self._grow_one)
         self.engine.register_events(*GenerationEvents)
@@ -243,7 +247,7 @@ class Succession:
     def _read_teacher(self, plan: GenerationPlan, teacher: Version) -> nn.Module | StoredSoftTargets:
         """Return the teacher's network, or its stored soft targets if the recipe asks for them."""
         if plan.soft_target_format is None:
-            return pull_network(teacher, self.split_data.dataset.spec)
+            return self._pull(teacher, self.split_data.dataset.spec)
         return SoftTargetCache(
             plan, teacher, plan.soft_target_format, self.leases, self._notify, self._watch_views
         ).get_or_compute()

@@ -35,7 +35,7 @@ from lineage.recipe.sections import (
     Sections,
     TrainingSettings,
 )
-from lineage.recipe.space import check_space, own_values, with_space
+from lineage.recipe.space import check_space, highest, own_values, with_space
 from lineage.recipe.student import DistillationName, StudentSettings, TermName, TermSettings
 from lineage.recipe.study import ObjectiveMetric, PrunerName, Range, SamplerName, StudySettings
 from lineage.recipe.succession import SuccessionSettings
@@ -74,6 +74,7 @@ __all__ = [
     "default_settings",
     "find_recipe",
     "flatten",
+    "highest",
     "is_weights_file",
     "load_recipe",
     "override",

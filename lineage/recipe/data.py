@@ -95,6 +95,8 @@ class DataSettings(Section):
     """Whether missing data may be downloaded."""
     test: Annotated[str, Field(pattern=FORMS["the name of a part of the data set"])] | None = None
     """Part of the data set that is held for test, as in its files; by default the first that has labels."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options by name of a data set of a package."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training set held out for validation, stratified by class; 0 for none and no 'best'."""
     seed: NonNegativeInt = 0

@@ -32,9 +32,11 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 _OPTIONS = (
     "data.augment.options.",
     "network.options.",
+    "patriarch.options.",
     "student.network.options.",
     "student.options.",
     "training.optimizer_options.",
+    "training.schedule_options.",
 )
 _ONE_FAMILY = {"model.name"}
 _IMAGE_KEYS = (
@@ -42,6 +44,7 @@ _IMAGE_KEYS = (
     "root",
     "download",
     "test",
+    "options",
     "validation",
     "seed",
     "train_samples",
@@ -64,6 +67,8 @@ def resolve_key(name: str) -> str:
     known = [f"{section}.{key}" for section, model in _SECTIONS.items() for key in model.model_fields]
     if name.startswith(_OPTIONS) and name not in _OPTIONS:
         return name
+    if name.startswith("data.options."):
+        name = "data.options"
     found = [name] if name in known else [key for key in known if key.partition(".")[2] == name]
     free = [key for key in found if key not in _ONE_FAMILY | _SAME_IMAGES]
     if len(free) == 1:

@@ -31,7 +31,8 @@ _OUTSIDE_DIGEST: dict[str, set[str] | bool] = {
 }
 # Keys that the first recipes did not have: at their defaults they must not change a digest.
 _ADDED_LATER = {
-    "data": ("test", "subset", "augment"),
+    "data": ("test", "options", "subset", "augment"),
+    "patriarch": ("options",),
     "network": ("weights", "strip_prefix"),
     "student": (
         "soft_targets",
@@ -55,6 +56,7 @@ _ADDED_LATER = {
         "patience",
         "validate_every",
         "balance_classes",
+        "schedule_options",
     ),
 }
 

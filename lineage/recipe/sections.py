@@ -167,6 +167,8 @@ class PatriarchSettings(Section):
     """Weight ε of the uniform distribution in the labels (label-smoothing)."""
     penalty: NonNegativeFloat = 0.1
     """Weight β of the entropy that the loss rewards (confidence-penalty)."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options by name of an objective of a package, beside the settings above."""
 
 
 class HandlerSettings(Section):
@@ -208,6 +210,8 @@ class TrainingSettings(Section):
     """Ascending epochs after which the learning rate is multiplied by gamma (step)."""
     gamma: PositiveFloat = 0.1
     """Factor of the learning rate at each milestone (step)."""
+    schedule_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options by name of a schedule of a package, beside epochs, milestones and gamma."""
     warmup_epochs: NonNegativeFloat = 0.0
     """Number of epochs, also a fraction, in which the learning rate rises linearly to its highest value."""
     clip_norm: PositiveFloat | None = None

@@ -95,6 +95,12 @@ def own_values(recipe: Recipe) -> dict[str, Any] | None:
     return values if inside else None
 
 
+def highest(recipe: Recipe, key: str) -> int:
+    """Return the largest value of a key for integers in any recipe of the space."""
+    axis = recipe.study.space.get(key)
+    return int(flatten(recipe)[key] if axis is None else _ends(axis)[-1])
+
+
 def _check_temperature(recipe: Recipe) -> None:
     """Refuse trials that would store soft targets of one teacher's top classes at different temperatures."""
     space = recipe.study.space

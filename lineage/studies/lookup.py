@@ -62,6 +62,19 @@ def last_recipe(url: str, name: str, changes: Sequence[str]) -> Recipe:
     return changed
 
 
+def last_teacher(url: str, name: str) -> str | None:
+    """Return the URI of the version that teaches all trials of a study; None where each has a patriarch.
+
+    Raises:
+        NotFoundError: If the database is not there, or holds no study of that name.
+        RegistryError: If the database does not answer.
+    """
+    require_database(url)
+    kept: tuple[str | None, str | None] = (None, None)
+    uri, _key = load_study(open_storage(url), name).user_attrs[SETTINGS].get("teacher", kept)
+    return None if uri is None else str(uri)
+
+
 def objective_names(study: optuna.Study) -> list[str]:
     """Return the objectives of a study that ``lineage`` began, by their names in a recipe."""
     return list(study.user_attrs[SETTINGS]["objective"])

@@ -18,7 +18,7 @@ from lineage.studies.lookup import load_study
 from lineage.studies.objectives import OBJECTIVES
 from lineage.studies.plots import draw, objective_value, trials_for_importances
 from lineage.studies.results import StudyResult, TrialResult, read_result
-from lineage.studies.space import short, shown_value, with_present_names
+from lineage.studies.space import shown_value, with_present_names, with_short_names
 from lineage.studies.study import study_storage
 
 
@@ -28,8 +28,8 @@ class StudyReport:
 
     Attributes:
         result: Result of the study.
-        importances: Importances as shares of 1, by objective, then by recipe key without its section; empty
-            if there are too few trials.
+        importances: Importances as shares of 1, by objective, then by recipe key, as short as it is clear;
+            empty if there are too few trials.
         files: Plots, which are also artifacts of the study's run.
         remarks: Sentences about plots that could not be drawn or kept.
     """
@@ -100,7 +100,7 @@ def _row(trial: TrialResult, result: StudyResult) -> TrialRow:
     return TrialRow(
         trial.number,
         trial.state.lower(),
-        {short(key): shown_value(value) for key, value in trial.values.items()},
+        {name: shown_value(value) for name, value in with_short_names(trial.values).items()},
         {OBJECTIVES[name].metric: value for name, value in trial.objectives.items()},
         len(trial.trained),
         len(trial.generations),
@@ -140,7 +140,7 @@ def _importances(study: optuna.Study, names: list[str]) -> dict[str, dict[str, f
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shares = optuna.importance.get_param_importances(study, target=objective_value(place))
-        importances[name] = {short(key): float(share) for key, share in shares.items()}
+        importances[name] = {key: float(share) for key, share in with_short_names(shares).items()}
     return importances
 
 

@@ -105,27 +105,30 @@ class StudySession:
 
 
 @contextlib.contextmanager
-def open_session(recipe: Recipe, url: str, data_digest: str) -> Iterator[StudySession]:
+def open_session(
+    recipe: Recipe, url: str, data_digest: str, teacher: Version | None = None
+) -> Iterator[StudySession]:
     """Begin a study, or open it again, and refresh this process's leases while a ``with`` block lasts.
 
     Args:
         recipe: Resolved recipe with its space; the family's name is the study's.
         url: URL of the study's database.
         data_digest: Digest of the images.
+        teacher: Version that teaches all trials; None where each has a patriarch.
 
     Raises:
-        IntegrityError: If the study was begun with other settings.
+        IntegrityError: If the study was begun with other settings, or another teacher.
         RegistryError: If the registry or the study's database does not answer.
     """
     storage = open_storage(url)
-    store = StudyStore(storage, recipe, data_digest, _close_lost_run)
+    store = StudyStore(storage, recipe, data_digest, teacher, _close_lost_run)
     if is_sqlite(url):  # which takes one process: others are dead
         store.leases.delete_others()
     runs: list[StudyRun] = []
 
     def _open_run(stored: str | None) -> str:
         run = resume_study_run(stored, store.name) if stored else None
-        runs.append(run or _start_run(recipe, url))
+        runs.append(run or _start_run(recipe, url, teacher))
         return runs[0].run_id
 
     store.ensure_run(_open_run)
@@ -141,14 +144,14 @@ def open_session(recipe: Recipe, url: str, data_digest: str) -> Iterator[StudySe
         storage.remove_session()
 
 
-def _start_run(recipe: Recipe, url: str) -> StudyRun:
+def _start_run(recipe: Recipe, url: str, teacher: Version | None) -> StudyRun:
     settings = recipe.study
     tags = {
         "storage": safe_url(url),
         "objective": ",".join(settings.objective),
         "space": json.dumps(describe_space(settings)),
         "recipe_digest": recipe.digest,
-    }
+    } | ({} if teacher is None else {"teacher": teacher.id})
     parameters = {
         "sampler": settings.sampler,
         "pruner": settings.pruner_in_use,

@@ -3,17 +3,21 @@
 from typing import Any
 
 from lineage.recipe import Recipe, default_settings, flatten
+from lineage.registry.family.family import Version
 from lineage.studies.space import describe_space, with_present_names
 
 _OF_THE_MACHINE = {"model.name", "data.root", "data.download", "data.workers"}
 
 
-def kept_settings(recipe: Recipe, data_digest: str) -> dict[str, Any]:
+def kept_settings(recipe: Recipe, data_digest: str, teacher: Version | None = None) -> dict[str, Any]:
     """Return the settings to keep, as plain values by ``recipe``, ``space``, ``objective`` and ``data``.
+
+    With a teacher, ``teacher`` is its version and its key.
 
     Args:
         recipe: Resolved recipe with its space.
         data_digest: Digest of the images.
+        teacher: Version that teaches all trials; None where each has a patriarch.
     """
     settings = flatten(recipe) | {"data.image_size": recipe.data.recorded_image_size}
     return {
@@ -21,7 +25,7 @@ def kept_settings(recipe: Recipe, data_digest: str) -> dict[str, Any]:
         "space": describe_space(recipe.study),
         "objective": list(recipe.study.objective),
         "data": data_digest,
-    }
+    } | ({} if teacher is None else {"teacher": [teacher.uri, teacher.key]})
 
 
 def differences(first: dict[str, Any], present: dict[str, Any]) -> list[str]:
@@ -47,6 +51,9 @@ def differences(first: dict[str, Any], present: dict[str, Any]) -> list[str]:
         )
     if first["data"] != present["data"]:
         changes.append("the images are others")
+    teachers = [kept.get("teacher", ["none", None]) for kept in (first, present)]
+    if teachers[0][1] != teachers[1][1]:
+        changes.append(f"the teacher was {teachers[0][0]} and is {teachers[1][0]}")
     return changes
 
 

@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.distributions import (
     BaseDistribution,
@@ -18,6 +18,8 @@ from lineage.errors import RecipeError
 from lineage.recipe import Range, StudySettings, present_name
 from lineage.recipe.keys import takes_integers
 from lineage.recipe.study import MOST_STEPS
+
+V = TypeVar("V")
 
 _MOST_POINTS = 1_000_000
 
@@ -64,12 +66,19 @@ def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def shown(values: Mapping[str, Any]) -> str:
     """Return the values that a trial tries as text, such as ``strictness 0.8, temperature 2.5``."""
-    return ", ".join(f"{short(key)} {shown_value(value)}" for key, value in values.items())
+    return ", ".join(f"{name} {shown_value(value)}" for name, value in with_short_names(values).items())
 
 
-def short(key: str) -> str:
-    """Return a recipe key without its section."""
-    return key.rpartition(".")[2]
+def with_short_names(values: Mapping[str, V]) -> dict[str, V]:
+    """Return values by recipe key under the shortest ends of the keys that tell them apart."""
+    return {_short(key, values): value for key, value in values.items()}
+
+
+def _short(key: str, keys: Collection[str]) -> str:
+    parts = key.split(".")
+    ends = (".".join(parts[start:]) for start in reversed(range(len(parts))))
+    others = [other for other in keys if other != key]
+    return next((end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)), key)
 
 
 def shown_value(value: Any) -> str:

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lineage.errors import IntegrityError
 from lineage.recipe import Recipe, StudySettings, own_values, present_name
+from lineage.registry.family.family import Version
 from lineage.studies.database import safe_url, translated_errors
 from lineage.studies.leases import StudyLeases
 from lineage.studies.lookup import RECIPE, SETTINGS
@@ -56,6 +57,7 @@ class StudyStore:
         storage: Database of the study.
         recipe: Resolved recipe with its space; the family's name is the study's.
         data_digest: Digest of the images.
+        teacher: Version that teaches all trials; None where each has a patriarch.
         on_lost_trial: Callback for each trial that is found to have lost its worker.
 
     Raises:
@@ -67,6 +69,7 @@ class StudyStore:
         storage: RDBStorage,
         recipe: Recipe,
         data_digest: str,
+        teacher: Version | None = None,
         on_lost_trial: Callable[[FrozenTrial], None] = lambda _: None,
     ) -> None:
         self.storage = storage
@@ -76,7 +79,7 @@ class StudyStore:
         self.leases = StudyLeases(storage, self.name, self.settings.grace)
         self.on_lost_trial = on_lost_trial
         self._lost: set[int] = set()
-        self._kept = kept_settings(recipe, data_digest)
+        self._kept = kept_settings(recipe, data_digest, teacher)
         with self._alone(), translated_errors(storage.url):
             self.study = self._open()
             if self.study.user_attrs.get(RECIPE) != recipe.to_json():

@@ -10,13 +10,12 @@ from lineage.evaluation.data import SplitData
 from lineage.growing.leases import Leases
 from lineage.growing.plan import check_against_data
 from lineage.growing.succession import GenerationEvents, Succession
-from lineage.recipe import Range, Recipe, set_values
+from lineage.growing.teacher import FirstTeacher
+from lineage.recipe import Recipe, highest, set_values
 from lineage.registry.family.family import Version
 from lineage.studies.objectives import OBJECTIVES, Objective
 from lineage.studies.pruning import Pruning
 from lineage.studies.trial_record import NoRecord
-
-_EPOCHS = "training.epochs"
 
 
 def grow_trial(
@@ -26,6 +25,7 @@ def grow_trial(
     record: NoRecord,
     leases: Leases,
     reporter: Reporter,
+    teacher: FirstTeacher | None = None,
 ) -> list[Version]:
     """Grow the generations of one trial; all ranks must call it.
 
@@ -36,9 +36,10 @@ def grow_trial(
         record: Record of the trial on rank 0; ``NoRecord`` on other ranks.
         leases: Leases of this worker on keys of generations.
         reporter: Reporter of the trial's progress, on rank 0.
+        teacher: Teacher of the first student; None for a patriarch of the trial's own.
 
     Returns:
-        Versions of the generations, patriarch first.
+        Versions of the generations, patriarch first, without the teacher.
 
     Raises:
         AbandonedError: If the pruner gives the trial up.
@@ -47,10 +48,11 @@ def grow_trial(
     """
     variant = set_values(recipe, values)
     check_against_data(variant, split_data)
-    pruning = Pruning(
-        record, _pruning_objective(recipe), longest_generation(recipe), variant.succession.generations
+    last = (0 if teacher is None else teacher.version.generation) + variant.succession.generations
+    pruning = Pruning(record, _pruning_objective(recipe), longest_generation(recipe), last)
+    succession = Succession(
+        variant, split_data, reporter, from_version=teacher, leases=leases, observe=pruning.attach
     )
-    succession = Succession(variant, split_data, reporter, leases=leases, observe=pruning.attach)
     trained: list[Version] = []
 
     def _record(_engine: Engine, was_trained: bool) -> None:
@@ -68,10 +70,7 @@ def grow_trial(
 
 def longest_generation(recipe: Recipe) -> int:
     """Return the most epochs that a generation of any trial has; all trials count their steps by it."""
-    axis = recipe.study.space.get(_EPOCHS)
-    if axis is None:
-        return recipe.training.epochs
-    return int(axis.high if isinstance(axis, Range) else max(axis))
+    return max(highest(recipe, "training.epochs"), *(own.epochs or 0 for own in recipe.succession.student), 0)
 
 
 def _pruning_objective(recipe: Recipe) -> Objective | None:

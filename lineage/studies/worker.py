@@ -12,6 +12,7 @@ from lineage.errors import TrainingError, UsageError
 from lineage.evaluation.data import SplitData
 from lineage.formats import quantity
 from lineage.growing.leases import Leases
+from lineage.growing.teacher import FirstTeacher, version_of
 from lineage.recipe import Recipe
 from lineage.registry.family.family import Version
 from lineage.studies.database import only_process
@@ -38,16 +39,25 @@ class Worker:
         url: URL of the study's database.
         split_data: Data of the study.
         reporter: Reporter of the study's progress, on rank 0.
+        teacher: Teacher of all trials; None where each has a patriarch.
     """
 
     _session: StudySession  # on rank 0
     _taken: TrialRecord  # on rank 0: the trial that was taken last
 
-    def __init__(self, recipe: Recipe, url: str, split_data: SplitData, reporter: StudyReporter) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        url: str,
+        split_data: SplitData,
+        reporter: StudyReporter,
+        teacher: FirstTeacher | None = None,
+    ) -> None:
         self.recipe = recipe
         self.url = url
         self.split_data = split_data
         self.reporter = reporter
+        self.teacher = teacher
         self._leases = Leases(recipe.study.heartbeat, recipe.study.grace)
         self._record = NoRecord()
 
@@ -79,7 +89,8 @@ class Worker:
         """Open the study until ``stack`` is closed."""
         stack.enter_context(only_process(self.url, self.recipe.model.name))
         digest = self.split_data.dataset.spec.digest
-        self._session = stack.enter_context(open_session(self.recipe, self.url, digest))
+        session = open_session(self.recipe, self.url, digest, version_of(self.teacher))
+        self._session = stack.enter_context(session)
 
     def _take(self) -> Mapping[str, Any] | NoTrial:
         """Take a trial, and return the values that it tries."""
@@ -94,7 +105,13 @@ class Worker:
         """Grow one trial and record how it ended."""
         try:
             versions = grow_trial(
-                self.recipe, self.split_data, values, self._record, self._leases, self.reporter
+                self.recipe,
+                self.split_data,
+                values,
+                self._record,
+                self._leases,
+                self.reporter,
+                self.teacher,
             )
         except AbandonedError as error:
             reason = str(error)

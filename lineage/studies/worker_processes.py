@@ -31,11 +31,13 @@ class Job:
         recipe: Resolved recipe as JSON.
         storage: URL of the study's database.
         worker: Number of the worker, counted from 1.
+        teacher: URI of the version that teaches all trials; "" where each has a patriarch.
     """
 
     recipe: str
     storage: str
     worker: int
+    teacher: str = ""
 
     def to_json(self) -> str:
         """Return the job as JSON."""

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lineage.data.batches import TrainingBatches
-from lineage.errors import TrainingError
-from lineage.extensions import named_settings, resolve
+from lineage.errors import RecipeError, TrainingError
+from lineage.extensions import changed_options, named_settings, resolve, settings_and_options
+from lineage.formats import first_line
 from lineage.training.devices import derive_seed, sum_dtype
 from lineage.training.engines import Batch
 
@@ -57,12 +58,19 @@ def build_schedule(name: str, warmup_epochs: float, settings: Mapping[str, Any])
     Args:
         name: A key of ``SCHEDULES``, or ``package:name``.
         warmup_epochs: Length of the warm-up; the schedule itself counts from the start of training.
-        settings: Settings by name; the builder gets those that it has parameters for.
+        settings: As for ``schedule_settings``; the builder gets those that it has parameters for.
 
     Raises:
-        RecipeError: If no schedule has that name.
+        RecipeError: If no schedule has that name, it does not take an option, or cannot be built.
     """
-    schedule: Schedule = resolve("schedule", name, SCHEDULES)(**schedule_settings(name, settings))
+    used = _all_settings(name, settings)
+    try:
+        schedule: Schedule = resolve("schedule", name, SCHEDULES)(**used)
+    except Exception as error:  # a package's builder is any code
+        raise RecipeError(
+            f"training.schedule '{name}' must be built from its settings, {used or 'none'}, but its builder"
+            f" fails: {first_line(error)}; correct [training]."
+        ) from error
     if warmup_epochs == 0:
         return schedule
     return lambda epoch: schedule(epoch) * min(1.0, epoch / warmup_epochs)
@@ -71,10 +79,23 @@ def build_schedule(name: str, warmup_epochs: float, settings: Mapping[str, Any])
 def schedule_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``settings`` that the schedule ``name`` uses, which enter a generation's key.
 
+    Its options came later, and enter where they are not at the defaults of its signature.
+
+    Args:
+        name: A key of ``SCHEDULES``, or ``package:name``.
+        settings: By name, as in ``[training]``, with a table ``schedule_options`` of what its signature names
+            beside them.
+
     Raises:
-        RecipeError: If no schedule has that name.
+        RecipeError: If no schedule has that name, or it does not take an option.
     """
-    return named_settings(resolve("schedule", name, SCHEDULES), settings)
+    builder, used = resolve("schedule", name, SCHEDULES), _all_settings(name, settings)
+    return named_settings(builder, settings) | changed_options(builder, used)
+
+
+def _all_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    builder = resolve("schedule", name, SCHEDULES)
+    return settings_and_options(f"The schedule '{name}'", "training", "schedule_options", builder, settings)
 
 
 def attach_learning_rate(

@@ -6,7 +6,6 @@ may also be soft: shares of the classes, shape (B, C), of the logits' type. Logi
 upcast to float32 first; float64 stays float64. Nothing here waits for the device.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 
 from lineage.errors import RecipeError
-from lineage.extensions import resolve
+from lineage.extensions import resolve, settings_and_options
+from lineage.formats import first_line
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """From logits (B, C) and labels, (B,) or where views are mixed (B, C), to a scalar."""
@@ -144,45 +144,44 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
 }
 """Builders of a patriarch's objective; each takes by keyword the settings that its signature names."""
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
-
-def build_objective(name: str, settings: Mapping[str, float | int]) -> Objective:
+def build_objective(name: str, settings: Mapping[str, Any]) -> Objective:
     """The objective ``name`` with those of ``settings`` that it uses.
 
     Args:
         name: A key of ``OBJECTIVES``, or ``package:name`` of an installed package.
-        settings: By name; those that the objective does not use are left out.
+        settings: As for ``objective_settings``.
 
     Raises:
-        RecipeError: If the objective is unknown or needs a setting that is not given.
+        RecipeError: If the objective is unknown, does not take an option, or cannot be built.
     """
-    objective: Objective = resolve("objective", name, OBJECTIVES)(**objective_settings(name, settings))
+    builder = resolve("objective", name, OBJECTIVES)
+    used = objective_settings(name, settings)
+    try:
+        objective: Objective = builder(**used)
+    except Exception as error:  # a package's builder is any code
+        raise RecipeError(
+            f"patriarch.objective '{name}' must be built from its settings, {used or 'none'}, but its builder"
+            f" fails: {first_line(error)}; correct [patriarch]."
+        ) from error
     return objective
 
 
-def objective_settings(name: str, settings: Mapping[str, float | int]) -> dict[str, Any]:
-    """The part of ``settings`` that the objective ``name`` depends on, its builder's defaults filled in.
+def objective_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``settings`` that the objective ``name`` depends on, with the options of its signature.
 
     This is what enters a generation's key: settings of other objectives do not make another generation.
 
     Args:
         name: A key of ``OBJECTIVES``, or ``package:name`` of an installed package.
-        settings: By name.
+        settings: By name, as in ``[patriarch]``, with a table ``options`` of what its signature names beside
+            them.
 
     Raises:
-        RecipeError: If the objective is unknown or needs a setting that is not given.
+        RecipeError: If the objective is unknown, takes no such option, or needs one that is not given.
     """
     builder = resolve("objective", name, OBJECTIVES)
-    named = [p for p in inspect.signature(builder).parameters.values() if p.kind not in _VARIADIC]
-    used = {p.name: settings.get(p.name, p.default) for p in named}
-    missing = [key for key, value in used.items() if value is inspect.Parameter.empty]
-    if missing:
-        raise RecipeError(
-            f"Objective '{name}' needs {' and '.join(missing)}, "
-            f"but got {', '.join(settings) or 'no settings'}; set what is missing under [patriarch]."
-        )
-    return used
+    return settings_and_options(f"The objective '{name}'", "patriarch", "options", builder, settings)
 
 
 def mean_cross_entropy(log_f: Tensor, labels: Tensor) -> Tensor:

@@ -53,8 +53,8 @@ CANNOT_HOLD = [
         {"overrides": ["data.name=cifar10"]},
         UsageError,
         "--set must give a setting that the logistic probe uses (data.root, data.download, data.test,"
-        " data.validation, data.seed, data.train_samples, data.subset, data.image_size, data.workers), but"
-        " got 'data.name=cifar10'; name the data set with --to.",
+        " data.options, data.validation, data.seed, data.train_samples, data.subset, data.image_size,"
+        " data.workers), but got 'data.name=cifar10'; name the data set with --to.",
     ),
     ({"overrides": ['data={name="cifar10"}']}, UsageError, "--set must give a setting that the logistic"),
     ({"overrides": ["data.flip=true"]}, UsageError, "--set must give a setting that the logistic probe uses"),

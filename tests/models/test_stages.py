@@ -134,14 +134,14 @@ def test_head_on_the_means_of_the_last_maps_is_found(name: str) -> None:
     shape = LARGE if ":" in name else SMALL
     network = build_network(name, 7, shape)
     stages = stage_names(network, shape)
-    assert require_head(network, stages[-1], shape, "it", "x") is network.get_submodule("classifier")
+    assert require_head(network, stages[-1], shape, "it") is network.get_submodule("classifier")
     with pytest.raises(
         UsageError, match=f"in it they are not for the stage '{stages[0]}'; leave stage at -1"
     ):
-        require_head(network, stages[0], shape, "it", "x")
+        require_head(network, stages[0], shape, "it")
 
 
 def test_head_behind_other_layers_is_refused() -> None:
     network = build_network("torchvision:mobilenet_v3_small", 7, LARGE)
     with pytest.raises(UsageError, match="needs networks whose logits are a linear layer of the means"):
-        require_head(network, stage_names(network, LARGE)[-1], LARGE, "it", "explanation")
+        require_head(network, stage_names(network, LARGE)[-1], LARGE, "it")

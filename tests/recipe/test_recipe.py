@@ -127,6 +127,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "root": None,
         "download": False,
         "test": None,
+        "options": {},
         "validation": 0.1,
         "seed": 0,
         "train_samples": None,
@@ -151,6 +152,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "top_k": 5,
         "smoothing": 0.1,
         "penalty": 0.1,
+        "options": {},
     }
     assert settings["student"] == {
         "network": None,
@@ -179,6 +181,7 @@ def test_defaults_are_those_documented(minimal: str) -> None:
         "schedule": "cosine",
         "milestones": (),
         "gamma": 0.1,
+        "schedule_options": {},
         "warmup_epochs": 0.0,
         "clip_norm": None,
         "precision": "fp32",

@@ -3,7 +3,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from lineage.errors import RecipeError
 from lineage.recipe import StudySettings, load_recipe, with_space
-from lineage.studies.space import distributions, grid, shown
+from lineage.studies.space import distributions, grid, shown, with_short_names
 
 
 def _settings(*words: str, sampler: str = "tpe") -> StudySettings:
@@ -42,6 +42,14 @@ def test_grid_has_every_value_without_rounding_errors() -> None:
 
 def test_values_are_shown_by_short_names() -> None:
     assert shown({"patriarch.strictness": 0.123456, "patriarch.top_k": 3}) == "strictness 0.1235, top_k 3"
+
+
+def test_short_names_tell_keys_apart() -> None:
+    keys = ["network.width", "student.network.width", "student.options.beta", "network.options.beta", "top"]
+    assert list(with_short_names(dict.fromkeys(keys, 0))) == [
+        "network.width", "student.network.width", "student.options.beta", "network.options.beta", "top",
+    ]  # fmt: skip
+    assert list(with_short_names({"student.network.width": 1, "training.lr": 2})) == ["width", "lr"]
 
 
 def test_grid_of_more_points_than_can_be_listed_is_refused() -> None:

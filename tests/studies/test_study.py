@@ -347,6 +347,12 @@ def test_recipe_may_hold_the_whole_study(tmp_path: Path, tiny_settings: tuple[st
             RecipeError,
             "patriarch.top_k must be between 2 and the number of cl",
         ),
+        (
+            ["succession.student=[{generation = 2, epochs = 1}]"],
+            {},
+            RecipeError,
+            "succession.student must name generations from 1 to 1, the last one that is grown, but has 2",
+        ),
         ([], {"space": ["width=0..4"]}, RecipeError, "network.width must be at least 1 and at most 65,536"),
         (
             ["study.sampler=grid"],

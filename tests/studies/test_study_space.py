@@ -6,6 +6,7 @@ import pytest
 
 from lineage.errors import NotFoundError, RecipeError
 from lineage.recipe import (
+    NetworkSettings,
     Range,
     Recipe,
     check_space,
@@ -384,6 +385,23 @@ def test_types_of_keys_are_those_of_the_sections() -> None:
 def test_options_of_a_distillation_loss_vary() -> None:
     recipe = with_space(load_recipe("digits", ["student.loss=dkd"]), ["student.options.beta=2:8"])
     assert [found.student.options for found in check_space(recipe)] == [{"beta": 2.0}, {"beta": 8.0}]
+
+
+def test_network_of_students_and_options_of_a_policy_vary() -> None:
+    settings = ["student.network.name=resnet20", "data.augment.policy=rand"]
+    space = [
+        "network.width=4,8",
+        "student.network.width=2..4",
+        "student.network.options.depth=1:3",
+        "data.augment.options.num_ops=1..2",
+    ]
+    recipe = with_space(load_recipe("digits", settings), space)
+    assert list(recipe.study.space) == [axis.partition("=")[0] for axis in space]
+    network, student, option, policy = [found for found in check_space(recipe) if found != recipe][:8:2]
+    assert (network.network.width, student.student.network) == (4, NetworkSettings(name="resnet20", width=2))
+    assert option.student.network == NetworkSettings(name="resnet20", options={"depth": 1.0})
+    assert policy.data.augment is not None
+    assert policy.data.augment.options == {"num_ops": 1}
 
 
 def test_warm_up_must_say_whether_of_the_student_or_of_the_learning_rate() -> None:

@@ -129,7 +129,9 @@ def test_trial_of_a_silent_worker_is_tried_again_by_another(url: str, name: str)
     lost: list[int] = []
     recipe = _recipe(name, "trials=1", "heartbeat=1", "grace=2")
     silent = _store(url, recipe)
-    living = StudyStore(open_storage(url), recipe, "digest", lambda trial: lost.append(trial.number))
+    living = StudyStore(
+        open_storage(url), recipe, "digest", on_lost_trial=lambda trial: lost.append(trial.number)
+    )
     late = _taken(silent)
     assert living.take() is NoTrial.WAIT
     while (trial := living.take()) is NoTrial.WAIT:

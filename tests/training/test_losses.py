@@ -401,15 +401,15 @@ def test_objective_that_is_not_known_is_refused_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"strictness": 1, "penalty": 1}, "Objective 'tolerant' needs top_k, but got strictness, penalty"),
-        ({}, "Objective 'tolerant' needs strictness and top_k, but got no settings"),
+        ({"strictness": 1, "penalty": 1}, "needs top_k; set patriarch.options.top_k."),
+        ({}, "needs strictness and top_k; set patriarch.options.strictness."),
     ],
 )
 def test_objective_without_a_setting_that_it_needs_is_refused(given: dict[str, float], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         build_objective("tolerant", given)
 
-    assert str(caught.value) == f"{message}; set what is missing under [patriarch]."
+    assert str(caught.value) == f"The objective 'tolerant' {message}"
 
 
 def test_objectives_are_those_that_a_recipe_may_name() -> None:
