@@ -20,7 +20,7 @@ from lineage.recipe import Recipe, StudentSettings
 from lineage.training.devices import derive_seed
 from lineage.training.handlers import schedule_settings
 from lineage.training.losses import objective_settings
-from lineage.training.optimizers import changed_options, optimizer_settings
+from lineage.training.optimizers import changed_optimizer_options, optimizer_settings
 from lineage.training.soft_target_format import SoftTargetFormat
 from lineage.training.student_loss import DEFAULT, distillation_options
 
@@ -253,7 +253,7 @@ class GenerationSettings:
         given = self.recipe.training.model_dump()
         shape = {name: given[name] for name in SCHEDULE_SETTINGS}
         optimizer = [given["optimizer"], optimizer_settings(given["optimizer"], given)]
-        if options := changed_options(given["optimizer"], given["optimizer_options"]):
+        if options := changed_optimizer_options(given["optimizer"], given["optimizer_options"]):
             optimizer.append(options)
         return {name: given[name] for name in ALWAYS_USED} | {
             "optimizer": optimizer,

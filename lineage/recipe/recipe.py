@@ -179,8 +179,9 @@ class Recipe(Sections):
 
     @model_validator(mode="after")
     def _check_own_settings(self) -> Self:
-        students = [self.for_generation(own.generation).student for own in self.succession.student]
-        if problems := [problem for student in students for problem in student.contradictions()]:
+        own = [self.for_generation(student.generation) for student in self.succession.student]
+        sections = [section for recipe in own for section in (recipe.student, recipe.training)]
+        if problems := [problem for section in sections for problem in section.contradictions()]:
             raise ProblemsError(problems)
         return self
 

@@ -242,11 +242,11 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
-        if problems := list(self._contradictions()):
+        if problems := list(self.contradictions()):
             raise ProblemsError(problems)
         return self
 
-    def _contradictions(self) -> Iterator[str]:
+    def contradictions(self) -> Iterator[str]:
         """Yield what keys of the section contradict in others, one sentence each."""
         if self.nesterov and self.momentum == 0:
             yield "training.nesterov needs a training.momentum greater than 0, but got 0."

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from lineage.errors import RecipeError
-from lineage.extensions import Builder, named_settings, resolve, typed_options
+from lineage.extensions import Builder, changed_options, named_settings, resolve, typed_options
 from lineage.formats import first_line
 
 Groups = list[dict[str, Any]]
@@ -148,11 +148,9 @@ def optimizer_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return typed_options(f"The optimizer '{name}'", "training.optimizer_options", builder, options, _GIVEN)
 
 
-def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def changed_optimizer_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of ``optimizer_options`` that differ from the defaults: only they enter keys."""
-    defaults = optimizer_options(name, {})
-    used = optimizer_options(name, options)
-    return {key: value for key, value in used.items() if key not in defaults or value != defaults[key]}
+    return changed_options(resolve("optimizer", name, OPTIMIZERS), optimizer_options(name, options))
 
 
 def build_optimizer(

@@ -255,6 +255,11 @@ def test_weights_of_one_generation_must_hold_with_those_of_all(minimal: str) -> 
     load_recipe(minimal, [own, "student.loss_weight=[0, 1]"])
     with pytest.raises(RecipeError, match=r"must not both be 0, but are for generation 2, whose logits"):
         load_recipe(minimal, [own, "student.loss_weight=[1, 0]"])
+    few = ["training.epochs=9", "training.patience=3", "succession.student=[{generation = 2, epochs = 2}]"]
+    with pytest.raises(
+        RecipeError, match=r"patience must be less than training\.epochs, 2, or it ends nothing"
+    ):
+        load_recipe(minimal, few)
 
 
 def test_digest_does_not_depend_on_the_order_of_single_students(minimal: str) -> None:

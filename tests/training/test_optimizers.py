@@ -12,7 +12,7 @@ from lineage.recipe import OptimizerName
 from lineage.training.optimizers import (
     OPTIMIZERS,
     build_optimizer,
-    changed_options,
+    changed_optimizer_options,
     optimizer_settings,
 )
 
@@ -153,8 +153,15 @@ def test_optimizer_refuses_options_it_does_not_have(
 
 
 def test_options_enter_keys_where_they_differ_from_their_defaults() -> None:
-    assert changed_options("adamw", {"beta1": 0.9, "beta2": 0.95}) == {"beta2": 0.95}
-    assert changed_options("adamw", {}) == {}
+    assert changed_optimizer_options("adamw", {"beta1": 0.9, "beta2": 0.95}) == {"beta2": 0.95}
+    assert changed_optimizer_options("adamw", {}) == {}
+
+
+def test_option_without_a_default_enters_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "own", lambda groups, lr, *, trust: torch.optim.SGD(groups, lr * trust))
+    assert changed_optimizer_options("own", {"trust": 2}) == {"trust": 2}
+    with pytest.raises(RecipeError, match="trust"):
+        changed_optimizer_options("own", {})
 
 
 def test_factors_of_the_rate_stand_in_groups_of_their_own() -> None:
