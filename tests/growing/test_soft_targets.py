@@ -98,7 +98,7 @@ def test_teacher_is_not_run_again(grow: Grow, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("lineage.training.teachers.LiveTeacher.logits", refuse)
     monkeypatch.setattr("lineage.training.teachers.LiveTeacher.predictions", refuse)
-    monkeypatch.setattr("lineage.growing.succession.pull_network", refuse)
+    monkeypatch.setattr("lineage.growing.plan.GenerationPlan.make_teacher", refuse)
     (line,) = lineage.grow(teacher="models:/digits/1", seeds=[1])
     assert line.versions[0].metrics["test_agreement"] > 0
 
