@@ -221,7 +221,7 @@ class GenerationSettings:
                 "split": self._split,
                 "augmentation": self._augmentation_settings,
                 "precision": self.recipe.training.precision,
-                "classes": self.recipe.student.soft_target_classes,
+                "classes": student.soft_target_classes,
             }
             | ({"explanation": [term.stage for term in terms]} if terms else {})
         )
